@@ -1,0 +1,1 @@
+//! The backends, and the one place that names them all.

@@ -1,0 +1,6 @@
+//! sandscript: a scripting host for Linux sandboxes.
+
+pub mod backend;
+pub mod image;
+pub mod sandbox;
+pub mod workflow;

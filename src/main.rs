@@ -1,0 +1,3 @@
+//! The sandscript command.
+
+fn main() {}

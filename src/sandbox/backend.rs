@@ -1,0 +1,156 @@
+//! The contract every backend keeps.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Cancel, Capabilities, CloneSpec, Command, FileEntry, Info, Process, ReadOptions, Reader,
+    Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
+};
+
+/// What a `gc` found, or would delete.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcReport {
+    /// Sandboxes whose run is dead or whose time is over.
+    pub sandboxes: Vec<String>,
+    /// Layers, leases and folders that nothing refers to.
+    pub leftovers: usize,
+    /// Bytes freed, where the backend knows.
+    pub bytes: u64,
+}
+
+/// A kind of machine that sandboxes run on.
+///
+/// Every call takes a cancel token and ends soon after it is cancelled with
+/// [`super::Error::Cancelled`], leaving nothing half made. Dropping a future leaks nothing.
+/// Names are checked before any I/O. Calls on a missing sandbox are
+/// [`super::Error::NotFound`]; calls that need a running one are [`super::Error::NotRunning`].
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// What can be done here. Cheap: probed once.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// What the image is now: a digest that changes with its content. Part of every step key.
+    async fn fingerprint(
+        &self,
+        image: &str,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<String>;
+
+    /// Makes a sandbox and starts it; when this returns, a command has run in it. With
+    /// [`Spec::bare`] it is left stopped. On failure or cancel nothing is left behind.
+    async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info>;
+
+    /// All sandboxes of this backend, by name.
+    async fn list(&self, cancel: &Cancel) -> Result<Vec<Info>>;
+
+    /// One sandbox.
+    async fn get(&self, name: &str, cancel: &Cancel) -> Result<Info>;
+
+    /// Starts it and waits until a command has run. A running one is left as it is; a frozen one is thawed.
+    async fn start(&self, name: &str, cancel: &Cancel) -> Result<()>;
+
+    /// Stops it: SIGTERM to all, SIGKILL after the grace. A stopped one is left as it is; a frozen one is stopped.
+    async fn stop(&self, name: &str, options: StopOptions, cancel: &Cancel) -> Result<()>;
+
+    /// Deletes it with its snapshots, whatever state it is in. Clones of it live on.
+    async fn delete(&self, name: &str, cancel: &Cancel) -> Result<()>;
+
+    /// Waits until a command has run in it.
+    async fn ready(&self, name: &str, timeout: Duration, cancel: &Cancel) -> Result<()>;
+
+    /// Lets its processes stand still.
+    async fn freeze(&self, name: &str, cancel: &Cancel) -> Result<()>;
+
+    /// Lets them go on.
+    async fn thaw(&self, name: &str, cancel: &Cancel) -> Result<()>;
+
+    /// Starts a command. The argv arrives exactly; the streams are binary safe.
+    async fn spawn(&self, name: &str, command: &Command, cancel: &Cancel) -> Result<Process>;
+
+    /// Reads a file. Following links is done inside the sandbox.
+    async fn read(
+        &self,
+        name: &str,
+        path: &str,
+        options: ReadOptions,
+        cancel: &Cancel,
+    ) -> Result<Reader>;
+
+    /// Replaces a file atomically with the bytes of `content`.
+    async fn write(
+        &self,
+        name: &str,
+        path: &str,
+        content: Reader,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<()>;
+
+    /// The entries of a directory, by name.
+    async fn read_dir(&self, name: &str, path: &str, cancel: &Cancel) -> Result<Vec<FileEntry>>;
+
+    /// One entry; a link is not followed.
+    async fn stat(&self, name: &str, path: &str, cancel: &Cancel) -> Result<FileEntry>;
+
+    /// Deletes a file or, with `recursive`, a tree. A link is deleted, not followed.
+    async fn remove(&self, name: &str, path: &str, recursive: bool, cancel: &Cancel) -> Result<()>;
+
+    /// Makes a directory and its parents; one that is there already is fine.
+    async fn mkdir(
+        &self,
+        name: &str,
+        path: &str,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<()>;
+
+    /// Unpacks a tar stream into directory `path`, which is made when missing. Mode, mtime and
+    /// links are kept; owners become root unless `options.owner` says otherwise.
+    async fn unpack(
+        &self,
+        name: &str,
+        path: &str,
+        tar: Reader,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<()>;
+
+    /// The tree or file at `path` as a tar stream, its names relative to `path` (a single file
+    /// has its own name). The stream is the guest's word: unpack it with care.
+    async fn pack(&self, name: &str, path: &str, cancel: &Cancel) -> Result<Reader>;
+
+    /// Takes a snapshot; the sandbox goes on as it was. Works running and stopped.
+    async fn snapshot(&self, name: &str, spec: &SnapshotSpec, cancel: &Cancel) -> Result<Snapshot>;
+
+    /// Its snapshots, oldest first.
+    async fn snapshots(&self, name: &str, cancel: &Cancel) -> Result<Vec<Snapshot>>;
+
+    /// Deletes a snapshot. Clones of it live on.
+    async fn delete_snapshot(&self, name: &str, label: &str, cancel: &Cancel) -> Result<()>;
+
+    /// Takes the sandbox back to a snapshot, any of them. One that ran is running again when this
+    /// returns. Newer snapshots stay; a backend that can't keep them refuses unless
+    /// [`Restore::discard_newer`].
+    async fn restore(
+        &self,
+        name: &str,
+        label: &str,
+        options: Restore,
+        cancel: &Cancel,
+    ) -> Result<()>;
+
+    /// Makes a new machine from a snapshot or from the current state: own hostname, machine-id
+    /// and addresses; the source's limits, mounts, environment and policy. The source keeps running.
+    async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info>;
+
+    /// Keeps a sandbox whose run ends: takes the owner off.
+    async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()>;
+
+    /// Finds what dead runs left and what has expired; deletes it unless `dry_run`. Never touches
+    /// what a live run owns.
+    async fn gc(&self, dry_run: bool, cancel: &Cancel) -> Result<GcReport>;
+}

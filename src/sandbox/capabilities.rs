@@ -1,0 +1,128 @@
+//! What a backend can do on this machine, and why not where it can't.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One thing a backend may or may not be able to do here.
+///
+/// The conformance suite skips by these and by nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Capability {
+    /// Egress policy `unrestricted`: the guest reaches the network.
+    EgressUnrestricted,
+    /// `freeze` and `thaw`.
+    Freeze,
+    /// The image `host`: this machine's own programs.
+    HostImage,
+    /// An init system runs in the guest, so that services can be managed.
+    Init,
+    /// A CPU limit.
+    LimitCpu,
+    /// A limit on what the guest may write to disk.
+    LimitDisk,
+    /// A limit on how many files the guest may create.
+    LimitInodes,
+    /// A memory limit.
+    LimitMemory,
+    /// A limit on the number of processes.
+    LimitPids,
+    /// Host folders mounted into the guest.
+    Mounts,
+    /// The guest may change the image's system folders (`/usr`), whatever image it is.
+    SystemWritable,
+    /// Images from a tarball.
+    TarImage,
+    /// More than one user id in the guest (`user: "nobody"`).
+    Users,
+}
+
+impl Capability {
+    /// All of them, in order.
+    pub const ALL: &[Capability] = &[
+        Capability::EgressUnrestricted,
+        Capability::Freeze,
+        Capability::HostImage,
+        Capability::Init,
+        Capability::LimitCpu,
+        Capability::LimitDisk,
+        Capability::LimitInodes,
+        Capability::LimitMemory,
+        Capability::LimitPids,
+        Capability::Mounts,
+        Capability::SystemWritable,
+        Capability::TarImage,
+        Capability::Users,
+    ];
+
+    /// The word used in tables and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Capability::EgressUnrestricted => "egress-unrestricted",
+            Capability::Freeze => "freeze",
+            Capability::HostImage => "host-image",
+            Capability::Init => "init",
+            Capability::LimitCpu => "limit-cpu",
+            Capability::LimitDisk => "limit-disk",
+            Capability::LimitInodes => "limit-inodes",
+            Capability::LimitMemory => "limit-memory",
+            Capability::LimitPids => "limit-pids",
+            Capability::Mounts => "mounts",
+            Capability::SystemWritable => "system-writable",
+            Capability::TarImage => "tar-image",
+            Capability::Users => "users",
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who enforces the egress policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcer {
+    /// The host: root in the guest can't undo it.
+    Host,
+    /// Rules inside the guest: its root can undo them.
+    Guest,
+}
+
+/// What a backend can do here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// The backend's name.
+    pub backend: String,
+    /// The image used when a spec names none.
+    pub default_image: String,
+    /// Who enforces egress.
+    pub egress: Enforcer,
+    /// What it can do.
+    pub has: BTreeSet<Capability>,
+    /// For what it can't do: why, and how to get it.
+    pub missing: BTreeMap<Capability, String>,
+    /// How many sandboxes may sensibly work at once.
+    pub parallelism: usize,
+}
+
+impl Capabilities {
+    /// Whether `capability` is there.
+    pub fn has(&self, capability: Capability) -> bool {
+        self.has.contains(&capability)
+    }
+
+    /// Ok when `capability` is there, else [`crate::sandbox::Error::Unsupported`] with the reason.
+    pub fn require(&self, capability: Capability) -> crate::sandbox::Result<()> {
+        if self.has(capability) {
+            return Ok(());
+        }
+        let hint = self.missing.get(&capability).cloned().unwrap_or_default();
+        Err(crate::sandbox::Error::unsupported(capability.as_str(), self.backend.clone(), hint))
+    }
+}

@@ -1,0 +1,213 @@
+//! Typed errors. Callers decide by variant, never by matching message text.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The result of a domain call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a [`Error::NotFound`] or [`Error::AlreadyExists`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A backend name.
+    Backend,
+    /// A program to execute inside a sandbox.
+    Command,
+    /// A path inside a sandbox, or a host path named by the user.
+    File,
+    /// A root file system to create from.
+    Image,
+    /// A sandbox.
+    Sandbox,
+    /// A snapshot of a sandbox.
+    Snapshot,
+    /// A user account inside a sandbox.
+    User,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Backend => "backend",
+            Kind::Command => "command",
+            Kind::File => "file",
+            Kind::Image => "image",
+            Kind::Sandbox => "sandbox",
+            Kind::Snapshot => "snapshot",
+            Kind::User => "user",
+        })
+    }
+}
+
+/// Everything that can go wrong in a domain call.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The named thing is in use already.
+    #[error("{kind} '{name}' exists already")]
+    AlreadyExists {
+        /// What kind of thing.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// The server did not accept the credentials.
+    #[error("not authorised: {message}")]
+    Auth {
+        /// What the server said.
+        message: String,
+    },
+    /// Something else is working on the sandbox.
+    #[error("sandbox '{name}' is busy: {what}")]
+    Busy {
+        /// The sandbox.
+        name: String,
+        /// What is going on.
+        what: String,
+    },
+    /// The caller cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// A resource ran out: disk space, inodes, memory, processes.
+    #[error("{what}")]
+    Exhausted {
+        /// What ran out, where.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A fault of ours, or of the machine, that the caller can't mend by other arguments.
+    #[error("{message}")]
+    Internal {
+        /// What failed.
+        message: String,
+    },
+    /// An argument is wrong. Found before any I/O where that is possible.
+    #[error("{what}: {message}")]
+    InvalidInput {
+        /// The argument.
+        what: String,
+        /// What is wrong with it.
+        message: String,
+        /// What would be right.
+        hint: Option<String>,
+    },
+    /// The named thing does not exist.
+    #[error("{kind} '{name}' not found")]
+    NotFound {
+        /// What kind of thing.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// The sandbox is stopped, and the call needs it running.
+    #[error("sandbox '{name}' is not running")]
+    NotRunning {
+        /// The sandbox.
+        name: String,
+    },
+    /// The guest's own permissions forbid it.
+    #[error("permission denied: {what}")]
+    Permission {
+        /// The path or program.
+        what: String,
+    },
+    /// The call took longer than allowed.
+    #[error("{what} timed out after {}", crate::sandbox::units::format_duration(*after))]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        after: Duration,
+    },
+    /// The connection to the backend or the sandbox broke; the outcome may be unknown.
+    #[error("lost contact: {message}")]
+    Transport {
+        /// What happened.
+        message: String,
+    },
+    /// The backend can't do this here.
+    #[error("{verb} is not supported by backend '{backend}' here")]
+    Unsupported {
+        /// What was asked.
+        verb: String,
+        /// Who refused.
+        backend: String,
+        /// Why, and what to do instead.
+        hint: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::InvalidInput`] without a hint.
+    pub fn invalid(what: impl Into<String>, message: impl Into<String>) -> Self {
+        Error::InvalidInput { what: what.into(), message: message.into(), hint: None }
+    }
+
+    /// An [`Error::InvalidInput`] with a hint.
+    pub fn invalid_hint(
+        what: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Error::InvalidInput { what: what.into(), message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// An [`Error::Internal`].
+    pub fn internal(message: impl Into<String>) -> Self {
+        Error::Internal { message: message.into() }
+    }
+
+    /// An [`Error::NotFound`].
+    pub fn not_found(kind: Kind, name: impl Into<String>) -> Self {
+        Error::NotFound { kind, name: name.into() }
+    }
+
+    /// An [`Error::AlreadyExists`].
+    pub fn exists(kind: Kind, name: impl Into<String>) -> Self {
+        Error::AlreadyExists { kind, name: name.into() }
+    }
+
+    /// An [`Error::Unsupported`].
+    pub fn unsupported(
+        verb: impl Into<String>,
+        backend: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Error::Unsupported { verb: verb.into(), backend: backend.into(), hint: hint.into() }
+    }
+
+    /// What the user can do about it, where the variant knows.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Exhausted { hint, .. } | Error::Unsupported { hint, .. } => Some(hint.clone()),
+            Error::InvalidInput { hint, .. } => hint.clone(),
+            Error::AlreadyExists { kind: Kind::Sandbox, name } => {
+                Some(format!("use open(\"{name}\") to work with it, or choose another name"))
+            }
+            Error::NotRunning { name } => Some(format!("start it first: sandscript start {name}")),
+            _ => None,
+        }
+        .filter(|hint| !hint.is_empty())
+    }
+
+    /// A stable word for the variant, for machine-readable output.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::AlreadyExists { .. } => "already_exists",
+            Error::Auth { .. } => "auth",
+            Error::Busy { .. } => "busy",
+            Error::Cancelled => "cancelled",
+            Error::Exhausted { .. } => "exhausted",
+            Error::Internal { .. } => "internal",
+            Error::InvalidInput { .. } => "invalid_input",
+            Error::NotFound { .. } => "not_found",
+            Error::NotRunning { .. } => "not_running",
+            Error::Permission { .. } => "permission",
+            Error::Timeout { .. } => "timeout",
+            Error::Transport { .. } => "transport",
+            Error::Unsupported { .. } => "unsupported",
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What is known about a sandbox.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Limits, Mount, Owner, Policy};
+
+/// The state a sandbox is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Commands can run.
+    Running,
+    /// Nothing runs; its files are kept.
+    Stopped,
+    /// Its processes stand still.
+    Frozen,
+    /// Between two states: being created, started, stopped or deleted, and by whom.
+    Transitional(String),
+    /// Unusable, and why. It can be deleted.
+    Error(String),
+}
+
+impl State {
+    /// One word for tables.
+    pub fn word(&self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Stopped => "stopped",
+            State::Frozen => "frozen",
+            State::Transitional(_) => "transitional",
+            State::Error(_) => "error",
+        }
+    }
+}
+
+/// A sandbox as a backend reports it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Info {
+    /// Its name, unique on the backend.
+    pub name: String,
+    /// Its state.
+    pub state: State,
+    /// The image as it was asked for.
+    pub image: String,
+    /// What the image was when the sandbox was made: a digest that changes with its content.
+    pub fingerprint: String,
+    /// The guest's hostname.
+    pub hostname: String,
+    /// When it was created.
+    pub created: SystemTime,
+    /// Which sandbox and label it was cloned from.
+    pub source: Option<String>,
+    /// The limits as set.
+    pub limits: Limits,
+    /// Host folders in it.
+    pub mounts: Vec<Mount>,
+    /// The egress policy as set.
+    pub egress: Policy,
+    /// Environment of every command.
+    pub env: BTreeMap<String, String>,
+    /// User of every command that names none.
+    pub user: Option<String>,
+    /// Working directory of every command that names none.
+    pub cwd: Option<String>,
+    /// Free-form labels.
+    pub labels: BTreeMap<String, String>,
+    /// Who made it.
+    pub owner: Option<Owner>,
+    /// When `gc` may take it.
+    pub expires: Option<SystemTime>,
+    /// Addresses of its network interfaces.
+    pub addresses: Vec<String>,
+}

@@ -1,0 +1,31 @@
+//! The domain: what a sandbox is and what a backend promises.
+//!
+//! Nothing here does I/O or names a backend. Every backend implements
+//! [`Backend`]; the conformance suite holds each of them to the same contract.
+
+mod backend;
+mod capabilities;
+mod command;
+mod error;
+mod file;
+mod info;
+mod name;
+mod policy;
+mod process;
+mod snapshot;
+mod spec;
+mod units;
+
+pub use backend::{Backend, GcReport};
+pub use capabilities::{Capabilities, Capability, Enforcer};
+pub use command::{Command, Program, Stdin, WindowSize};
+pub use error::{Error, Kind, Result};
+pub use file::{FileEntry, FileKind, ReadOptions, WriteOptions};
+pub use info::{Info, State};
+pub use name::{check_label, check_name};
+pub use policy::Policy;
+pub use process::{Exit, Output, Process, ProcessControl, Reader, Signal, Writer, exec};
+pub use snapshot::{CloneSpec, Restore, Snapshot, SnapshotSpec};
+pub use spec::{Limits, Mount, Owner, Spec, StopOptions};
+pub use tokio_util::sync::CancellationToken as Cancel;
+pub use units::{format_duration, format_size, parse_duration, parse_size};

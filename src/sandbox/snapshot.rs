@@ -1,0 +1,83 @@
+//! Snapshots and clones.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Limits, Owner, Policy};
+
+/// What a snapshot is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotSpec {
+    /// Unique among the sandbox's snapshots.
+    pub label: String,
+    /// Free-form labels, kept with it.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl SnapshotSpec {
+    /// A snapshot with this label.
+    pub fn new(label: impl Into<String>) -> Self {
+        SnapshotSpec { label: label.into(), labels: BTreeMap::new() }
+    }
+}
+
+/// A snapshot as a backend reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Unique among the sandbox's snapshots.
+    pub label: String,
+    /// When it was taken.
+    pub created: SystemTime,
+    /// Bytes that only this snapshot holds.
+    pub size: u64,
+    /// How long the guest's processes stood still for it; zero when nothing had to.
+    pub frozen: Duration,
+    /// Free-form labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How to restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restore {
+    /// Allow a backend that can't do otherwise to delete snapshots newer than the restored one.
+    pub discard_newer: bool,
+}
+
+/// What a clone is to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CloneSpec {
+    /// The new sandbox's name.
+    pub name: String,
+    /// Which snapshot of the source; its current state when not given.
+    pub label: Option<String>,
+    /// The clone's hostname; its name when not given.
+    pub hostname: Option<String>,
+    /// Replaces the source's limits.
+    pub limits: Option<Limits>,
+    /// Replaces the source's egress policy.
+    pub egress: Option<Policy>,
+    /// Added to the source's environment.
+    pub env: BTreeMap<String, String>,
+    /// The clone's labels. The source's are not taken over.
+    pub labels: BTreeMap<String, String>,
+    /// Who makes it; as in [`super::Spec::owner`].
+    pub owner: Option<Owner>,
+    /// When `gc` may take it.
+    pub expires: Option<SystemTime>,
+    /// Leave it stopped.
+    pub bare: bool,
+}
+
+impl CloneSpec {
+    /// A clone of the current state.
+    pub fn new(name: impl Into<String>) -> Self {
+        CloneSpec { name: name.into(), ..CloneSpec::default() }
+    }
+
+    /// A clone of a snapshot.
+    pub fn of(label: impl Into<String>, name: impl Into<String>) -> Self {
+        CloneSpec { label: Some(label.into()), ..CloneSpec::new(name) }
+    }
+}

@@ -1,0 +1,170 @@
+//! What a sandbox is made from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Policy, Result, check_name};
+
+/// Upper bounds. What a backend can't limit here is `Unsupported`, never ignored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// CPUs, e.g. `0.5` or `2`.
+    pub cpu: Option<f64>,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// What the guest may write, in bytes.
+    pub disk: Option<u64>,
+    /// How many files and directories the guest may create.
+    pub inodes: Option<u64>,
+}
+
+/// A host folder or file inside the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Absolute path in the guest.
+    pub target: String,
+    /// The guest can't write to it.
+    pub readonly: bool,
+}
+
+/// Who made a sandbox. When the run is dead, `gc` may take what it left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Id of the run.
+    pub run: String,
+    /// Machine (its machine-id, shortened) the run was started on.
+    pub host: String,
+}
+
+/// What a sandbox is made from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Unique on the backend; see [`check_name`].
+    pub name: String,
+    /// The image; the backend's default when not given.
+    pub image: Option<String>,
+    /// Only for an image given by URL: the sha256 its bytes must have, in hex.
+    pub sha256: Option<String>,
+    /// The guest's hostname; the name when not given.
+    pub hostname: Option<String>,
+    /// Upper bounds.
+    pub limits: Limits,
+    /// Host folders in the guest.
+    pub mounts: Vec<Mount>,
+    /// What it may reach.
+    pub egress: Policy,
+    /// Environment of every command.
+    pub env: BTreeMap<String, String>,
+    /// User of every command that names none.
+    pub user: Option<String>,
+    /// Working directory of every command that names none.
+    pub cwd: Option<String>,
+    /// Free-form labels.
+    pub labels: BTreeMap<String, String>,
+    /// Who makes it: it dies with that run, and `gc` takes what is left. Without one it is kept.
+    pub owner: Option<Owner>,
+    /// When `gc` may take it, whoever owns it.
+    pub expires: Option<SystemTime>,
+    /// Create it stopped, without provisioning.
+    pub bare: bool,
+}
+
+impl Spec {
+    /// A spec with a name, everything else at its default.
+    pub fn new(name: impl Into<String>) -> Self {
+        Spec { name: name.into(), ..Spec::default() }
+    }
+
+    /// Refuses what no backend can make, before any I/O.
+    pub fn check(&self) -> Result<()> {
+        check_name(&self.name)?;
+        if let Some(hostname) = &self.hostname {
+            check_name(hostname).map_err(|_| {
+                Error::invalid("hostname", format!("'{hostname}' is not a host name"))
+            })?;
+        }
+        self.limits.check()?;
+        for mount in &self.mounts {
+            if !mount.source.is_absolute() {
+                return Err(Error::invalid(
+                    "mounts",
+                    format!("source '{}' is not an absolute path", mount.source.display()),
+                ));
+            }
+            let target = &mount.target;
+            if !target.starts_with('/')
+                || target.split('/').any(|part| part == "..")
+                || target.contains('\0')
+            {
+                return Err(Error::invalid(
+                    "mounts",
+                    format!("target '{target}' is not an absolute path without '..'"),
+                ));
+            }
+            if target.trim_matches('/').is_empty() {
+                return Err(Error::invalid("mounts", "the root itself can't be a target"));
+            }
+        }
+        let mut probe = super::Command::argv(["true"]);
+        probe.env = self.env.clone();
+        probe.cwd = self.cwd.clone();
+        probe.check()
+    }
+}
+
+impl Limits {
+    /// Refuses zero and not-a-number.
+    pub fn check(&self) -> Result<()> {
+        if let Some(cpu) = self.cpu
+            && !(cpu.is_finite() && cpu >= 0.01)
+        {
+            return Err(Error::invalid_hint(
+                "cpu",
+                format!("{cpu} is not a number of CPUs"),
+                "use 0.01 or more",
+            ));
+        }
+        for (what, value) in [
+            ("memory", self.memory),
+            ("pids", self.pids),
+            ("disk", self.disk),
+            ("inodes", self.inodes),
+        ] {
+            if value == Some(0) {
+                return Err(Error::invalid(what, "a limit of 0 leaves nothing to run with"));
+            }
+        }
+        if let Some(memory) = self.memory
+            && memory < 4 << 20
+        {
+            return Err(Error::invalid_hint(
+                "memory",
+                format!("{memory} bytes are too few"),
+                "use \"4MiB\" or more",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopOptions {
+    /// How long processes get between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// Kill at once.
+    pub force: bool,
+}
+
+impl Default for StopOptions {
+    fn default() -> Self {
+        StopOptions { grace: Duration::from_secs(10), force: false }
+    }
+}

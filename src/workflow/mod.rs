@@ -1,0 +1,1 @@
+//! Bases, matrices and the runner.
