@@ -32,6 +32,8 @@ pub enum Capability {
     LimitPids,
     /// Host folders mounted into the guest.
     Mounts,
+    /// Real Linux programs run in the guest: pipes, devices and terminals are the kernel's.
+    Programs,
     /// The guest may change the image's system folders (`/usr`), whatever image it is.
     SystemWritable,
     /// Images from a tarball.
@@ -53,6 +55,7 @@ impl Capability {
         Capability::LimitMemory,
         Capability::LimitPids,
         Capability::Mounts,
+        Capability::Programs,
         Capability::SystemWritable,
         Capability::TarImage,
         Capability::Users,
@@ -71,6 +74,7 @@ impl Capability {
             Capability::LimitMemory => "limit-memory",
             Capability::LimitPids => "limit-pids",
             Capability::Mounts => "mounts",
+            Capability::Programs => "programs",
             Capability::SystemWritable => "system-writable",
             Capability::TarImage => "tar-image",
             Capability::Users => "users",

@@ -160,3 +160,33 @@ impl Command {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_real_shell_reads_back_what_display_wrote(
+            argv in proptest::collection::vec("[^\0]{0,12}|[-a-z ='\"$`*?\\\\\n;|&<>()#~!]{0,12}", 1..5)
+        ) {
+            let words = Program::Argv(argv.clone()).to_string();
+            let output = std::process::Command::new("sh")
+                .args(["-c", &format!("printf '%s\\0' {words}")])
+                .output()
+                .unwrap();
+            prop_assert!(output.status.success(), "{:?}", output);
+            let mut expected = argv.join("\0").into_bytes();
+            expected.push(0);
+            prop_assert_eq!(output.stdout, expected);
+        }
+    }
+
+    #[test]
+    fn plain_words_stay_bare() {
+        let argv = ["make", "-j4", "CC=gcc", "", "a b", "it's"].map(String::from).to_vec();
+        assert_eq!(Program::Argv(argv).to_string(), "make -j4 CC=gcc '' 'a b' 'it'\\''s'");
+    }
+}

@@ -22,7 +22,7 @@ pub use command::{Command, Program, Stdin, WindowSize};
 pub use error::{Error, Kind, Result};
 pub use file::{FileEntry, FileKind, ReadOptions, WriteOptions};
 pub use info::{Info, State};
-pub use name::{check_label, check_name};
+pub use name::{check_label, check_name, check_path};
 pub use policy::Policy;
 pub use process::{Exit, Output, Process, ProcessControl, Reader, Signal, Writer, exec};
 pub use snapshot::{CloneSpec, Restore, Snapshot, SnapshotSpec};
