@@ -3,4 +3,5 @@
 pub mod backend;
 pub mod image;
 pub mod sandbox;
+pub mod transfer;
 pub mod workflow;

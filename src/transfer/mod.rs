@@ -1,0 +1,22 @@
+//! Moving trees between the host and a tar stream, without trusting either side.
+//!
+//! [`pack`] and [`hash`] see the same selection of a host tree; [`unpack`] writes a stream that a
+//! guest made, and never touches anything outside its destination. [`Extractor`] is the engine
+//! below it, which images use too.
+
+mod beneath;
+mod bridge;
+mod extract;
+mod hash;
+mod pack;
+mod place;
+mod select;
+mod sparse;
+mod unpack;
+
+pub use extract::{Devices, Extractor, Owners, Rules, Stats};
+pub use hash::hash;
+pub use pack::pack;
+pub use place::confine;
+pub use select::PackOptions;
+pub use unpack::{UnpackOptions, unpack};
