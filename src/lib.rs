@@ -1,6 +1,8 @@
 //! sandscript: a scripting host for Linux sandboxes.
 
 pub mod backend;
+#[cfg(feature = "cli")]
+pub mod config;
 pub mod image;
 pub mod sandbox;
 pub mod transfer;

@@ -1,0 +1,211 @@
+//! Settings from files: `sandscript.toml` of the project and `config.toml` of the user.
+//!
+//! A flag beats an environment variable, which beats the project file, which beats the user file,
+//! which beats the default. This module knows files only; flags and environment are the command
+//! line's.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The name of the project file.
+pub const PROJECT_FILE: &str = "sandscript.toml";
+
+/// The keys a file may hold, sorted.
+const KEYS: &[&str] = &["allow_path", "backend", "jobs", "store"];
+
+/// What the files say. Relative paths were made absolute, from the folder of the file they are in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Host folders outside the project that scripts may use. Both files count.
+    pub allow_path: Vec<PathBuf>,
+    /// The backend.
+    pub backend: Option<String>,
+    /// How many cells run at once.
+    pub jobs: Option<usize>,
+    /// Where the local backend keeps its sandboxes.
+    pub store: Option<PathBuf>,
+}
+
+/// A file that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Which file.
+    pub path: PathBuf,
+    /// Line and column, where known; from 1.
+    pub at: Option<(usize, usize)>,
+    /// What is wrong with it.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some((line, column)) = self.at {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads the project file that is found from `folder` upwards and the user's file, if they are there.
+    pub fn load(folder: &Path, user_file: Option<&Path>) -> Result<Config, ConfigError> {
+        let user = match user_file {
+            Some(path) => Config::read(path)?.unwrap_or_default(),
+            None => Config::default(),
+        };
+        let project = match find_project_file(folder) {
+            Some(path) => Config::read(&path)?.unwrap_or_default(),
+            None => Config::default(),
+        };
+        Ok(project.over(user))
+    }
+
+    /// These settings where they are given, else those of `below`.
+    fn over(mut self, below: Config) -> Config {
+        self.allow_path.extend(below.allow_path);
+        Config {
+            allow_path: self.allow_path,
+            backend: self.backend.or(below.backend),
+            jobs: self.jobs.or(below.jobs),
+            store: self.store.or(below.store),
+        }
+    }
+
+    /// One file; `None` when it is not there.
+    fn read(path: &Path) -> Result<Option<Config>, ConfigError> {
+        let fail =
+            |message: String| ConfigError { path: path.to_owned(), at: None, message, hint: None };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(format!("can't read it: {error}"))),
+        };
+        let mut config =
+            Config::parse(&text).map_err(|error| ConfigError { path: path.to_owned(), ..error })?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        for path in config.allow_path.iter_mut().chain(&mut config.store) {
+            *path = folder.join(&*path);
+        }
+        Ok(Some(config))
+    }
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let place =
+            |error: &toml::de::Error| error.span().map(|span| line_column(text, span.start));
+        let wrong = |error: toml::de::Error| ConfigError {
+            path: PathBuf::new(),
+            at: place(&error),
+            message: error.message().trim().replace('\n', ", "),
+            hint: None,
+        };
+        let table: toml::Table = text.parse().map_err(wrong)?;
+        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            let at = text.lines().position(|line| {
+                line.trim_start().trim_start_matches(['[', '"']).starts_with(key.as_str())
+            });
+            return Err(ConfigError {
+                path: PathBuf::new(),
+                at: at.map(|line| (line + 1, 1)),
+                message: format!("unknown key '{key}'"),
+                hint: Some(suggest(key, KEYS)),
+            });
+        }
+        let config: Config = toml::from_str(text).map_err(wrong)?;
+        if config.jobs == Some(0) {
+            return Err(ConfigError {
+                path: PathBuf::new(),
+                at: None,
+                message: "jobs: 0 leaves nothing that runs".into(),
+                hint: Some("use 1 or more, or leave it out".into()),
+            });
+        }
+        Ok(config)
+    }
+}
+
+/// The project file in `folder` or above it. The search ends at the top of the repository.
+fn find_project_file(folder: &Path) -> Option<PathBuf> {
+    for folder in folder.ancestors() {
+        let file = folder.join(PROJECT_FILE);
+        if file.is_file() {
+            return Some(file);
+        }
+        if folder.join(".git").exists() {
+            return None;
+        }
+    }
+    None
+}
+
+/// The hint for an unknown word: the nearest known one, else all of them.
+pub fn suggest(word: &str, known: &[&str]) -> String {
+    let near = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(word, name), name))
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
+        .min();
+    match near {
+        Some((_, name)) => format!("did you mean '{name}'?"),
+        None => format!("there are: {}", known.join(", ")),
+    }
+}
+
+fn line_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..offset.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    (line, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_and_wrong_types_say_where() {
+        let error = Config::parse("backend = \"local\"\njbos = 3\n").unwrap_err();
+        assert_eq!(error.at, Some((2, 1)));
+        assert_eq!(error.message, "unknown key 'jbos'");
+        assert_eq!(error.hint.as_deref(), Some("did you mean 'jobs'?"));
+        let error = Config::parse("zzz = 3\n").unwrap_err();
+        assert_eq!(error.hint.as_deref(), Some("there are: allow_path, backend, jobs, store"));
+        let error = Config::parse("\njobs = \"many\"\n").unwrap_err();
+        assert_eq!(error.at, Some((2, 8)));
+        let error = Config::parse("jobs = \n").unwrap_err();
+        assert_eq!(error.at.map(|at| at.0), Some(1));
+        assert!(Config::parse("jobs = 0").is_err());
+    }
+
+    #[test]
+    fn the_nearer_file_wins_and_paths_are_from_its_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let repository = temp.path().join("repository");
+        let inner = repository.join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::create_dir(repository.join(".git")).unwrap();
+        let user = temp.path().join("config.toml");
+        std::fs::write(&user, "backend = \"incus\"\njobs = 3\nallow_path = [\"/srv\"]").unwrap();
+        // Above the repository: not ours.
+        std::fs::write(temp.path().join(PROJECT_FILE), "jobs = 9").unwrap();
+        assert_eq!(Config::load(&inner, Some(&user)).unwrap().jobs, Some(3));
+
+        std::fs::write(
+            repository.join(PROJECT_FILE),
+            "jobs = 5\nstore = \"cache\"\nallow_path = [\"../data\"]",
+        )
+        .unwrap();
+        let config = Config::load(&inner, Some(&user)).unwrap();
+        assert_eq!(config.jobs, Some(5));
+        assert_eq!(config.backend.as_deref(), Some("incus"));
+        assert_eq!(config.store, Some(repository.join("cache")));
+        assert_eq!(config.allow_path, [repository.join("../data"), PathBuf::from("/srv")]);
+    }
+}
