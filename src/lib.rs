@@ -3,6 +3,7 @@
 pub mod backend;
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "local")]
 pub mod image;
 pub mod sandbox;
 pub mod transfer;

@@ -1,5 +1,7 @@
 //! Moving trees: what is selected, what arrives, and what a hostile archive can't do.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Write};

@@ -1,1 +1,13 @@
 //! Where a root file system comes from.
+//!
+//! Blocking code over files, without an async runtime: it may be called in a worker process.
+
+mod cache;
+mod compression;
+mod download;
+mod layer;
+mod tarball;
+
+pub use compression::decompress;
+pub use layer::{LayerOptions, unpack_layer};
+pub use tarball::{Fetch, Source, Tarball};

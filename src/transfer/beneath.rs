@@ -110,3 +110,8 @@ pub(super) fn kind(dir: impl AsFd, name: &OsStr) -> io::Result<Option<FileType>>
         Err(error) => Err(error.into()),
     }
 }
+
+/// Whether `path` exists when `root` is taken as `/`: links on the way are resolved inside it.
+pub fn exists_inside(root: &Path, path: &Path) -> bool {
+    Beneath::open(root, true).and_then(|root| root.resolve(path, OFlags::PATH)).is_ok()
+}

@@ -14,6 +14,7 @@ mod select;
 mod sparse;
 mod unpack;
 
+pub use beneath::exists_inside;
 pub use extract::{Devices, Extractor, Owners, Rules, Stats};
 pub use hash::hash;
 pub use pack::pack;

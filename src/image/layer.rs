@@ -1,0 +1,56 @@
+//! A root file system archive as an overlay layer.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::sandbox::{Error, Result};
+use crate::transfer::{Devices, Extractor, Owners, Rules, Stats, exists_inside};
+
+/// How a layer is unpacked.
+#[derive(Clone, Debug)]
+pub struct LayerOptions {
+    /// Who owns the files.
+    pub owners: Owners,
+    /// How many bytes of file content at most; 64 GiB when not said.
+    pub max_bytes: u64,
+    /// How many entries at most; ten million when not said.
+    pub max_entries: u64,
+    /// What the archive is called in messages.
+    pub name: String,
+}
+
+impl LayerOptions {
+    /// The default limits, for an archive called `name`.
+    pub fn new(name: impl Into<String>, owners: Owners) -> Self {
+        LayerOptions { owners, max_bytes: 64 << 30, max_entries: 10_000_000, name: name.into() }
+    }
+}
+
+/// Unpacks a root file system (an uncompressed tar stream) into the empty directory `dest`.
+///
+/// Everything is resolved below `dest`; entries below symbolic links to directories go where the
+/// link leads inside it. Modes (setuid too), times and the extended attributes a guest may have
+/// are kept. What lies below `dev/` is left out; `..`, absolute names, hard links that leave, and
+/// devices elsewhere are [`Error::InvalidInput`], as is an archive without `/bin/sh`. On an error
+/// `dest` is left half written: delete it.
+pub fn unpack_layer(archive: impl Read, dest: &Path, options: &LayerOptions) -> Result<Stats> {
+    let rules = Rules {
+        through_links: true,
+        devices: Devices::SkipDev,
+        owners: options.owners,
+        mode_mask: 0o7777,
+        xattrs: true,
+        max_bytes: options.max_bytes,
+        max_entries: options.max_entries,
+        what: format!("image '{}'", options.name),
+    };
+    let stats = Extractor::new(dest, &rules)?.run(archive)?;
+    if exists_inside(dest, Path::new("bin/sh")) {
+        return Ok(stats);
+    }
+    Err(Error::invalid_hint(
+        rules.what,
+        "not a root file system: it has no /bin/sh",
+        "pack the root folder's content, with bin/, etc/ and usr/ at the top: tar -C ROOT -cf image.tar .",
+    ))
+}
