@@ -100,6 +100,8 @@ pub enum Error {
         kind: Kind,
         /// Its name.
         name: String,
+        /// Which ones there are, or how to get it.
+        hint: Option<String>,
     },
     /// The sandbox is stopped, and the call needs it running.
     #[error("sandbox '{name}' is not running")]
@@ -161,7 +163,12 @@ impl Error {
 
     /// An [`Error::NotFound`].
     pub fn not_found(kind: Kind, name: impl Into<String>) -> Self {
-        Error::NotFound { kind, name: name.into() }
+        Error::NotFound { kind, name: name.into(), hint: None }
+    }
+
+    /// An [`Error::NotFound`] with a hint.
+    pub fn not_found_hint(kind: Kind, name: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::NotFound { kind, name: name.into(), hint: Some(hint.into()) }
     }
 
     /// An [`Error::AlreadyExists`].
@@ -182,7 +189,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Exhausted { hint, .. } | Error::Unsupported { hint, .. } => Some(hint.clone()),
-            Error::InvalidInput { hint, .. } => hint.clone(),
+            Error::InvalidInput { hint, .. } | Error::NotFound { hint, .. } => hint.clone(),
             Error::AlreadyExists { kind: Kind::Sandbox, name } => {
                 Some(format!("use open(\"{name}\") to work with it, or choose another name"))
             }

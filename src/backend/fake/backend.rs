@@ -1,0 +1,597 @@
+//! The contract, kept in memory.
+
+use std::io::Cursor;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+
+use super::FakeBackend;
+use super::archive;
+use super::fault::{Call, Effect, Verb};
+use super::machine::{HalfMade, Machine, Shot};
+use super::process;
+use super::tree::{Data, Errno, Node};
+use super::users;
+use crate::sandbox::{
+    Backend, Cancel, Capabilities, Capability, CloneSpec, Command, Error, FileEntry, GcReport,
+    Info, Kind, Limits, Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot,
+    SnapshotSpec, Spec, State, StopOptions, WriteOptions, check_label, check_name, check_path,
+};
+
+impl FakeBackend {
+    /// Logs a call and does to it what was injected.
+    async fn call(
+        &self,
+        verb: Verb,
+        sandbox: &str,
+        detail: impl Into<String>,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let call = Call { verb, sandbox: sandbox.to_owned(), detail: detail.into() };
+        let effects = self.shared.world().faults.record(call);
+        for effect in effects {
+            match effect {
+                Effect::Error(error) => return Err(error),
+                Effect::Delay(time) => until(cancel, tokio::time::sleep(time)).await?,
+                Effect::Hang => until(cancel, std::future::pending()).await?,
+            }
+        }
+        if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    fn check_limits(&self, limits: &Limits) -> Result<()> {
+        let asked = [
+            (limits.cpu.is_some(), Capability::LimitCpu),
+            (limits.disk.is_some(), Capability::LimitDisk),
+            (limits.inodes.is_some(), Capability::LimitInodes),
+            (limits.memory.is_some(), Capability::LimitMemory),
+            (limits.pids.is_some(), Capability::LimitPids),
+        ];
+        for (_, capability) in asked.into_iter().filter(|(asked, _)| *asked) {
+            self.shared.capabilities.require(capability)?;
+        }
+        limits.check()
+    }
+
+    fn check_egress(&self, policy: &Policy) -> Result<()> {
+        match policy {
+            Policy::Unrestricted => {
+                self.shared.capabilities.require(Capability::EgressUnrestricted)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a machine in its place, between two states until it is finished.
+    fn begin(&self, mut machine: Machine, what: &str) -> Result<HalfMade> {
+        let mut world = self.shared.world();
+        let name = machine.info.name.clone();
+        if world.machines.contains_key(&name) {
+            return Err(Error::exists(Kind::Sandbox, name));
+        }
+        machine.serial = world.next_serial();
+        machine.info.state = State::Transitional(what.to_owned());
+        machine.identify(self.shared.clock.now());
+        let serial = machine.serial;
+        world.machines.insert(name.clone(), machine);
+        Ok(HalfMade { shared: self.shared.clone(), name, serial, done: false })
+    }
+
+    fn finish(&self, mut half: HalfMade, bare: bool) -> Result<Info> {
+        let info = self.shared.machine(&half.name, half.serial, |machine| {
+            machine.info.state = if bare { State::Stopped } else { State::Running };
+            machine.info.clone()
+        });
+        half.done = true;
+        info.ok_or_else(|| Error::internal("the sandbox went away while it was made"))
+    }
+}
+
+async fn until<T>(cancel: &Cancel, work: impl Future<Output = T>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::Cancelled),
+        done = work => Ok(done),
+    }
+}
+
+async fn drain(mut from: Reader, cancel: &Cancel) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    until(cancel, from.read_to_end(&mut bytes))
+        .await?
+        .map_err(|error| Error::Transport { message: format!("reading the content: {error}") })?;
+    Ok(bytes)
+}
+
+fn machine(info: Info, image: &super::image::Image) -> Machine {
+    Machine {
+        serial: 0,
+        info,
+        base: image.tree.usage(),
+        tree: image.tree.clone(),
+        shots: Vec::new(),
+        boot: Cancel::new(),
+        frozen: watch::Sender::new(false),
+        processes: Default::default(),
+        next_pid: 2,
+    }
+}
+
+fn owner(machine: &Machine, options: &WriteOptions) -> Result<Option<(u32, u32)>> {
+    let Some(owner) = &options.owner else { return Ok(None) };
+    let user = users::find(&machine.tree, owner)?;
+    Ok(Some((user.uid, user.gid)))
+}
+
+fn shot<'a>(machine: &'a mut Machine, label: &str) -> Result<&'a mut Shot> {
+    let found = machine.shots.iter_mut().find(|shot| shot.snapshot.label == label);
+    found.ok_or_else(|| Error::not_found(Kind::Snapshot, label))
+}
+
+#[async_trait]
+impl Backend for FakeBackend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.shared.capabilities
+    }
+
+    async fn fingerprint(
+        &self,
+        image: &str,
+        _sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<String> {
+        self.call(Verb::Fingerprint, "", image, cancel).await?;
+        let world = self.shared.world();
+        let found = world.images.get(image).ok_or_else(|| Error::not_found(Kind::Image, image))?;
+        Ok(found.fingerprint.clone())
+    }
+
+    async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info> {
+        spec.check()?;
+        self.check_limits(&spec.limits)?;
+        self.check_egress(&spec.egress)?;
+        if !spec.mounts.is_empty() {
+            self.shared.capabilities.require(Capability::Mounts)?;
+        }
+        let image = spec.image.clone().unwrap_or(self.shared.capabilities.default_image.clone());
+        if image == "host" && !self.shared.world().images.contains_key("host") {
+            self.shared.capabilities.require(Capability::HostImage)?;
+        }
+        let found = self.shared.world().images.get(&image).cloned();
+        let found = found.ok_or_else(|| Error::not_found(Kind::Image, &image))?;
+        if let Some(user) = &spec.user {
+            users::find(&found.tree, user)?;
+        }
+        let info = Info {
+            name: spec.name.clone(),
+            state: State::Stopped,
+            image: image.clone(),
+            fingerprint: found.fingerprint.clone(),
+            hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.clone()),
+            created: self.shared.clock.now(),
+            source: None,
+            limits: spec.limits.clone(),
+            mounts: spec.mounts.clone(),
+            egress: spec.egress.clone(),
+            env: spec.env.clone(),
+            user: spec.user.clone(),
+            cwd: spec.cwd.clone(),
+            labels: spec.labels.clone(),
+            owner: spec.owner.clone(),
+            expires: spec.expires,
+            addresses: Vec::new(),
+        };
+        let half = self.begin(machine(info, &found), "creating")?;
+        self.call(Verb::Create, &spec.name, image, cancel).await?;
+        self.finish(half, spec.bare)
+    }
+
+    async fn list(&self, cancel: &Cancel) -> Result<Vec<Info>> {
+        self.call(Verb::List, "", "", cancel).await?;
+        Ok(self.shared.world().machines.values().map(|machine| machine.info.clone()).collect())
+    }
+
+    async fn get(&self, name: &str, cancel: &Cancel) -> Result<Info> {
+        check_name(name)?;
+        self.call(Verb::Get, name, "", cancel).await?;
+        Ok(self.shared.world().get(name)?.info.clone())
+    }
+
+    async fn start(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.call(Verb::Start, name, "", cancel).await?;
+        let mut world = self.shared.world();
+        let machine = world.settled(name)?;
+        if let State::Error(why) = &machine.info.state {
+            return Err(Error::internal(why.clone()));
+        }
+        machine.frozen.send_replace(false);
+        machine.info.state = State::Running;
+        Ok(())
+    }
+
+    async fn stop(&self, name: &str, _options: StopOptions, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.call(Verb::Stop, name, "", cancel).await?;
+        let mut world = self.shared.world();
+        let machine = world.settled(name)?;
+        machine.halt();
+        machine.info.state = State::Stopped;
+        Ok(())
+    }
+
+    async fn delete(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.call(Verb::Delete, name, "", cancel).await?;
+        let mut world = self.shared.world();
+        world.settled(name)?.halt();
+        world.machines.remove(name);
+        Ok(())
+    }
+
+    async fn ready(&self, name: &str, _timeout: Duration, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.call(Verb::Ready, name, "", cancel).await?;
+        self.shared.world().running(name).map(drop)
+    }
+
+    async fn freeze(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.shared.capabilities.require(Capability::Freeze)?;
+        self.call(Verb::Freeze, name, "", cancel).await?;
+        let mut world = self.shared.world();
+        let machine = world.settled(name)?;
+        match machine.info.state {
+            State::Running | State::Frozen => {
+                machine.frozen.send_replace(true);
+                machine.info.state = State::Frozen;
+                Ok(())
+            }
+            _ => Err(Error::NotRunning { name: name.to_owned() }),
+        }
+    }
+
+    async fn thaw(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.shared.capabilities.require(Capability::Freeze)?;
+        self.call(Verb::Thaw, name, "", cancel).await?;
+        let mut world = self.shared.world();
+        let machine = world.settled(name)?;
+        match machine.info.state {
+            State::Running | State::Frozen => {
+                machine.frozen.send_replace(false);
+                machine.info.state = State::Running;
+                Ok(())
+            }
+            _ => Err(Error::NotRunning { name: name.to_owned() }),
+        }
+    }
+
+    async fn spawn(&self, name: &str, command: &Command, cancel: &Cancel) -> Result<Process> {
+        check_name(name)?;
+        command.check()?;
+        self.call(Verb::Spawn, name, command.program.to_string(), cancel).await?;
+        process::spawn(&self.shared, name, command)
+    }
+
+    async fn read(
+        &self,
+        name: &str,
+        path: &str,
+        options: ReadOptions,
+        cancel: &Cancel,
+    ) -> Result<Reader> {
+        check_name(name)?;
+        check_path(path)?;
+        self.call(Verb::Read, name, path, cancel).await?;
+        let mut world = self.shared.world();
+        let tree = &world.running(name)?.tree;
+        let (_, node) = tree.find("/", path, true).map_err(|why| why.at(path))?;
+        let bytes = match &node.data {
+            Data::File(bytes) => bytes.clone(),
+            Data::Null => Default::default(),
+            _ => return Err(Errno::IsDir.at(path)),
+        };
+        let size = bytes.len() as u64;
+        let from = options.offset.min(size);
+        let to = options.length.map_or(size, |length| size.min(from.saturating_add(length)));
+        Ok(Box::new(Cursor::new(bytes.slice(from as usize..to as usize))))
+    }
+
+    async fn write(
+        &self,
+        name: &str,
+        path: &str,
+        content: Reader,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        check_name(name)?;
+        check_path(path)?;
+        self.call(Verb::Write, name, path, cancel).await?;
+        self.shared.world().running(name)?;
+        let bytes = drain(content, cancel).await?;
+        let now = self.shared.clock.now();
+        let mut world = self.shared.world();
+        let machine = world.running(name)?;
+        let owner = owner(machine, options)?;
+        let done = machine.change(|tree| {
+            if options.parents
+                && let Some((parent, _)) = path.rsplit_once('/')
+            {
+                tree.mkdirs("/", parent, &Node::dir(0o755, now))?;
+            }
+            let parts = tree.resolve("/", path, true)?;
+            let mut node = Node::file(bytes, 0o644, now);
+            if let Some(old) = tree.get(&parts) {
+                (node.mode, node.uid, node.gid) = (old.mode, old.uid, old.gid);
+            }
+            node.mode = options.mode.map_or(node.mode, |mode| mode & 0o7777);
+            (node.uid, node.gid) = owner.unwrap_or((node.uid, node.gid));
+            tree.put(&parts, node)
+        });
+        done.map_err(|why| why.at(path))
+    }
+
+    async fn read_dir(&self, name: &str, path: &str, cancel: &Cancel) -> Result<Vec<FileEntry>> {
+        check_name(name)?;
+        check_path(path)?;
+        self.call(Verb::ReadDir, name, path, cancel).await?;
+        let mut world = self.shared.world();
+        let tree = &world.running(name)?.tree;
+        let (_, node) = tree.find("/", path, true).map_err(|why| why.at(path))?;
+        match &node.data {
+            Data::Dir(children) => {
+                Ok(children.iter().map(|(name, child)| child.entry(name)).collect())
+            }
+            _ => Err(Errno::NotDir.at(path)),
+        }
+    }
+
+    async fn stat(&self, name: &str, path: &str, cancel: &Cancel) -> Result<FileEntry> {
+        check_name(name)?;
+        check_path(path)?;
+        self.call(Verb::Stat, name, path, cancel).await?;
+        let mut world = self.shared.world();
+        let tree = &world.running(name)?.tree;
+        let (parts, node) = tree.find("/", path, false).map_err(|why| why.at(path))?;
+        Ok(node.entry(parts.last().map_or("/", String::as_str)))
+    }
+
+    async fn remove(&self, name: &str, path: &str, recursive: bool, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        check_path(path)?;
+        self.call(Verb::Remove, name, path, cancel).await?;
+        let mut world = self.shared.world();
+        let machine = world.running(name)?;
+        let done = machine.change(|tree| {
+            let (parts, node) = tree.find("/", path.trim_end_matches('/'), false)?;
+            match &node.data {
+                Data::Dir(children) if !children.is_empty() && !recursive => Err(Errno::NotEmpty),
+                _ => tree.remove(&parts).map(drop),
+            }
+        });
+        done.map_err(|why| why.at(path))
+    }
+
+    async fn mkdir(
+        &self,
+        name: &str,
+        path: &str,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        check_name(name)?;
+        check_path(path)?;
+        self.call(Verb::Mkdir, name, path, cancel).await?;
+        let now = self.shared.clock.now();
+        let mut world = self.shared.world();
+        let machine = world.running(name)?;
+        let owner = owner(machine, options)?;
+        let done = machine.change(|tree| {
+            let made = tree.mkdirs("/", path, &Node::dir(0o755, now))?;
+            if let Some(node) = made.last().and_then(|parts| tree.get_mut(parts)) {
+                node.mode = options.mode.map_or(node.mode, |mode| mode & 0o7777);
+                (node.uid, node.gid) = owner.unwrap_or((node.uid, node.gid));
+            }
+            Ok(())
+        });
+        done.map_err(|why| why.at(path))
+    }
+
+    async fn unpack(
+        &self,
+        name: &str,
+        path: &str,
+        tar: Reader,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        check_name(name)?;
+        check_path(path)?;
+        self.call(Verb::Unpack, name, path, cancel).await?;
+        self.shared.world().running(name)?;
+        let bytes = drain(tar, cancel).await?;
+        let now = self.shared.clock.now();
+        let mut world = self.shared.world();
+        let machine = world.running(name)?;
+        let owner = owner(machine, options)?.unwrap_or((0, 0));
+        let mut failed = None;
+        let done = machine.change(|tree| {
+            tree.mkdirs("/", path, &Node::dir(0o755, now))?;
+            let parts = tree.resolve("/", path, true)?;
+            if let Err(error) = archive::unpack(tree, &parts, &bytes, owner) {
+                failed = Some(error);
+                return Err(Errno::Access);
+            }
+            Ok(())
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => done.map_err(|why| why.at(path)),
+        }
+    }
+
+    async fn pack(&self, name: &str, path: &str, cancel: &Cancel) -> Result<Reader> {
+        check_name(name)?;
+        check_path(path)?;
+        self.call(Verb::Pack, name, path, cancel).await?;
+        let tree = self.shared.world().running(name)?.tree.clone();
+        Ok(Box::new(Cursor::new(archive::pack(&tree, path)?)))
+    }
+
+    async fn snapshot(&self, name: &str, spec: &SnapshotSpec, cancel: &Cancel) -> Result<Snapshot> {
+        check_name(name)?;
+        check_label(&spec.label)?;
+        self.call(Verb::Snapshot, name, &spec.label, cancel).await?;
+        let mut world = self.shared.world();
+        let machine = world.settled(name)?;
+        if shot(machine, &spec.label).is_ok() {
+            return Err(Error::exists(Kind::Snapshot, &spec.label));
+        }
+        let snapshot = Snapshot {
+            label: spec.label.clone(),
+            created: self.shared.clock.now(),
+            size: 0,
+            frozen: Duration::ZERO,
+            labels: spec.labels.clone(),
+        };
+        machine.shots.push(Shot { snapshot: snapshot.clone(), tree: machine.tree.clone() });
+        Ok(snapshot)
+    }
+
+    async fn snapshots(&self, name: &str, cancel: &Cancel) -> Result<Vec<Snapshot>> {
+        check_name(name)?;
+        self.call(Verb::Snapshots, name, "", cancel).await?;
+        let mut world = self.shared.world();
+        let machine = world.get(name)?;
+        let size = |index: usize| {
+            let others = machine.shots.iter().enumerate().filter(|(at, _)| *at != index);
+            let mut trees: Vec<_> = others.map(|(_, shot)| &shot.tree).collect();
+            trees.push(&machine.tree);
+            machine.shots[index].tree.unique(&trees)
+        };
+        Ok((0..machine.shots.len())
+            .map(|index| Snapshot { size: size(index), ..machine.shots[index].snapshot.clone() })
+            .collect())
+    }
+
+    async fn delete_snapshot(&self, name: &str, label: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        check_label(label)?;
+        self.call(Verb::DeleteSnapshot, name, label, cancel).await?;
+        let mut world = self.shared.world();
+        let machine = world.settled(name)?;
+        shot(machine, label)?;
+        machine.shots.retain(|shot| shot.snapshot.label != label);
+        Ok(())
+    }
+
+    async fn restore(
+        &self,
+        name: &str,
+        label: &str,
+        _options: Restore,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        check_name(name)?;
+        check_label(label)?;
+        self.call(Verb::Restore, name, label, cancel).await?;
+        let mut world = self.shared.world();
+        let machine = world.settled(name)?;
+        let tree = shot(machine, label)?.tree.clone();
+        machine.halt();
+        machine.tree = tree;
+        if machine.info.state != State::Stopped {
+            machine.info.state = State::Running;
+        }
+        Ok(())
+    }
+
+    async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
+        check_name(name)?;
+        check_name(&spec.name)?;
+        if let Some(label) = &spec.label {
+            check_label(label)?;
+        }
+        let mut probe = Spec::new(&spec.name);
+        (probe.hostname, probe.env) = (spec.hostname.clone(), spec.env.clone());
+        probe.check()?;
+        self.check_limits(spec.limits.as_ref().unwrap_or(&Limits::default()))?;
+        self.check_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
+        let copy = {
+            let mut world = self.shared.world();
+            let source = world.settled(name)?;
+            let tree = match &spec.label {
+                Some(label) => shot(source, label)?.tree.clone(),
+                None => source.tree.clone(),
+            };
+            let mut info = source.info.clone();
+            info.name = spec.name.clone();
+            info.hostname = spec.hostname.clone().unwrap_or_else(|| spec.name.clone());
+            info.created = self.shared.clock.now();
+            info.source = Some(match &spec.label {
+                Some(label) => format!("{name}@{label}"),
+                None => name.to_owned(),
+            });
+            info.limits = spec.limits.clone().unwrap_or(info.limits);
+            info.egress = spec.egress.clone().unwrap_or(info.egress);
+            info.env.extend(spec.env.clone());
+            info.labels = spec.labels.clone();
+            info.owner = spec.owner.clone();
+            info.expires = spec.expires;
+            Machine {
+                serial: 0,
+                info,
+                base: source.base,
+                tree,
+                shots: Vec::new(),
+                boot: Cancel::new(),
+                frozen: watch::Sender::new(false),
+                processes: Default::default(),
+                next_pid: 2,
+            }
+        };
+        let half = self.begin(copy, "cloning")?;
+        let detail = match &spec.label {
+            Some(label) => format!("{} from {label}", spec.name),
+            None => spec.name.clone(),
+        };
+        self.call(Verb::Clone, name, detail, cancel).await?;
+        self.finish(half, spec.bare)
+    }
+
+    async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.call(Verb::Keep, name, "", cancel).await?;
+        self.shared.world().settled(name)?.info.owner = None;
+        Ok(())
+    }
+
+    async fn gc(&self, dry_run: bool, cancel: &Cancel) -> Result<GcReport> {
+        self.call(Verb::Gc, "", if dry_run { "dry run" } else { "" }, cancel).await?;
+        let now: SystemTime = self.shared.clock.now();
+        let mut world = self.shared.world();
+        let world = &mut *world;
+        let mut report = GcReport::default();
+        for (name, machine) in &world.machines {
+            let info = &machine.info;
+            let dead = info.owner.as_ref().is_some_and(|owner| world.ended.contains(&owner.run));
+            let expired = info.expires.is_some_and(|expires| expires <= now);
+            if (dead || expired) && !matches!(info.state, State::Transitional(_)) {
+                report.sandboxes.push(name.clone());
+                report.bytes += machine.tree.usage().bytes.saturating_sub(machine.base.bytes);
+            }
+        }
+        if !dry_run {
+            for name in &report.sandboxes {
+                if let Some(mut machine) = world.machines.remove(name) {
+                    machine.halt();
+                }
+            }
+        }
+        Ok(report)
+    }
+}
