@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cancel, Capabilities, CloneSpec, Command, FileEntry, Info, Process, ReadOptions, Reader,
+    Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, Info, Process, ReadOptions, Reader,
     Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
 };
 
@@ -128,6 +128,27 @@ pub trait Backend: Send + Sync {
 
     /// Its snapshots, oldest first.
     async fn snapshots(&self, name: &str, cancel: &Cancel) -> Result<Vec<Snapshot>>;
+
+    /// Every snapshot whose label starts with `prefix`, with the name of its sandbox. A backend that
+    /// can answer by fewer calls should; this asks for each sandbox's snapshots.
+    async fn find_snapshots(
+        &self,
+        prefix: &str,
+        cancel: &Cancel,
+    ) -> Result<Vec<(String, Snapshot)>> {
+        let mut found = Vec::new();
+        for info in self.list(cancel).await? {
+            let snapshots = match self.snapshots(&info.name, cancel).await {
+                Ok(snapshots) => snapshots,
+                // Deleted since it was listed.
+                Err(Error::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let fits = |snapshot: &Snapshot| snapshot.label.starts_with(prefix);
+            found.extend(snapshots.into_iter().filter(fits).map(|s| (info.name.clone(), s)));
+        }
+        Ok(found)
+    }
 
     /// Deletes a snapshot. Clones of it live on.
     async fn delete_snapshot(&self, name: &str, label: &str, cancel: &Cancel) -> Result<()>;

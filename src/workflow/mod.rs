@@ -1,1 +1,32 @@
 //! Bases, matrices and the runner.
+//!
+//! A [`BaseBuilder`] turns cached steps into a snapshot; [`run_matrix`] runs a body in a clone of it
+//! for every cell. Both tell what they do as [`Event`]s, and nothing else: a [`Dispatcher`] hands
+//! them to the reports.
+
+mod base;
+mod context;
+mod dispatcher;
+mod event;
+pub mod exit;
+mod failure;
+mod matrix;
+mod output;
+pub mod report;
+mod runner;
+mod source;
+
+pub use base::{
+    BaseBuilder, BaseHandle, BaseOptions, CopyOptions, KEY_SCHEMA, StepInput, StepKey, label_of,
+};
+pub use context::RunContext;
+pub use dispatcher::Dispatcher;
+pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Stream};
+pub use failure::Failure;
+pub use matrix::{
+    AxisValue, Cell, CellReport, CellTemplate, Counts, Filter, MatrixReport, MatrixSpec, Outcome,
+    cell_id,
+};
+pub use output::{OutputSink, exec};
+pub use runner::{CellBody, CellContext, run_matrix};
+pub use source::Source;

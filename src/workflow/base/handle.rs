@@ -1,0 +1,53 @@
+//! What a base is made from, and what it is when it is done.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::sandbox::{Limits, Policy};
+
+use super::super::Source;
+
+/// What a base is made from, besides its steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BaseOptions {
+    /// What the first step starts from.
+    pub source: Source,
+    /// What the steps may reach; as the source when not given.
+    pub egress: Option<Policy>,
+    /// Environment of the steps, and of what is cloned from the base.
+    pub env: BTreeMap<String, String>,
+    /// User of the steps.
+    pub user: Option<String>,
+    /// Working directory of the steps.
+    pub cwd: Option<String>,
+    /// Upper bounds while it is built and for what is cloned from it; as the source when not given.
+    /// They are in no key.
+    pub limits: Option<Limits>,
+}
+
+/// A base that is done: a snapshot to clone from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BaseHandle {
+    /// Its name in the script.
+    pub name: String,
+    /// The base sandbox that holds it, which is stopped.
+    pub sandbox: String,
+    /// The label of its snapshot.
+    pub label: String,
+    /// The digest of its last step's key.
+    pub key: String,
+    /// What it started from: the image's digest.
+    pub fingerprint: String,
+    /// What it may reach.
+    pub egress: Policy,
+    /// Upper bounds of what is cloned from it.
+    pub limits: Limits,
+    /// Environment of what is cloned from it.
+    pub env: BTreeMap<String, String>,
+    /// How many steps it has.
+    pub steps: usize,
+    /// How many of them were in the cache.
+    pub hits: usize,
+    /// How long it took to have it.
+    pub duration: Duration,
+}

@@ -1,0 +1,23 @@
+//! Bases: cached steps, each a snapshot whose label is the digest of everything it depends on.
+//!
+//! The backend is the cache. Steps are looked up among the snapshots of all base sandboxes; the
+//! first one that is not there starts a new base sandbox, cloned from the last one that is, and
+//! from there on every step runs and is snapshotted. A base that is all there starts nothing.
+//!
+//! Two runs never build the same step at once: a base sandbox is named after the first step that
+//! is missing, so only one run can make it, and the others wait for its snapshots. While it is
+//! built its run owns it; when it is done nobody does. A build that fails leaves the steps that
+//! were done, and nothing that counts as more; one that is killed is collected with its run.
+
+mod builder;
+mod claim;
+mod handle;
+mod key;
+mod record;
+mod step;
+
+pub use builder::BaseBuilder;
+pub use handle::{BaseHandle, BaseOptions};
+pub use key::{KEY_SCHEMA, StepInput, StepKey};
+pub use record::label_of;
+pub use step::CopyOptions;

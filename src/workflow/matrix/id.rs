@@ -1,0 +1,91 @@
+//! The stable id of a cell.
+
+use super::AxisValue;
+
+/// `db=postgres,locale=C`: the values in order.
+///
+/// What would be read as something else in a filter, by a shell or by a person is written as the
+/// percent-encoded bytes of its UTF-8: `%`, `,`, `=`, `*`, `?`, `\`, quotes, blanks and control
+/// characters. So an id is a filter that selects its cell.
+pub fn cell_id(values: &[(String, AxisValue)]) -> String {
+    let mut id = String::new();
+    for (name, value) in values {
+        if !id.is_empty() {
+            id.push(',');
+        }
+        escape(name, &mut id);
+        id.push('=');
+        escape(&value.to_string(), &mut id);
+    }
+    id
+}
+
+fn escape(text: &str, to: &mut String) {
+    for character in text.chars() {
+        if "%,=*?\\'\"`$!&|;<>()".contains(character)
+            || character.is_whitespace()
+            || character.is_control()
+        {
+            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                to.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            to.push(character);
+        }
+    }
+}
+
+/// The text that percent-encoding stands for; what is not a valid code stays as it is.
+pub(super) fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, others)) = rest.split_first() {
+        let code = others
+            .get(..2)
+            .filter(|digits| *first == b'%' && digits.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match code {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &others[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = others;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_well() {
+        let values = [
+            ("db".to_string(), AxisValue::from("postgres")),
+            ("opt".to_string(), AxisValue::from("-O2 -g")),
+            ("n".to_string(), AxisValue::from(3)),
+            ("x".to_string(), AxisValue::from(3.0)),
+            ("tls".to_string(), AxisValue::from(true)),
+            ("flags".to_string(), AxisValue::from("a=b,c*")),
+        ];
+        assert_eq!(
+            cell_id(&values),
+            "db=postgres,opt=-O2%20-g,n=3,x=3.0,tls=true,flags=a%3Db%2Cc%2A"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn escaping_is_undone(text in ".*") {
+            let mut escaped = String::new();
+            escape(&text, &mut escaped);
+            prop_assert!(!escaped.contains([',', '=', '*', '?', ' ', '\n']));
+            prop_assert_eq!(unescape(&escaped), text);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Consumers of events. Each writes to what it is given and decides nothing.
+
+mod jsonl;
+
+pub use jsonl::JsonLines;
+
+use std::io;
+
+use super::Record;
+
+/// Where a report writes.
+pub type Out = Box<dyn io::Write + Send>;
+
+/// A consumer of events. Fed by [`super::Dispatcher`], one event after the other.
+pub trait Report: Send {
+    /// Its name, for messages about it.
+    fn name(&self) -> &'static str;
+
+    /// Takes an event.
+    fn record(&mut self, record: &Record) -> io::Result<()>;
+
+    /// Whether it moves on its own, and so wants [`Report::tick`].
+    fn moves(&self) -> bool {
+        false
+    }
+
+    /// Some time went by.
+    fn tick(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// No event comes any more.
+    fn finish(&mut self) -> io::Result<()>;
+}
