@@ -2,6 +2,8 @@
 
 pub mod backend;
 #[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
 pub mod config;
 #[cfg(feature = "local")]
 pub mod image;

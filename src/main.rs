@@ -1,3 +1,7 @@
 //! The sandscript command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(sandscript::cli::main())
+}

@@ -1,0 +1,111 @@
+//! Argument types that more than one verb uses.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::sandbox::{self, Limits};
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// `--format`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct FormatArg {
+    /// How to print the answer
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl FormatArg {
+    /// Whether it is JSON.
+    pub fn json(self) -> bool {
+        self.format == Format::Json
+    }
+}
+
+/// Upper bounds.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// CPUs, such as 0.5 or 2
+    #[arg(long, value_name = "CPUS")]
+    pub cpu: Option<f64>,
+    /// Memory, such as 512MiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Processes and threads
+    #[arg(long, value_name = "COUNT")]
+    pub pids: Option<u64>,
+    /// What the guest may write, such as 2GiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub disk: Option<u64>,
+    /// Files and folders the guest may create
+    #[arg(long, value_name = "COUNT")]
+    pub inodes: Option<u64>,
+}
+
+impl LimitArgs {
+    /// As the domain has them.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            cpu: self.cpu,
+            memory: self.memory,
+            pids: self.pids,
+            disk: self.disk,
+            inodes: self.inodes,
+        }
+    }
+}
+
+/// A size.
+pub fn size(text: &str) -> Result<u64, String> {
+    sandbox::parse_size(text).map_err(sentence)
+}
+
+/// A duration.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    sandbox::parse_duration(text).map_err(sentence)
+}
+
+/// `KEY=VALUE`.
+pub fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".into()),
+    }
+}
+
+fn sentence(error: sandbox::Error) -> String {
+    match error {
+        sandbox::Error::InvalidInput { message, hint: Some(hint), .. } => {
+            format!("{message}; {hint}")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs() {
+        assert_eq!(key_value("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(key_value("a="), Ok(("a".into(), String::new())));
+        assert!(key_value("a").is_err());
+        assert!(key_value("=a").is_err());
+    }
+
+    #[test]
+    fn a_wrong_size_says_what_is_right() {
+        assert_eq!(
+            size("much").unwrap_err(),
+            "'much' is not a size; write it as \"512MiB\", \"2GB\" or a number of bytes"
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! `sandscript clone`.
+
+use clap::Args;
+
+use super::args::{FormatArg, key_value};
+use super::session::Session;
+use super::{Result, view};
+use crate::sandbox::{Backend, CloneSpec, Policy, check_name};
+
+const EXAMPLES: &str = "\
+Examples:
+  sandscript clone web twin                    from how it is now
+  sandscript clone web twin --label clean      from a snapshot";
+
+/// Make a new machine from a sandbox or from one of its snapshots
+///
+/// The clone has its own host name, machine-id and addresses, and the source's limits, mounts,
+/// environment and egress policy. The source goes on.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Clone {
+    /// From which sandbox
+    source: String,
+    /// The new sandbox's name
+    new: String,
+    /// From this snapshot [default: the state it is in now]
+    #[arg(long, value_name = "LABEL")]
+    label: Option<String>,
+    /// The clone's host name [default: its name]
+    #[arg(long)]
+    hostname: Option<String>,
+    /// A variable added to the source's environment
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    env: Vec<(String, String)>,
+    /// Another egress policy
+    #[arg(long, value_name = "POLICY")]
+    egress: Option<String>,
+    /// Leave it stopped
+    #[arg(long)]
+    bare: bool,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
+}
+
+impl Clone {
+    pub fn call(self, session: &Session<'_>) -> Result {
+        check_name(&self.new)?;
+        let source = self.source;
+        let spec = CloneSpec {
+            label: self.label,
+            hostname: self.hostname,
+            env: self.env.into_iter().collect(),
+            egress: self.egress.as_deref().map(Policy::parse).transpose()?,
+            bare: self.bare,
+            ..CloneSpec::new(self.new)
+        };
+        let info = session.work(false, |work| async move {
+            Ok(Backend::clone(work.backend.as_ref(), &source, &spec, &work.cancel).await?)
+        })?;
+        if self.format.json() {
+            session.output.json(&view::sandbox_json(&info));
+        } else {
+            session.output.note(format!("{} is {}", info.name, info.state.word()));
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,115 @@
+//! The environment, and what holds after flags, environment and files are laid over each other.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{CommandError, Global, Result};
+use crate::config::Config;
+
+/// Every variable that is read, in one place.
+#[derive(Debug, Default)]
+pub struct Environment {
+    /// `SANDSCRIPT_BACKEND`: as `--backend`.
+    pub backend: Option<String>,
+    /// `CLICOLOR_FORCE` or `FORCE_COLOR`: colour although it is no terminal.
+    pub force_color: bool,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// `SANDSCRIPT_JOBS`: as `--jobs`.
+    pub jobs: Option<String>,
+    /// `NO_COLOR`: no colour.
+    pub no_color: bool,
+    /// `SANDSCRIPT_STORE`: as `--store`.
+    pub store: Option<PathBuf>,
+    /// `TERM`.
+    pub term: Option<String>,
+    /// `XDG_CONFIG_HOME`.
+    pub xdg_config: Option<PathBuf>,
+    /// `XDG_DATA_HOME`.
+    pub xdg_data: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Reads it. Empty variables count as unset.
+    pub fn read() -> Environment {
+        let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        let text = |name: &str| var(name).map(|value| value.to_string_lossy().into_owned());
+        let on = |name: &str| var(name).is_some_and(|value| value != *"0");
+        let absolute =
+            |value: OsString| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+        Environment {
+            backend: text("SANDSCRIPT_BACKEND"),
+            force_color: on("CLICOLOR_FORCE") || on("FORCE_COLOR"),
+            home: var("HOME").and_then(absolute),
+            jobs: text("SANDSCRIPT_JOBS"),
+            no_color: var("NO_COLOR").is_some(),
+            store: var("SANDSCRIPT_STORE").map(PathBuf::from),
+            term: text("TERM"),
+            xdg_config: var("XDG_CONFIG_HOME").and_then(absolute),
+            xdg_data: var("XDG_DATA_HOME").and_then(absolute),
+        }
+    }
+
+    fn user_file(&self) -> Option<PathBuf> {
+        let base = self.xdg_config.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))?;
+        Some(base.join("sandscript/config.toml"))
+    }
+
+    fn default_store(&self) -> Result<PathBuf> {
+        if rustix::process::geteuid().is_root() {
+            return Ok("/var/lib/sandscript".into());
+        }
+        let data = self.xdg_data.clone().or_else(|| Some(self.home.as_ref()?.join(".local/share")));
+        data.map(|data| data.join("sandscript")).ok_or_else(|| {
+            CommandError::usage("there is no folder to keep sandboxes in: HOME is not set")
+                .hint("set HOME, or name a folder with --store")
+        })
+    }
+}
+
+/// What holds for this call.
+#[derive(Debug)]
+pub struct Settings {
+    /// Host folders outside the project that scripts may use.
+    pub allow_path: Vec<PathBuf>,
+    /// The backend's name.
+    pub backend: String,
+    /// How many cells run at once; the backend's own idea when not given.
+    pub jobs: Option<usize>,
+    /// Where the local backend keeps its sandboxes; absolute.
+    pub store: PathBuf,
+}
+
+impl Settings {
+    /// Flag over environment over project file over user file over default.
+    pub fn resolve(global: &Global, environment: &Environment, folder: &Path) -> Result<Settings> {
+        let config = Config::load(folder, environment.user_file().as_deref()).map_err(|error| {
+            let mut command = CommandError::usage(error.to_string());
+            command.hint = error.hint;
+            command
+        })?;
+        let jobs = match &environment.jobs {
+            Some(text) => match text.parse() {
+                Ok(jobs) if jobs > 0 => Some(jobs),
+                _ => {
+                    let message = format!("SANDSCRIPT_JOBS: '{text}' is not a number of cells");
+                    return Err(CommandError::usage(message).hint("use 1 or more, or unset it"));
+                }
+            },
+            None => config.jobs,
+        };
+        let store = global.store.clone().or_else(|| environment.store.clone()).or(config.store);
+        let store = match store {
+            Some(store) => folder.join(store),
+            None => environment.default_store()?,
+        };
+        let backend = global.backend.clone().or_else(|| environment.backend.clone());
+        Ok(Settings {
+            allow_path: config.allow_path,
+            backend: backend.or(config.backend).unwrap_or_else(|| "local".into()),
+            jobs,
+            store,
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! `sandscript doctor`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::Result;
+use super::args::FormatArg;
+use super::output::{Style, paint};
+use super::session::Session;
+use crate::sandbox::{Capabilities, Capability, Enforcer};
+
+const EXAMPLES: &str = "\
+Examples:
+  sandscript doctor
+  sandscript doctor --format json | jq .missing";
+
+/// Say what works on this machine, and for the rest why not and how to get it
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub(super) format: FormatArg,
+}
+
+impl Doctor {
+    pub fn call(self, session: &Session<'_>) -> Result {
+        let found =
+            session.work(false, |work| async move { Ok(work.backend.capabilities().clone()) })?;
+        let system = rustix::system::uname();
+        let kernel = system.release().to_string_lossy();
+        let root = rustix::process::geteuid().is_root();
+        let cgroups = cgroups();
+        let output = session.output;
+        if self.format.json() {
+            output.json(&json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "backend": found.backend,
+                "root": root,
+                "kernel": kernel,
+                "cgroups": cgroups,
+                "store": session.settings.store,
+                "default_image": found.default_image,
+                "egress": found.egress,
+                "parallelism": found.parallelism,
+                "has": found.has,
+                "missing": found.missing,
+            }));
+            return Ok(0);
+        }
+        let user = if root { "root" } else { "an ordinary user" };
+        let mut text = String::new();
+        for (key, value) in [
+            ("sandscript", env!("CARGO_PKG_VERSION").to_owned()),
+            ("backend", found.backend.clone()),
+            ("as", user.to_owned()),
+            ("kernel", kernel.into_owned()),
+            ("cgroups", cgroups.to_owned()),
+            ("store", session.settings.store.display().to_string()),
+            ("default image", found.default_image.clone()),
+            ("isolation", isolation(&found, root)),
+            ("at once", format!("{} sandboxes", found.parallelism)),
+        ] {
+            text.push_str(&format!("{key:<14} {value}\n"));
+        }
+        text.push('\n');
+        for capability in Capability::ALL {
+            let word = format!("{:<20}", capability.as_str());
+            if found.has(*capability) {
+                text.push_str(&format!("{word} {}\n", paint(output.color_out, Style::Good, "yes")));
+                continue;
+            }
+            text.push_str(&format!("{word} {}", paint(output.color_out, Style::Warn, "no")));
+            if let Some(why) = found.missing.get(capability) {
+                text.push_str(&format!("   {}", why.replace('\n', &format!("\n{:25}", ""))));
+            }
+            text.push('\n');
+        }
+        output.data(&text);
+        Ok(0)
+    }
+}
+
+/// What stands between a guest and this machine.
+fn isolation(found: &Capabilities, root: bool) -> String {
+    if found.backend != "local" {
+        return match found.egress {
+            Enforcer::Host => "the backend's own; egress is enforced by the host".into(),
+            Enforcer::Guest => "the backend's own; egress is enforced inside the guest".into(),
+        };
+    }
+    let ids = match (root, found.has(Capability::Users)) {
+        (true, _) => "a private range of user ids",
+        (false, true) => "your range of subordinate user ids",
+        (false, false) => "your own user id only",
+    };
+    format!(
+        "user namespace with {ids}; mount, pid, net, ipc, uts and cgroup namespaces;\n{:15}\
+         dropped capabilities, no_new_privs, seccomp. Same kernel: no virtual machine",
+        ""
+    )
+}
+
+fn cgroups() -> &'static str {
+    let there = |path: &str| std::path::Path::new(path).exists();
+    if there("/sys/fs/cgroup/cgroup.controllers") {
+        "v2"
+    } else if there("/sys/fs/cgroup/unified/cgroup.procs") {
+        "hybrid (v1 controllers)"
+    } else if there("/sys/fs/cgroup/memory") {
+        "v1"
+    } else {
+        "none"
+    }
+}

@@ -1,0 +1,161 @@
+//! The command line: the only room that prints, prompts, reads the environment or ends the process.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod args;
+mod clone;
+mod config;
+mod create;
+mod delete;
+mod doctor;
+mod error;
+mod exec;
+mod gc;
+mod list;
+mod output;
+mod session;
+mod show;
+mod signals;
+mod snapshot;
+mod start;
+mod stop;
+mod terminal;
+mod view;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+pub use error::CommandError;
+use output::Output;
+use session::Session;
+
+/// What every verb returns: the exit code of the process.
+type Result<T = u8, E = CommandError> = std::result::Result<T, E>;
+
+const EXAMPLES: &str = "\
+Examples:
+  sandscript run scripts/build_base.rhai       run a workflow
+  sandscript create web && sandscript exec web -- uname -a
+  sandscript snapshot create web clean         keep this state
+  sandscript clone web twin --label clean      a new machine from it
+  sandscript doctor                            what works on this machine, and why not
+
+Exit codes: docs/exit-codes.md";
+
+/// Scripts for Linux sandboxes: build a base, snapshot it, clone it, run a matrix in the clones.
+#[derive(Parser)]
+#[command(
+    name = "sandscript",
+    version,
+    max_term_width = 100,
+    after_help = EXAMPLES,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Where sandboxes live [default: local]
+    #[arg(long, global = true, value_name = "BACKEND")]
+    backend: Option<String>,
+    /// Folder of the local backend's sandboxes and layers
+    #[arg(long, global = true, value_name = "FOLDER")]
+    store: Option<PathBuf>,
+    /// When to use colour; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
+    color: Color,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Create(Box<create::Create>),
+    List(list::List),
+    Show(show::Show),
+    Start(start::Start),
+    Stop(stop::Stop),
+    Exec(exec::Exec),
+    Snapshot(snapshot::Snapshot),
+    Clone(clone::Clone),
+    Delete(delete::Delete),
+    Gc(gc::Gc),
+    Doctor(doctor::Doctor),
+}
+
+impl Verb {
+    /// Whether the answer is to be JSON; an error then is, too.
+    fn json(&self) -> bool {
+        match self {
+            Verb::Create(verb) => verb.format.json(),
+            Verb::List(verb) => verb.format.json(),
+            Verb::Show(verb) => verb.format.json(),
+            Verb::Exec(verb) => verb.format.json(),
+            Verb::Snapshot(verb) => verb.json(),
+            Verb::Clone(verb) => verb.format.json(),
+            Verb::Gc(verb) => verb.format.json(),
+            Verb::Doctor(verb) => verb.format.json(),
+            Verb::Start(_) | Verb::Stop(_) | Verb::Delete(_) => false,
+        }
+    }
+
+    fn call(self, session: &Session<'_>) -> Result {
+        match self {
+            Verb::Create(verb) => verb.call(session),
+            Verb::List(verb) => verb.call(session),
+            Verb::Show(verb) => verb.call(session),
+            Verb::Start(verb) => verb.call(session),
+            Verb::Stop(verb) => verb.call(session),
+            Verb::Exec(verb) => verb.call(session),
+            Verb::Snapshot(verb) => verb.call(session),
+            Verb::Clone(verb) => verb.call(session),
+            Verb::Delete(verb) => verb.call(session),
+            Verb::Gc(verb) => verb.call(session),
+            Verb::Doctor(verb) => verb.call(session),
+        }
+    }
+}
+
+/// Does what the process's arguments say and returns the process's exit code.
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(crate::workflow::exit::USAGE);
+        }
+    };
+    let environment = config::Environment::read();
+    let output = Output::new(&cli.global, &environment);
+    let json = cli.verb.json();
+    let done =
+        Session::new(cli.global, environment, &output).and_then(|session| cli.verb.call(&session));
+    done.unwrap_or_else(|error| {
+        output.error(&error, json);
+        error.code
+    })
+}
+
+/// The whole command line as clap knows it, for generated documentation.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,100 @@
+//! What every verb stands on: settings, the backend, a runtime, signals.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::config::{Environment, Settings};
+use super::output::Output;
+use super::signals::Signals;
+use super::{CommandError, Global, Result};
+use crate::backend;
+use crate::sandbox::{self, Backend, Cancel, Kind};
+
+/// One call of the program.
+pub struct Session<'a> {
+    /// What holds.
+    pub settings: Settings,
+    /// Where to print.
+    pub output: &'a Output,
+    /// `TERM` of the user's terminal.
+    pub term: Option<String>,
+    /// The folder the program was called in.
+    pub folder: PathBuf,
+}
+
+/// What a verb works with while the runtime runs.
+pub struct Work {
+    /// Where sandboxes are.
+    pub backend: Arc<dyn Backend>,
+    /// Cancelled by the first signal.
+    pub cancel: Cancel,
+    /// What arrived.
+    pub signals: Signals,
+}
+
+impl<'a> Session<'a> {
+    /// Resolves the settings; opens nothing yet.
+    pub fn new(global: Global, environment: Environment, output: &'a Output) -> Result<Self> {
+        let folder = std::env::current_dir().map_err(|error| {
+            CommandError::usage(format!("the current folder can't be found: {error}"))
+                .hint("change to a folder that exists")
+        })?;
+        let settings = Settings::resolve(&global, &environment, &folder)?;
+        Ok(Session { settings, output, term: environment.term, folder })
+    }
+
+    /// Opens the backend and runs `verb` to its end, watching for signals. The runtime has as many
+    /// threads as the verb needs: one, unless `parallel`.
+    pub fn work<T, F: Future<Output = Result<T>>>(
+        &self,
+        parallel: bool,
+        verb: impl FnOnce(Work) -> F,
+    ) -> Result<T> {
+        let signals = Signals::watch(self.output.clone())?;
+        let mut builder = if parallel {
+            tokio::runtime::Builder::new_multi_thread()
+        } else {
+            tokio::runtime::Builder::new_current_thread()
+        };
+        let runtime = builder.enable_all().build().map_err(|error| {
+            CommandError::internal(format!("the runtime can't be started: {error}"))
+        })?;
+        let done = runtime.block_on(async {
+            let backend = self.open().await?;
+            let (listing, cancel) = (Arc::clone(&backend), signals.stop.clone());
+            let work = Work { backend, cancel, signals: signals.clone() };
+            match verb(work).await {
+                Err(error) => Err(explain(error, listing.as_ref()).await),
+                done => done,
+            }
+        });
+        // A read of the terminal can't be ended: leave the thread that waits in it behind.
+        runtime.shutdown_background();
+        done.map_err(|error| match signals.code() {
+            Some(code) if matches!(error.source, Some(sandbox::Error::Cancelled)) => {
+                error.code(code)
+            }
+            _ => error,
+        })
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Backend>> {
+        let options = backend::Config { store: Some(self.settings.store.clone()) };
+        backend::open(&self.settings.backend, &options).await.map_err(CommandError::from)
+    }
+}
+
+/// Adds what only a look at the backend can tell: the nearest name.
+async fn explain(mut error: CommandError, backend: &dyn Backend) -> CommandError {
+    let Some(sandbox::Error::NotFound { kind: Kind::Sandbox, name, .. }) = &error.source else {
+        return error;
+    };
+    let Ok(all) = backend.list(&Cancel::new()).await else { return error };
+    let names: Vec<&str> = all.iter().map(|info| info.name.as_str()).collect();
+    let near = crate::config::suggest(name, &names);
+    if near.starts_with("did you mean") {
+        error.hint = Some(near);
+    }
+    error
+}

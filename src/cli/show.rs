@@ -1,0 +1,92 @@
+//! `sandscript show`.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::args::FormatArg;
+use super::session::Session;
+use super::{Result, view};
+use crate::sandbox::{Info, Snapshot, State, format_size};
+
+const EXAMPLES: &str = "\
+Examples:
+  sandscript show web
+  sandscript show web --format json | jq .state";
+
+/// Show one sandbox with its snapshots
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Show {
+    /// Which
+    name: String,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
+}
+
+impl Show {
+    pub fn call(self, session: &Session<'_>) -> Result {
+        let name = self.name;
+        let (info, snapshots) = session.work(false, |work| async move {
+            let info = work.backend.get(&name, &work.cancel).await?;
+            Ok((info, work.backend.snapshots(&name, &work.cancel).await?))
+        })?;
+        if self.format.json() {
+            let mut value = view::sandbox_json(&info);
+            value["snapshots"] = snapshots.iter().map(view::snapshot_json).collect::<Value>();
+            session.output.json(&value);
+        } else {
+            session.output.data(&text(&info, &snapshots));
+        }
+        Ok(0)
+    }
+}
+
+fn text(info: &Info, snapshots: &[Snapshot]) -> String {
+    let state = match &info.state {
+        State::Transitional(what) | State::Error(what) => {
+            format!("{} ({what})", info.state.word())
+        }
+        state => state.word().into(),
+    };
+    let pairs = |map: &std::collections::BTreeMap<String, String>| {
+        map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    let mounts: Vec<String> = info
+        .mounts
+        .iter()
+        .map(|mount| {
+            let end = if mount.readonly { ":ro" } else { "" };
+            format!("{}:{}{end}", mount.source.display(), mount.target)
+        })
+        .collect();
+    let owner = info.owner.as_ref().map(|owner| format!("run {} on {}", owner.run, owner.host));
+    let rows = [
+        ("name", info.name.clone()),
+        ("state", state),
+        ("image", info.image.clone()),
+        ("fingerprint", info.fingerprint.clone()),
+        ("cloned from", info.source.clone().unwrap_or_default()),
+        ("hostname", info.hostname.clone()),
+        ("created", format!("{} ({})", view::timestamp(info.created), view::age(info.created))),
+        ("expires", info.expires.map(view::timestamp).unwrap_or_default()),
+        ("owner", owner.unwrap_or_default()),
+        ("limits", view::limits(&info.limits)),
+        ("egress", info.egress.to_string()),
+        ("addresses", info.addresses.join(" ")),
+        ("mounts", mounts.join(" ")),
+        ("env", pairs(&info.env)),
+        ("user", info.user.clone().unwrap_or_default()),
+        ("cwd", info.cwd.clone().unwrap_or_default()),
+        ("labels", pairs(&info.labels)),
+    ];
+    let mut text = String::new();
+    for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+        text.push_str(&format!("{key:<12}  {value}\n"));
+    }
+    for (index, snapshot) in snapshots.iter().enumerate() {
+        let key = if index == 0 { "snapshots" } else { "" };
+        let (size, age) = (format_size(snapshot.size), view::age(snapshot.created));
+        text.push_str(&format!("{key:<12}  {} ({size}, {age})\n", snapshot.label));
+    }
+    text
+}

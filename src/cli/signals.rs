@@ -1,0 +1,85 @@
+//! Ctrl-C: once stops and cleans up, twice kills, three times leaves at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::output::Output;
+use super::{CommandError, Result};
+use crate::sandbox::Cancel;
+
+/// What SIGINT, SIGTERM and SIGHUP do to this process.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// Cancelled by the first: stop, and clean up.
+    pub stop: Cancel,
+    /// Cancelled by the second: kill what still runs.
+    pub kill: Cancel,
+    first: Arc<AtomicI32>,
+}
+
+impl Signals {
+    /// Starts watching, on a thread of its own: whatever blocks the rest, the third one ends it.
+    pub fn watch(output: Output) -> Result<Signals> {
+        let signals = Signals {
+            stop: Cancel::new(),
+            kill: Cancel::new(),
+            first: Arc::new(AtomicI32::new(0)),
+        };
+        let fail = |error: std::io::Error| {
+            CommandError::internal(format!("signals can't be watched: {error}"))
+        };
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(fail)?;
+        let watched = {
+            let _entered = runtime.enter();
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+                .map(|kind| signal(kind).map(|stream| (kind.as_raw_value(), stream)))
+        };
+        let [interrupt, terminate, hangup] = watched;
+        let mut streams =
+            (interrupt.map_err(fail)?, terminate.map_err(fail)?, hangup.map_err(fail)?);
+        let shared = signals.clone();
+        let body = move || {
+            runtime.block_on(async move {
+                for count in 1.. {
+                    let number = tokio::select! {
+                        _ = streams.0.1.recv() => streams.0.0,
+                        _ = streams.1.1.recv() => streams.1.0,
+                        _ = streams.2.1.recv() => streams.2.0,
+                    };
+                    shared.arrived(number, count, &output);
+                }
+            });
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(body).map_err(fail)?;
+        Ok(signals)
+    }
+
+    fn arrived(&self, number: i32, count: u32, output: &Output) {
+        match count {
+            1 => {
+                self.first.store(number, Ordering::Relaxed);
+                output.note("stopping and cleaning up; once more to kill what still runs");
+                self.stop.cancel();
+            }
+            2 => {
+                output.note("killing what still runs; once more to leave at once");
+                self.kill.cancel();
+            }
+            _ => {
+                output.warn("left at once; 'sandscript gc' finds what is left");
+                std::process::exit(128 + number);
+            }
+        }
+    }
+
+    /// The exit code of a process that the first signal ended; none when there was none.
+    pub fn code(&self) -> Option<u8> {
+        match self.first.load(Ordering::Relaxed) {
+            0 => None,
+            number => Some(128 + number as u8),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `sandscript snapshot`.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::args::{FormatArg, key_value};
+use super::session::Session;
+use super::{Result, view};
+use crate::sandbox::{Restore, SnapshotSpec, check_label, format_duration, format_size};
+
+const EXAMPLES: &str = "\
+Examples:
+  sandscript snapshot create web clean
+  sandscript snapshot list web
+  sandscript snapshot restore web clean
+  sandscript snapshot delete web clean";
+
+/// Keep a sandbox's state, and go back to it
+#[derive(Args)]
+#[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+pub struct Snapshot {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Keep the state as it is now; what runs goes on
+    Create {
+        /// Of which sandbox
+        name: String,
+        /// What to call it
+        label: String,
+        /// A label to find it by
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
+        labels: Vec<(String, String)>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// List a sandbox's snapshots, oldest first
+    #[command(visible_alias = "ls")]
+    List {
+        /// Of which sandbox
+        name: String,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Go back to a snapshot, any of them; newer ones stay
+    Restore {
+        /// Which sandbox
+        name: String,
+        /// To which snapshot
+        label: String,
+        /// Let a backend that can't do otherwise delete newer snapshots
+        #[arg(long)]
+        discard_newer: bool,
+    },
+    /// Delete a snapshot; clones of it live on
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Of which sandbox
+        name: String,
+        /// Which
+        label: String,
+    },
+}
+
+impl Snapshot {
+    pub(super) fn json(&self) -> bool {
+        match &self.verb {
+            Verb::Create { format, .. } | Verb::List { format, .. } => format.json(),
+            Verb::Restore { .. } | Verb::Delete { .. } => false,
+        }
+    }
+
+    pub fn call(self, session: &Session<'_>) -> Result {
+        let output = session.output;
+        match self.verb {
+            Verb::Create { name, label, labels, format } => {
+                check_label(&label)?;
+                let spec = SnapshotSpec { label, labels: labels.into_iter().collect() };
+                let taken = session.work(false, |work| async move {
+                    Ok(work.backend.snapshot(&name, &spec, &work.cancel).await?)
+                })?;
+                if format.json() {
+                    output.json(&view::snapshot_json(&taken));
+                } else if taken.frozen.is_zero() {
+                    output.note(format!("snapshot '{}' is taken", taken.label));
+                } else {
+                    let frozen = format_duration(taken.frozen);
+                    output.note(format!(
+                        "snapshot '{}' is taken; the guest stood still for {frozen}",
+                        taken.label
+                    ));
+                }
+            }
+            Verb::List { name, format } => {
+                let all = session.work(false, |work| async move {
+                    Ok(work.backend.snapshots(&name, &work.cancel).await?)
+                })?;
+                if format.json() {
+                    output.json(&all.iter().map(view::snapshot_json).collect::<Value>());
+                } else if all.is_empty() {
+                    output.note("there are no snapshots");
+                } else {
+                    let row = |one: &crate::sandbox::Snapshot| {
+                        vec![one.label.clone(), format_size(one.size), view::age(one.created)]
+                    };
+                    let rows: Vec<_> = all.iter().map(row).collect();
+                    output.table(&["LABEL", "SIZE", "CREATED"], &rows);
+                }
+            }
+            Verb::Restore { name, label, discard_newer } => {
+                let options = Restore { discard_newer };
+                session.work(false, |work| async move {
+                    work.backend.restore(&name, &label, options, &work.cancel).await?;
+                    output.note(format!("{name} is back at '{label}'"));
+                    Ok(())
+                })?;
+            }
+            Verb::Delete { name, label } => session.work(false, |work| async move {
+                work.backend.delete_snapshot(&name, &label, &work.cancel).await?;
+                output.note(format!("snapshot '{label}' of {name} is deleted"));
+                Ok(())
+            })?,
+        }
+        Ok(0)
+    }
+}
