@@ -5,9 +5,11 @@
 mod cache;
 mod compression;
 mod download;
+mod host;
 mod layer;
 mod tarball;
 
 pub use compression::decompress;
+pub use host::{HostImage, HostStats, Tree};
 pub use layer::{LayerOptions, unpack_layer};
 pub use tarball::{Fetch, Source, Tarball};
