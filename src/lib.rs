@@ -1,5 +1,6 @@
 //! sandscript: a scripting host for Linux sandboxes.
 
+pub mod api;
 pub mod backend;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -7,6 +8,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "local")]
 pub mod image;
+pub mod lang;
 pub mod sandbox;
 pub mod transfer;
 pub mod workflow;

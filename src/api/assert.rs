@@ -1,0 +1,43 @@
+//! Assertions.
+
+use super::{Args, Ctx, ErrorKind, FnSpec, Result, ScriptError, Type, Value};
+
+fn failed(args: &Args, what: String) -> ScriptError {
+    let message = match args.has("message") {
+        true => format!("{}\n{what}", args.get("message")),
+        false => what,
+    };
+    ScriptError::new(ErrorKind::Assert, message)
+}
+
+async fn assert(_ctx: Ctx, args: Args) -> Result<Value> {
+    if args.flag("condition") {
+        return Ok(Value::Unit);
+    }
+    Err(failed(&args, "the assertion does not hold".into()))
+}
+
+async fn assert_eq(_ctx: Ctx, args: Args) -> Result<Value> {
+    let (left, right) = (args.get("left"), args.get("right"));
+    if left == right {
+        return Ok(Value::Unit);
+    }
+    let what = format!("left:  {}\nright: {}", left.quoted(), right.quoted());
+    Err(failed(&args, format!("the two are not equal\n{what}")))
+}
+
+pub(super) fn specs() -> Vec<FnSpec> {
+    vec![
+        FnSpec::function("assert", assert)
+            .doc("Fails unless the condition holds.")
+            .param("condition", Type::Bool, "What must hold.")
+            .optional("message", Type::Any, "What to say when it does not.")
+            .example("assert(box.exists(\"/etc/passwd\"), \"no users\");"),
+        FnSpec::function("assert_eq", assert_eq)
+            .doc("Fails unless both are equal; shows both.")
+            .param("left", Type::Any, "One value.")
+            .param("right", Type::Any, "The other.")
+            .optional("message", Type::Any, "What to say when they are not.")
+            .example("assert_eq(box.exec(\"false\").code, 1);"),
+    ]
+}

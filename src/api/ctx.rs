@@ -1,0 +1,183 @@
+//! What a script function knows about the run it is called in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{ErrorKind, Host, Result, ScriptError};
+use crate::sandbox::{self, Backend, Cancel, format_duration};
+use crate::workflow::{Event, Level, RunContext};
+
+/// What a handler works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Ctx {
+    /// The run's host.
+    pub host: Arc<Host>,
+    /// Ends the body that calls.
+    pub stop: Arc<Stop>,
+    /// The cell of a matrix that the body belongs to.
+    pub cell: Option<Arc<str>>,
+}
+
+impl Ctx {
+    /// The backend that sandboxes are made on.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.host.run.backend
+    }
+
+    /// The token that backend calls take.
+    pub fn cancel(&self) -> &Cancel {
+        &self.stop.cancel
+    }
+
+    /// The run as the workflow knows it, ended by what ends this body.
+    pub fn run(&self) -> RunContext {
+        RunContext { cancel: self.stop.cancel.clone(), ..self.host.run.clone() }
+    }
+
+    /// Prints a line of the script.
+    pub fn print(&self, text: &str) {
+        match &self.host.print {
+            Some(print) => print(text),
+            None => self.host.run.events.send(Event::Print {
+                text: text.to_owned(),
+                cell: self.cell.as_deref().map(str::to_owned),
+            }),
+        }
+    }
+
+    /// Logs a line.
+    pub fn log(&self, level: Level, text: impl Into<String>) {
+        let cell = self.cell.as_deref().map(str::to_owned);
+        self.host.run.events.send(Event::Log { level, text: text.into(), cell });
+    }
+
+    /// The same run for a body that `cancel` ends as well.
+    pub fn within(&self, cancel: &Cancel, cell: Option<&str>) -> Ctx {
+        Ctx {
+            host: Arc::clone(&self.host),
+            stop: Stop::within(&self.stop, cancel),
+            cell: cell.map(Arc::from).or_else(|| self.cell.clone()),
+        }
+    }
+
+    /// A domain error, or the stop when that is what caused it.
+    pub fn error(&self, error: sandbox::Error) -> ScriptError {
+        match self.stop.check() {
+            Err(stopped) if matches!(error, sandbox::Error::Cancelled) => stopped,
+            _ => error.into(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ctx").field("cell", &self.cell).finish_non_exhaustive()
+    }
+}
+
+/// A cancel and a deadline that stick: once set, every check fails, and no `try` in a script can
+/// eat it.
+#[derive(Debug)]
+pub struct Stop {
+    reason: AtomicU8,
+    /// Cancelled when the body must end, for whatever reason.
+    pub cancel: Cancel,
+    limit: Duration,
+    started: Instant,
+    parent: Option<Arc<Stop>>,
+    watcher: std::sync::OnceLock<tokio::task::AbortHandle>,
+}
+
+const RUNNING: u8 = 0;
+const CANCELLED: u8 = 1;
+const TIMEOUT: u8 = 2;
+
+impl Stop {
+    /// Stops when `cancel` is cancelled or after `limit`. Needs a running tokio runtime.
+    pub fn new(cancel: &Cancel, limit: Option<Duration>) -> Arc<Stop> {
+        Self::watch(cancel, limit, None)
+    }
+
+    /// Stops when `parent` does or `cancel` is cancelled.
+    pub fn within(parent: &Arc<Stop>, cancel: &Cancel) -> Arc<Stop> {
+        Self::watch(cancel, None, Some(Arc::clone(parent)))
+    }
+
+    fn watch(cancel: &Cancel, limit: Option<Duration>, parent: Option<Arc<Stop>>) -> Arc<Stop> {
+        let stop = Arc::new(Stop {
+            reason: AtomicU8::new(RUNNING),
+            cancel: cancel.child_token(),
+            limit: limit.unwrap_or(Duration::MAX),
+            started: Instant::now(),
+            parent: parent.clone(),
+            watcher: std::sync::OnceLock::new(),
+        });
+        let (weak, own) = (Arc::downgrade(&stop), stop.cancel.clone());
+        let above = parent.map(|parent| parent.cancel.clone());
+        let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
+        let task = tokio::spawn(async move {
+            let over = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let above = async {
+                match above {
+                    Some(above) => above.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let reason = tokio::select! {
+                () = own.cancelled() => CANCELLED,
+                () = above => CANCELLED,
+                () = over => TIMEOUT,
+            };
+            if let Some(stop) = weak.upgrade() {
+                stop.set(reason);
+            }
+        });
+        let _ = stop.watcher.set(task.abort_handle());
+        stop
+    }
+
+    fn set(&self, reason: u8) {
+        let _ = self.reason.compare_exchange(RUNNING, reason, Ordering::Relaxed, Ordering::Relaxed);
+        self.cancel.cancel();
+    }
+
+    /// Whether the body must end. One relaxed load.
+    pub fn stopped(&self) -> bool {
+        self.reason.load(Ordering::Relaxed) != RUNNING
+    }
+
+    /// Ok while the body may go on.
+    pub fn check(&self) -> Result<()> {
+        if self.stopped() || self.cancel.is_cancelled() { Err(self.error()) } else { Ok(()) }
+    }
+
+    /// Why the body must end.
+    pub fn error(&self) -> ScriptError {
+        // The token may be cancelled a moment before the watcher has said why.
+        if self.reason.load(Ordering::Relaxed) == TIMEOUT || self.started.elapsed() >= self.limit {
+            return ScriptError::new(
+                ErrorKind::Timeout,
+                format!("the run took longer than {}", format_duration(self.limit)),
+            )
+            .hint("allow it more with --timeout");
+        }
+        match &self.parent {
+            Some(parent) if parent.stopped() => parent.error(),
+            _ => ScriptError::new(ErrorKind::Cancelled, "the run was cancelled"),
+        }
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        if let Some(task) = self.watcher.get() {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The host of a run: what a script may touch, and who cleans up after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Ctx, FnSpec, Registry, Stop};
+use crate::sandbox::{self, Backend, Cancel, Owner};
+use crate::workflow::{Event, EventSink, RunContext};
+
+/// Where the lines that a script prints go.
+pub type Print = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What one run of a script may touch, and what it made.
+///
+/// Sandboxes that the run makes are deleted by [`Host::finish`], however the run ended, unless
+/// they are kept. [`crate::lang::run`] calls it.
+pub struct Host {
+    /// The run: backend, owner, cancel, events, project folder.
+    pub run: RunContext,
+    /// What scripts can call.
+    pub registry: Arc<Registry>,
+    pub(super) print: Option<Print>,
+    pub(super) params: BTreeMap<String, String>,
+    pub(super) args: Vec<String>,
+    env: Option<BTreeMap<String, String>>,
+    timeout: Option<Duration>,
+    made: Mutex<Made>,
+    background: Cancel,
+}
+
+#[derive(Default)]
+struct Made {
+    live: BTreeSet<String>,
+    kept: BTreeSet<String>,
+    asked: BTreeSet<String>,
+    /// For each sandbox that a handle is on: whether the script has deleted it.
+    gone: BTreeMap<String, Arc<AtomicBool>>,
+}
+
+/// What a run left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Sandboxes that were kept on purpose.
+    pub kept: Vec<String>,
+    /// Sandboxes that could not be deleted, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+impl Host {
+    /// Starts to describe a host.
+    pub fn builder(backend: Arc<dyn Backend>) -> HostBuilder {
+        HostBuilder {
+            backend,
+            owner: None,
+            events: None,
+            cancel: Cancel::new(),
+            project: PathBuf::from("."),
+            allowed: Vec::new(),
+            keep: false,
+            print: None,
+            params: BTreeMap::new(),
+            args: Vec::new(),
+            env: None,
+            timeout: None,
+            functions: Vec::new(),
+        }
+    }
+
+    /// The context that the script's main body runs in. Its deadline starts now. Needs a running
+    /// tokio runtime.
+    pub fn start(self: &Arc<Self>) -> Ctx {
+        let stop = Stop::new(&self.run.cancel, self.timeout);
+        Ctx { host: Arc::clone(self), stop, cell: None }
+    }
+
+    /// A variable of the host's environment.
+    pub fn env(&self, name: &str) -> Option<String> {
+        match &self.env {
+            Some(env) => env.get(name).cloned(),
+            None => std::env::var(name).ok(),
+        }
+    }
+
+    /// The parameters that were given and that the script never asked for.
+    pub fn unused_params(&self) -> Vec<String> {
+        let made = self.made();
+        self.params.keys().filter(|name| !made.asked.contains(*name)).cloned().collect()
+    }
+
+    pub(super) fn asked(&self, param: &str) {
+        self.made().asked.insert(param.to_owned());
+    }
+
+    /// Remembers that the run made this sandbox.
+    pub(super) fn track(&self, name: &str, keep: bool) {
+        let mut made = self.made();
+        if keep || self.run.keep {
+            made.kept.insert(name.to_owned());
+        } else {
+            made.live.insert(name.to_owned());
+        }
+    }
+
+    /// The flag that all handles on this sandbox share: set when the script deletes it.
+    pub(super) fn gone(&self, name: &str) -> Arc<AtomicBool> {
+        Arc::clone(self.made().gone.entry(name.to_owned()).or_default())
+    }
+
+    /// Takes a sandbox out of those that are deleted at the end.
+    pub(super) fn keep(&self, name: &str) {
+        let mut made = self.made();
+        made.live.remove(name);
+        made.kept.insert(name.to_owned());
+    }
+
+    /// Remembers that the script deleted it.
+    pub(super) fn forget(&self, name: &str) {
+        let mut made = self.made();
+        made.live.remove(name);
+        made.kept.remove(name);
+        if let Some(gone) = made.gone.remove(name) {
+            gone.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Cancelled when the run is over: ends the processes that it left running.
+    pub(super) fn background(&self) -> Cancel {
+        self.background.clone()
+    }
+
+    /// Who owns what the run makes; nobody when everything is kept.
+    pub(super) fn owner(&self, keep: bool) -> Option<Owner> {
+        (!keep && !self.run.keep).then(|| self.run.owner.clone())
+    }
+
+    /// Deletes what the run made and did not keep: at once, side by side, also when the run was
+    /// cancelled. Takes at most a minute.
+    pub async fn finish(&self) -> Leftovers {
+        let (live, kept) = {
+            let mut made = self.made();
+            (std::mem::take(&mut made.live), std::mem::take(&mut made.kept))
+        };
+        self.background.cancel();
+        let cancel = Cancel::new();
+        let gate = Arc::new(tokio::sync::Semaphore::new(16));
+        let mut tasks = tokio::task::JoinSet::new();
+        for name in live {
+            let (backend, cancel, gate) =
+                (Arc::clone(&self.run.backend), cancel.clone(), Arc::clone(&gate));
+            tasks.spawn(async move {
+                let _turn = gate.acquire().await;
+                let limit = Duration::from_secs(60);
+                let done = tokio::time::timeout(limit, backend.delete(&name, &cancel)).await;
+                let failed = match done {
+                    Ok(Ok(()) | Err(sandbox::Error::NotFound { .. })) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_) => Some("it took longer than a minute".into()),
+                };
+                (name, failed)
+            });
+        }
+        let mut leftovers = Leftovers { kept: kept.into_iter().collect(), failed: Vec::new() };
+        while let Some(done) = tasks.join_next().await {
+            if let Ok((name, Some(why))) = done {
+                leftovers.failed.push((name, why));
+            }
+        }
+        leftovers.failed.sort();
+        for name in &leftovers.kept {
+            let why = format!("sandscript exec {name} -- sh");
+            self.run.events.send(Event::SandboxKept { name: name.clone(), why });
+        }
+        for (name, why) in &leftovers.failed {
+            self.run.events.send(Event::Warning {
+                message: format!("sandbox '{name}' could not be deleted: {why}"),
+                hint: Some("sandscript gc --yes deletes it later".into()),
+            });
+        }
+        leftovers
+    }
+
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
+/// Describes a [`Host`].
+pub struct HostBuilder {
+    backend: Arc<dyn Backend>,
+    owner: Option<Owner>,
+    events: Option<EventSink>,
+    cancel: Cancel,
+    project: PathBuf,
+    allowed: Vec<PathBuf>,
+    keep: bool,
+    print: Option<Print>,
+    params: BTreeMap<String, String>,
+    args: Vec<String>,
+    env: Option<BTreeMap<String, String>>,
+    timeout: Option<Duration>,
+    functions: Vec<FnSpec>,
+}
+
+impl HostBuilder {
+    /// Who owns what the run makes; a new run of this process when not said.
+    pub fn owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    /// Where everything that happens is told.
+    pub fn events(mut self, events: EventSink) -> Self {
+        self.events = Some(events);
+        self
+    }
+
+    /// Ends the run when cancelled.
+    pub fn cancel(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// The only folder that scripts may read and write on the host; the working directory when
+    /// not said.
+    pub fn project(mut self, folder: impl AsRef<Path>) -> Self {
+        self.project = folder.as_ref().to_owned();
+        self
+    }
+
+    /// One more folder that they may.
+    pub fn allow(mut self, folder: impl AsRef<Path>) -> Self {
+        self.allowed.push(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Keep all sandboxes when the run ends.
+    pub fn keep(mut self, keep: bool) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Gets each line that the script prints, instead of an event.
+    pub fn print(mut self, print: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.print = Some(Arc::new(print));
+        self
+    }
+
+    /// A parameter that the script reads with `param`.
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.params.insert(name.into(), value.into());
+        self
+    }
+
+    /// What the script gets from `args()`.
+    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The environment that `env` reads, instead of this process's own.
+    pub fn env<K: Into<String>, V: Into<String>>(
+        mut self,
+        env: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.env = Some(env.into_iter().map(|(k, v)| (k.into(), v.into())).collect());
+        self
+    }
+
+    /// How long the run may take.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// A function of your own that scripts can call.
+    pub fn function(mut self, spec: FnSpec) -> Self {
+        self.functions.push(spec);
+        self
+    }
+
+    /// The host. Fails when the project folder or an allowed one can't be found.
+    pub fn build(self) -> sandbox::Result<Arc<Host>> {
+        let find = |folder: &Path| {
+            folder.canonicalize().map_err(|error| {
+                sandbox::Error::invalid("project", format!("'{}': {error}", folder.display()))
+            })
+        };
+        let owner = self.owner.unwrap_or_else(|| Owner {
+            run: new_run_id(),
+            host: std::fs::read_to_string("/etc/machine-id")
+                .map(|id| id.trim().chars().take(12).collect())
+                .unwrap_or_default(),
+        });
+        let events = self.events.unwrap_or_else(EventSink::none);
+        let mut run = RunContext::new(self.backend, owner, events, find(&self.project)?);
+        run.cancel = self.cancel;
+        run.keep = self.keep;
+        run.allowed = self.allowed.iter().map(|path| find(path)).collect::<Result<_, _>>()?;
+        let registry = match self.functions.is_empty() {
+            true => Registry::standard(),
+            false => Arc::new(Registry::standard().with(self.functions)),
+        };
+        Ok(Arc::new(Host {
+            run,
+            registry,
+            print: self.print,
+            params: self.params,
+            args: self.args,
+            env: self.env,
+            timeout: self.timeout,
+            made: Mutex::default(),
+            background: Cancel::new(),
+        }))
+    }
+}
+
+/// An id that no other run has: time, process and a counter.
+pub fn new_run_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let micros = now.unwrap_or_default().as_micros() as u64;
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let seed = [micros, std::process::id().into(), count].map(u64::to_le_bytes).concat();
+    format!("r{}", &blake3::hash(&seed).to_hex()[..12])
+}

@@ -1,0 +1,60 @@
+//! What scripts can call: one registry for all languages, one file a noun.
+//!
+//! A language adapter turns each [`FnSpec`] into a function of its language; stubs, manual and
+//! tools are made from the same table.
+
+mod args;
+mod assert;
+mod backend;
+mod ctx;
+mod env;
+mod error;
+mod exec;
+mod failure;
+mod files;
+mod host;
+mod json;
+mod param;
+mod path;
+mod process;
+mod registry;
+mod render;
+mod running;
+mod sandbox;
+mod snapshot;
+mod spec;
+pub mod suggest;
+mod time;
+mod transfer;
+mod types;
+mod value;
+
+pub use args::{Args, to_duration};
+pub use ctx::{Ctx, Stop};
+pub use error::{ErrorKind, ErrorObject, Frame, Position, Report, Result, ScriptError};
+pub use host::{Host, HostBuilder, Leftovers, Print, new_run_id};
+pub use registry::Registry;
+pub use sandbox::SandboxObject;
+pub use spec::{FnSpec, Handler, HandlerFuture, Opt, Param, Use};
+pub use types::Type;
+pub use value::{Callable, Callback, Handle, Map, Object, Value};
+
+/// All entries that sandscript itself has.
+pub(crate) fn standard() -> Vec<FnSpec> {
+    [
+        sandbox::specs(),
+        exec::specs(),
+        process::specs(),
+        files::specs(),
+        transfer::specs(),
+        snapshot::specs(),
+        backend::specs(),
+        param::specs(),
+        env::specs(),
+        time::specs(),
+        assert::specs(),
+        json::specs(),
+        failure::specs(),
+    ]
+    .concat()
+}

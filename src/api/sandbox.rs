@@ -1,0 +1,435 @@
+//! Sandboxes: making, finding, starting, stopping and deleting them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::{Args, Ctx, FnSpec, Map, Object, Opt, Result, ScriptError, Type, Value, path};
+use crate::sandbox::{Error, Info, Limits, Mount, Policy, Spec, State, StopOptions, check_name};
+
+/// A sandbox in a script.
+pub struct SandboxObject {
+    name: String,
+    gone: Arc<AtomicBool>,
+}
+
+impl SandboxObject {
+    /// A handle on the sandbox with this name.
+    pub fn new(ctx: &Ctx, name: impl Into<String>) -> Self {
+        let name = name.into();
+        SandboxObject { gone: ctx.host.gone(&name), name }
+    }
+
+    /// Its name, or an error when the script has deleted it.
+    pub fn name(&self) -> Result<&str> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(ScriptError::from(Error::not_found(
+                crate::sandbox::Kind::Sandbox,
+                &self.name,
+            ))
+            .hint("this script has deleted it; its handle is of no more use"));
+        }
+        Ok(&self.name)
+    }
+}
+
+impl Object for SandboxObject {
+    fn type_name(&self) -> &'static str {
+        "Sandbox"
+    }
+
+    fn describe(&self) -> String {
+        format!("sandbox '{}'", self.name)
+    }
+}
+
+/// The name of the sandbox a method was called on.
+pub(super) fn name_of(args: &Args) -> Result<String> {
+    Ok(args.this::<SandboxObject>()?.name()?.to_owned())
+}
+
+/// The options that say what a machine may use and do; shared by `sandbox` and `clone`.
+pub(super) fn machine_options() -> Vec<Opt> {
+    let option = |name, ty, doc| Opt { name, ty, doc };
+    vec![
+        option("hostname", Type::String, "Its host name; the sandbox's name when not given."),
+        option("cpu", Type::Number, "CPUs it may use, such as 0.5 or 2."),
+        option("memory", Type::Size, "Memory it may use."),
+        option("pids", Type::Int, "How many processes it may have."),
+        option("disk", Type::Size, "How much it may write to disk."),
+        option("inodes", Type::Int, "How many files it may create."),
+        option("egress", Type::String, "What it may reach: \"none\" or \"unrestricted\"."),
+        option("env", Type::map_of(scalar()), "Environment of every command in it."),
+        option("labels", Type::map_of(scalar()), "Labels of your own, kept with it."),
+        option("keep", Type::Bool, "Keep it when the run ends. Default: false."),
+        option("expires", Type::Duration, "After this long gc may delete it."),
+        option("bare", Type::Bool, "Leave it stopped. Default: false."),
+    ]
+}
+
+/// What an environment variable or a label may be given as.
+pub(super) fn scalar() -> Type {
+    Type::OneOf(vec![Type::String, Type::Number, Type::Bool])
+}
+
+/// The limits among the options, over those in `base`; none when no option names one.
+pub(super) fn limits(args: &Args) -> Result<Option<Limits>> {
+    let limits = Limits {
+        cpu: args.number("cpu"),
+        memory: args.size("memory")?,
+        pids: args.count("pids")?,
+        disk: args.size("disk")?,
+        inodes: args.count("inodes")?,
+    };
+    Ok((limits != Limits::default()).then_some(limits))
+}
+
+/// When it may be deleted, from the option `expires`.
+pub(super) fn expires(args: &Args) -> Result<Option<SystemTime>> {
+    Ok(args.duration("expires")?.and_then(|after| SystemTime::now().checked_add(after)))
+}
+
+/// The policy in the option `egress`.
+pub(super) fn egress(args: &Args) -> Result<Option<Policy>> {
+    match args.string("egress") {
+        Some(word) => {
+            Ok(Some(Policy::parse(word).map_err(|error| ScriptError::from(error).focus("egress"))?))
+        }
+        None => Ok(None),
+    }
+}
+
+/// A name nobody else has.
+pub(super) fn fresh_name(prefix: &str) -> String {
+    format!("{prefix}-{}", &super::new_run_id()[1..9])
+}
+
+fn mounts(ctx: &Ctx, args: &Args) -> Result<Vec<Mount>> {
+    args.list("mounts")
+        .iter()
+        .map(|value| {
+            let Value::Map(map) = value else {
+                return Err(args.wrong("mounts", "each mount is a map"));
+            };
+            if let Some(key) =
+                map.keys().find(|key| !["source", "target", "readonly"].contains(&key.as_str()))
+            {
+                let hint = super::suggest::hint(key, ["source", "target", "readonly"]);
+                return Err(args
+                    .wrong("mounts", format!("unknown key '{key}'"))
+                    .focus(key)
+                    .hint(hint.unwrap_or_default()));
+            }
+            let text = |key: &str| match map.get(key) {
+                Some(Value::String(text)) => Ok(text.clone()),
+                _ => Err(args
+                    .wrong("mounts", format!("'{key}' must be a string"))
+                    .hint("write it as #{ source: \"data\", target: \"/data\", readonly: true }")),
+            };
+            let readonly = match map.get("readonly") {
+                None => false,
+                Some(Value::Bool(readonly)) => *readonly,
+                Some(_) => return Err(args.wrong("mounts", "'readonly' must be true or false")),
+            };
+            Ok(Mount {
+                source: path::existing(ctx, &text("source")?)?,
+                target: text("target")?,
+                readonly,
+            })
+        })
+        .collect()
+}
+
+async fn create(ctx: Ctx, args: Args) -> Result<Value> {
+    let keep = args.flag("keep");
+    let name = args.string("name").map_or_else(|| fresh_name("box"), str::to_owned);
+    let image = match (args.string("from"), args.string("image")) {
+        (Some(_), Some(_)) => {
+            return Err(args.wrong("image", "'from' is given, too").hint("leave one of them out"));
+        }
+        (from, image) => from.or(image).map(str::to_owned),
+    };
+    let spec = Spec {
+        image,
+        sha256: args.string("sha256").map(str::to_owned),
+        hostname: args.string("hostname").map(str::to_owned),
+        limits: limits(&args)?.unwrap_or_default(),
+        mounts: mounts(&ctx, &args)?,
+        egress: egress(&args)?.unwrap_or_default(),
+        env: args.string_map("env"),
+        user: args.string("user").map(str::to_owned),
+        cwd: args.string("cwd").map(str::to_owned),
+        labels: args.string_map("labels"),
+        owner: ctx.host.owner(keep),
+        expires: expires(&args)?,
+        bare: args.flag("bare"),
+        ..Spec::new(name)
+    };
+    spec.check()?;
+    let info = ctx.backend().create(&spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    ctx.host.track(&info.name, keep);
+    Ok(Value::object(SandboxObject::new(&ctx, info.name)))
+}
+
+async fn open(ctx: Ctx, args: Args) -> Result<Value> {
+    let name = args.need("name")?;
+    check_name(name)?;
+    let found = ctx.backend().get(name, ctx.cancel()).await;
+    let info = match found {
+        Err(Error::NotFound { .. }) => {
+            let all = ctx.backend().list(ctx.cancel()).await.unwrap_or_default();
+            let near = super::suggest::nearest(name, all.iter().map(|info| info.name.as_str()));
+            let hint = match near {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("sandbox(\"{name}\") makes it"),
+            };
+            return Err(
+                ScriptError::from(Error::not_found(crate::sandbox::Kind::Sandbox, name)).hint(hint)
+            );
+        }
+        other => other.map_err(|e| ctx.error(e))?,
+    };
+    Ok(Value::object(SandboxObject::new(&ctx, info.name)))
+}
+
+async fn list(ctx: Ctx, _args: Args) -> Result<Value> {
+    let all = ctx.backend().list(ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    let handles = all.into_iter().map(|info| Value::object(SandboxObject::new(&ctx, info.name)));
+    Ok(Value::List(handles.collect()))
+}
+
+async fn name(_ctx: Ctx, args: Args) -> Result<Value> {
+    Ok(args.this::<SandboxObject>()?.name.clone().into())
+}
+
+async fn state(ctx: Ctx, args: Args) -> Result<Value> {
+    let info = ctx.backend().get(&name_of(&args)?, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(info.state.word().into())
+}
+
+async fn info(ctx: Ctx, args: Args) -> Result<Value> {
+    let info = ctx.backend().get(&name_of(&args)?, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(info_map(info))
+}
+
+async fn start(ctx: Ctx, args: Args) -> Result<Value> {
+    ctx.backend().start(&name_of(&args)?, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(Value::Unit)
+}
+
+fn stop_options(args: &Args) -> Result<StopOptions> {
+    let standard = StopOptions::default();
+    let grace = args.duration("grace")?.unwrap_or(standard.grace);
+    Ok(StopOptions { grace, force: args.flag("force") })
+}
+
+async fn stop(ctx: Ctx, args: Args) -> Result<Value> {
+    let options = stop_options(&args)?;
+    ctx.backend().stop(&name_of(&args)?, options, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(Value::Unit)
+}
+
+async fn restart(ctx: Ctx, args: Args) -> Result<Value> {
+    let (name, options) = (name_of(&args)?, stop_options(&args)?);
+    ctx.backend().stop(&name, options, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    ctx.backend().start(&name, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(Value::Unit)
+}
+
+async fn remove(ctx: Ctx, name: &str, missing_ok: bool) -> Result<Value> {
+    match ctx.backend().delete(name, ctx.cancel()).await {
+        Err(Error::NotFound { .. }) if missing_ok => {}
+        done => done.map_err(|e| ctx.error(e))?,
+    }
+    ctx.host.forget(name);
+    Ok(Value::Unit)
+}
+
+async fn delete(ctx: Ctx, args: Args) -> Result<Value> {
+    let missing_ok = args.flag("missing_ok");
+    match name_of(&args) {
+        Err(_) if missing_ok => Ok(Value::Unit),
+        name => remove(ctx, &name?, missing_ok).await,
+    }
+}
+
+async fn delete_by_name(ctx: Ctx, args: Args) -> Result<Value> {
+    let name = args.need("name")?;
+    check_name(name)?;
+    remove(ctx, name, args.flag("missing_ok")).await
+}
+
+async fn ready(ctx: Ctx, args: Args) -> Result<Value> {
+    let limit = args.duration("timeout")?.unwrap_or(Duration::from_secs(60));
+    ctx.backend().ready(&name_of(&args)?, limit, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(Value::Unit)
+}
+
+async fn freeze(ctx: Ctx, args: Args) -> Result<Value> {
+    ctx.backend().freeze(&name_of(&args)?, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(Value::Unit)
+}
+
+async fn thaw(ctx: Ctx, args: Args) -> Result<Value> {
+    ctx.backend().thaw(&name_of(&args)?, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(Value::Unit)
+}
+
+async fn keep(ctx: Ctx, args: Args) -> Result<Value> {
+    let name = name_of(&args)?;
+    ctx.backend().keep(&name, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    ctx.host.keep(&name);
+    Ok(Value::Unit)
+}
+
+fn info_map(info: Info) -> Value {
+    let why = match &info.state {
+        State::Transitional(why) | State::Error(why) => Some(why.clone()),
+        _ => None,
+    };
+    let size = |size: Option<u64>| Value::option(size);
+    let limits = Value::map([
+        ("cpu", Value::option(info.limits.cpu)),
+        ("memory", size(info.limits.memory)),
+        ("pids", size(info.limits.pids)),
+        ("disk", size(info.limits.disk)),
+        ("inodes", size(info.limits.inodes)),
+    ]);
+    let mounts: Vec<Value> = info
+        .mounts
+        .iter()
+        .map(|mount| {
+            Value::map([
+                ("source", mount.source.display().to_string().into()),
+                ("target", mount.target.as_str().into()),
+                ("readonly", mount.readonly.into()),
+            ])
+        })
+        .collect();
+    let map: Map = BTreeMap::from([
+        ("name".into(), info.name.into()),
+        ("state".into(), info.state.word().into()),
+        ("why".into(), Value::option(why)),
+        ("image".into(), info.image.into()),
+        ("fingerprint".into(), info.fingerprint.into()),
+        ("hostname".into(), info.hostname.into()),
+        ("created".into(), info.created.into()),
+        ("source".into(), Value::option(info.source)),
+        ("limits".into(), limits),
+        ("mounts".into(), mounts.into()),
+        ("egress".into(), info.egress.to_string().into()),
+        ("env".into(), info.env.into()),
+        ("user".into(), Value::option(info.user)),
+        ("cwd".into(), Value::option(info.cwd)),
+        ("labels".into(), info.labels.into()),
+        ("run".into(), Value::option(info.owner.map(|owner| owner.run))),
+        ("expires".into(), Value::option(info.expires)),
+        ("addresses".into(), info.addresses.into()),
+    ]);
+    map.into()
+}
+
+pub(super) fn specs() -> Vec<FnSpec> {
+    let on = "Sandbox";
+    vec![
+        FnSpec::function("sandbox", create)
+            .doc(
+                "Makes a sandbox and waits until a command has run in it. It is deleted when the \
+                  run ends, however it ends, unless it is kept.",
+            )
+            .optional(
+                "name",
+                Type::String,
+                "Its name: 1 to 63 of a-z, 0-9 and '-'. Made up when \
+                  not given.",
+            )
+            .option(
+                "from",
+                Type::String,
+                "The image it starts from; the backend's own default \
+                  when not given.",
+            )
+            .option("image", Type::String, "Another word for from.")
+            .option("sha256", Type::String, "The checksum that an image given by URL must have.")
+            .option(
+                "mounts",
+                Type::list(Type::Map),
+                "Host folders in it: a list of \
+                  #{ source, target, readonly }.",
+            )
+            .option("user", Type::String, "User of every command that names none.")
+            .option("cwd", Type::String, "Working directory of every command that names none.")
+            .options(machine_options())
+            .returns(Type::Object(on))
+            .example("let box = sandbox(\"scratch\", #{ cpu: 2, memory: \"1GiB\" });"),
+        FnSpec::function("open", open)
+            .doc("Finds a sandbox that is there already. It is not deleted when the run ends.")
+            .param("name", Type::String, "Its name.")
+            .returns(Type::Object(on))
+            .example("let box = open(\"scratch\");"),
+        FnSpec::function("sandboxes", list)
+            .doc("All sandboxes of the backend, by name.")
+            .returns(Type::list(Type::Object(on)))
+            .example("for box in sandboxes() { print(box.name); }"),
+        FnSpec::function("delete", delete_by_name)
+            .doc("Deletes a sandbox with its snapshots. Clones of it live on.")
+            .param("name", Type::String, "Its name.")
+            .option("missing_ok", Type::Bool, "Do nothing when there is none. Default: false.")
+            .example("delete(\"scratch\", #{ missing_ok: true });"),
+        FnSpec::property(on, "name", name)
+            .doc("Its name.")
+            .returns(Type::String)
+            .example("print(box.name);"),
+        FnSpec::property(on, "state", state)
+            .doc("Its state: \"running\", \"stopped\", \"frozen\", \"transitional\" or \"error\".")
+            .returns(Type::String)
+            .example("assert_eq(box.state, \"running\");"),
+        FnSpec::method(on, "info", info)
+            .doc(
+                "All that is known about it: name, state, image, fingerprint, hostname, created, \
+                  source, limits, mounts, egress, env, user, cwd, labels, run, expires, addresses.",
+            )
+            .returns(Type::Map)
+            .example("print(box.info().image);"),
+        FnSpec::method(on, "start", start)
+            .doc(
+                "Starts it and waits until a command has run. A running one is left as it is; a \
+                  frozen one is thawed.",
+            )
+            .example("box.start();"),
+        FnSpec::method(on, "stop", stop)
+            .doc("Stops it. A stopped one is left as it is.")
+            .option(
+                "grace",
+                Type::Duration,
+                "How long its processes get to end by themselves. \
+                  Default: 10s.",
+            )
+            .option("force", Type::Bool, "Kill them at once. Default: false.")
+            .example("box.stop(#{ grace: \"2s\" });"),
+        FnSpec::method(on, "restart", restart)
+            .doc("Stops and starts it.")
+            .option(
+                "grace",
+                Type::Duration,
+                "How long its processes get to end by themselves. \
+                  Default: 10s.",
+            )
+            .option("force", Type::Bool, "Kill them at once. Default: false.")
+            .example("box.restart();"),
+        FnSpec::method(on, "delete", delete)
+            .doc("Deletes it with its snapshots. Clones of it live on.")
+            .option("missing_ok", Type::Bool, "Do nothing when it is gone. Default: false.")
+            .example("box.delete();"),
+        FnSpec::method(on, "ready", ready)
+            .doc("Waits until a command has run in it.")
+            .optional("timeout", Type::Duration, "How long. Default: 60s.")
+            .example("box.ready(\"30s\");"),
+        FnSpec::method(on, "freeze", freeze)
+            .doc("Lets its processes stand still.")
+            .example("box.freeze();"),
+        FnSpec::method(on, "thaw", thaw).doc("Lets them go on.").example("box.thaw();"),
+        FnSpec::method(on, "keep", keep).doc("Keeps it when the run ends.").example("box.keep();"),
+    ]
+}

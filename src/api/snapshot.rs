@@ -1,0 +1,143 @@
+//! Snapshots, restoring and cloning.
+
+use super::sandbox::{
+    SandboxObject, egress, expires, fresh_name, limits, machine_options, name_of, scalar,
+};
+use super::{Args, Ctx, FnSpec, Result, Type, Value};
+use crate::sandbox::{
+    CloneSpec, Error, Kind, Limits, Restore, Snapshot, SnapshotSpec, check_label, check_name,
+};
+
+fn map(snapshot: Snapshot) -> Value {
+    Value::map([
+        ("label", snapshot.label.into()),
+        ("created", snapshot.created.into()),
+        ("size", snapshot.size.into()),
+        ("frozen", snapshot.frozen.into()),
+        ("labels", snapshot.labels.into()),
+    ])
+}
+
+async fn snapshot(ctx: Ctx, args: Args) -> Result<Value> {
+    let (name, label) = (name_of(&args)?, args.need("label")?);
+    check_label(label)?;
+    let spec = SnapshotSpec { label: label.to_owned(), labels: args.string_map("labels") };
+    let taken =
+        ctx.backend().snapshot(&name, &spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(map(taken))
+}
+
+async fn snapshots(ctx: Ctx, args: Args) -> Result<Value> {
+    let name = name_of(&args)?;
+    let all = ctx.backend().snapshots(&name, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(Value::List(all.into_iter().map(map).collect()))
+}
+
+async fn delete_snapshot(ctx: Ctx, args: Args) -> Result<Value> {
+    let (name, label) = (name_of(&args)?, args.need("label")?);
+    check_label(label)?;
+    match ctx.backend().delete_snapshot(&name, label, ctx.cancel()).await {
+        Err(Error::NotFound { kind: Kind::Snapshot, .. }) if args.flag("missing_ok") => {}
+        done => done.map_err(|e| ctx.error(e))?,
+    }
+    Ok(Value::Unit)
+}
+
+async fn restore(ctx: Ctx, args: Args) -> Result<Value> {
+    let (name, label) = (name_of(&args)?, args.need("label")?);
+    check_label(label)?;
+    let options = Restore { discard_newer: args.flag("discard_newer") };
+    ctx.backend().restore(&name, label, options, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(Value::Unit)
+}
+
+async fn clone(ctx: Ctx, args: Args) -> Result<Value> {
+    let source = name_of(&args)?;
+    let name = args.string("name").map_or_else(|| fresh_name("clone"), str::to_owned);
+    check_name(&name)?;
+    if let Some(label) = args.string("label") {
+        check_label(label)?;
+    }
+    let keep = args.flag("keep");
+    let limits = match limits(&args)? {
+        None => None,
+        Some(new) => {
+            let info = ctx.backend().get(&source, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+            Some(merge(new, info.limits))
+        }
+    };
+    let spec = CloneSpec {
+        label: args.string("label").map(str::to_owned),
+        hostname: args.string("hostname").map(str::to_owned),
+        limits,
+        egress: egress(&args)?,
+        env: args.string_map("env"),
+        labels: args.string_map("labels"),
+        owner: ctx.host.owner(keep),
+        expires: expires(&args)?,
+        bare: args.flag("bare"),
+        ..CloneSpec::new(name)
+    };
+    let info = ctx.backend().clone(&source, &spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    ctx.host.track(&info.name, keep);
+    Ok(Value::object(SandboxObject::new(&ctx, info.name)))
+}
+
+fn merge(new: Limits, old: Limits) -> Limits {
+    Limits {
+        cpu: new.cpu.or(old.cpu),
+        memory: new.memory.or(old.memory),
+        pids: new.pids.or(old.pids),
+        disk: new.disk.or(old.disk),
+        inodes: new.inodes.or(old.inodes),
+    }
+}
+
+pub(super) fn specs() -> Vec<FnSpec> {
+    let on = "Sandbox";
+    let label = "The snapshot's label: A-Z, a-z, 0-9, '.', '_' and '-'.";
+    vec![
+        FnSpec::method(on, "snapshot", snapshot)
+            .doc(
+                "Takes a snapshot; the sandbox goes on as it was. Gives label, created, size, \
+                  frozen (seconds that its processes stood still) and labels.",
+            )
+            .param("label", Type::String, label)
+            .option("labels", Type::map_of(scalar()), "Labels of your own, kept with it.")
+            .returns(Type::Map)
+            .example("box.snapshot(\"clean\");"),
+        FnSpec::method(on, "snapshots", snapshots)
+            .doc("Its snapshots, oldest first; each a map as snapshot() gives it.")
+            .returns(Type::list(Type::Map))
+            .example("for s in box.snapshots() { print(s.label); }"),
+        FnSpec::method(on, "delete_snapshot", delete_snapshot)
+            .doc("Deletes a snapshot. Clones of it live on.")
+            .param("label", Type::String, label)
+            .option("missing_ok", Type::Bool, "Do nothing when there is none. Default: false.")
+            .example("box.delete_snapshot(\"clean\");"),
+        FnSpec::method(on, "restore", restore)
+            .doc(
+                "Takes the sandbox back to a snapshot, any of them. One that ran is running \
+                  again. Newer snapshots stay.",
+            )
+            .param("label", Type::String, label)
+            .option(
+                "discard_newer",
+                Type::Bool,
+                "Allow a backend that can't do otherwise to \
+                  delete newer snapshots. Default: false.",
+            )
+            .example("box.restore(\"clean\");"),
+        FnSpec::method(on, "clone", clone)
+            .doc(
+                "Makes a new machine from a snapshot or from the current state. It keeps the \
+                  limits, environment and egress policy, and is deleted when the run ends, unless \
+                  it is kept. The source keeps running.",
+            )
+            .optional("label", Type::String, "The snapshot; the current state when not given.")
+            .option("name", Type::String, "The new sandbox's name. Made up when not given.")
+            .options(machine_options())
+            .returns(Type::Object(on))
+            .example("let twin = box.clone(\"clean\", #{ name: \"twin\" });"),
+    ]
+}

@@ -1,0 +1,198 @@
+//! One entry of the registry: everything there is to know about a script function.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::{Args, Ctx, Result, Type, Value};
+
+/// A boxed future of a handler.
+pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
+/// What a script function does.
+pub type Handler = Arc<dyn Fn(Ctx, Args) -> HandlerFuture + Send + Sync>;
+
+/// A positional parameter.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may be.
+    pub ty: Type,
+    /// One sentence.
+    pub doc: &'static str,
+    /// Whether it may be left out.
+    pub optional: bool,
+}
+
+/// A key of the options map.
+#[derive(Clone, Debug)]
+pub struct Opt {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may be.
+    pub ty: Type,
+    /// One sentence, with the default.
+    pub doc: &'static str,
+}
+
+/// How an entry is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// `name(…)`, or `handle.name(…)` where there is a receiver.
+    Call,
+    /// `handle.name`.
+    Property,
+}
+
+/// A script function, method or property. Positional parameters come first, then the options map,
+/// then a callback when the last parameter is one.
+#[derive(Clone)]
+pub struct FnSpec {
+    /// The type of handle it belongs to; none for a plain function.
+    pub receiver: Option<&'static str>,
+    /// Its name.
+    pub name: &'static str,
+    /// Called, or read as a property.
+    pub usage: Use,
+    /// Positional parameters.
+    pub params: Vec<Param>,
+    /// What the options map may hold; no options map when empty.
+    pub options: Vec<Opt>,
+    /// What it gives.
+    pub returns: Type,
+    /// What it does, in sentences.
+    pub doc: &'static str,
+    /// A line or two in Rhai.
+    pub example: &'static str,
+    /// What it does, in code.
+    pub handler: Handler,
+}
+
+impl FnSpec {
+    /// A plain function.
+    pub fn function<F, R>(name: &'static str, handler: F) -> Self
+    where
+        F: Fn(Ctx, Args) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Value>> + Send + 'static,
+    {
+        FnSpec {
+            receiver: None,
+            name,
+            usage: Use::Call,
+            params: Vec::new(),
+            options: Vec::new(),
+            returns: Type::Unit,
+            doc: "",
+            example: "",
+            handler: Arc::new(move |ctx, args| Box::pin(handler(ctx, args))),
+        }
+    }
+
+    /// A method of a type of handle.
+    pub fn method<F, R>(receiver: &'static str, name: &'static str, handler: F) -> Self
+    where
+        F: Fn(Ctx, Args) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Value>> + Send + 'static,
+    {
+        FnSpec { receiver: Some(receiver), ..Self::function(name, handler) }
+    }
+
+    /// A property of a type of handle.
+    pub fn property<F, R>(receiver: &'static str, name: &'static str, handler: F) -> Self
+    where
+        F: Fn(Ctx, Args) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Value>> + Send + 'static,
+    {
+        FnSpec { usage: Use::Property, ..Self::method(receiver, name, handler) }
+    }
+
+    /// Adds a parameter.
+    pub fn param(mut self, name: &'static str, ty: Type, doc: &'static str) -> Self {
+        self.params.push(Param { name, ty, doc, optional: false });
+        self
+    }
+
+    /// Adds a parameter that may be left out.
+    pub fn optional(mut self, name: &'static str, ty: Type, doc: &'static str) -> Self {
+        self.params.push(Param { name, ty, doc, optional: true });
+        self
+    }
+
+    /// Adds an option.
+    pub fn option(mut self, name: &'static str, ty: Type, doc: &'static str) -> Self {
+        self.options.push(Opt { name, ty, doc });
+        self
+    }
+
+    /// Adds options that several functions share.
+    pub fn options(mut self, options: Vec<Opt>) -> Self {
+        self.options.extend(options);
+        self
+    }
+
+    /// Says what it gives.
+    pub fn returns(mut self, ty: Type) -> Self {
+        self.returns = ty;
+        self
+    }
+
+    /// Says what it does.
+    pub fn doc(mut self, doc: &'static str) -> Self {
+        self.doc = doc;
+        self
+    }
+
+    /// Shows how it is used.
+    pub fn example(mut self, example: &'static str) -> Self {
+        self.example = example;
+        self
+    }
+
+    /// How few and how many arguments a call may have, the options map included.
+    pub fn arity(&self) -> (usize, usize) {
+        let least = self.params.iter().filter(|param| !param.optional).count();
+        (least, self.params.len() + usize::from(!self.options.is_empty()))
+    }
+
+    /// `sandbox()`, `Sandbox.run()` or `Sandbox.name`, for messages.
+    pub fn title(&self) -> String {
+        let call = if self.usage == Use::Call { "()" } else { "" };
+        match self.receiver {
+            Some(receiver) => format!("{receiver}.{}{call}", self.name),
+            None => format!("{}{call}", self.name),
+        }
+    }
+
+    /// `run(command: string | list<string>, options?) -> Result`, for messages and manuals.
+    pub fn signature(&self) -> String {
+        let receiver = self.receiver.map(|name| format!("{name}.")).unwrap_or_default();
+        if self.usage == Use::Property {
+            return format!("{receiver}{}: {}", self.name, self.returns.word());
+        }
+        let mut words: Vec<String> = self
+            .params
+            .iter()
+            .map(|param| {
+                let mark = if param.optional { "?" } else { "" };
+                format!("{}{mark}: {}", param.name, param.ty.word())
+            })
+            .collect();
+        if !self.options.is_empty() {
+            let last_is_callback =
+                matches!(self.params.last().map(|param| &param.ty), Some(Type::Callback(_)));
+            let at = words.len() - usize::from(last_is_callback);
+            words.insert(at, "options?: map".into());
+        }
+        let returns = match &self.returns {
+            Type::Unit => String::new(),
+            ty => format!(" -> {}", ty.word()),
+        };
+        format!("{receiver}{}({}){returns}", self.name, words.join(", "))
+    }
+}
+
+impl std::fmt::Debug for FnSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.signature())
+    }
+}

@@ -1,0 +1,27 @@
+//! Time.
+
+use std::time::SystemTime;
+
+use super::{Args, Ctx, FnSpec, Result, Type, Value};
+
+async fn sleep(_ctx: Ctx, args: Args) -> Result<Value> {
+    tokio::time::sleep(args.duration("duration")?.unwrap_or_default()).await;
+    Ok(Value::Unit)
+}
+
+async fn now(_ctx: Ctx, _args: Args) -> Result<Value> {
+    Ok(SystemTime::now().into())
+}
+
+pub(super) fn specs() -> Vec<FnSpec> {
+    vec![
+        FnSpec::function("sleep", sleep)
+            .doc("Waits. Ends at once when the run is cancelled.")
+            .param("duration", Type::Duration, "How long.")
+            .example("sleep(\"250ms\");"),
+        FnSpec::function("now", now)
+            .doc("The time: seconds since 1970, with a fraction.")
+            .returns(Type::Number)
+            .example("let started = now();"),
+    ]
+}

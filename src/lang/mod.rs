@@ -1,0 +1,97 @@
+//! Script languages: one adapter each, all made from the same registry.
+
+#[cfg(feature = "rhai")]
+pub mod rhai;
+mod source;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use source::Source;
+
+use crate::api::{Ctx, ErrorKind, Host, Leftovers, Registry, ScriptError, Value, suggest};
+
+/// A script language.
+#[async_trait]
+pub trait Language: Send + Sync {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// The endings of its files, without the dot.
+    fn extensions(&self) -> &'static [&'static str];
+
+    /// Reads the script without running it.
+    fn check(&self, source: &Source, registry: &Registry) -> Result<(), ScriptError>;
+
+    /// Runs the script. When `ctx` is stopped the script ends soon after, and the result is the
+    /// stop, whatever the script made of it.
+    async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value, ScriptError>;
+}
+
+/// All languages that are built in.
+pub fn languages() -> &'static [&'static dyn Language] {
+    &[
+        #[cfg(feature = "rhai")]
+        &rhai::Rhai,
+    ]
+}
+
+/// The language of a file, by its ending.
+pub fn language(file: &str) -> Result<&'static dyn Language, ScriptError> {
+    let given = Path::new(file).extension().and_then(|end| end.to_str()).unwrap_or_default();
+    let known = || languages().iter().flat_map(|language| language.extensions()).copied();
+    languages().iter().copied().find(|language| language.extensions().contains(&given)).ok_or_else(
+        || {
+            let ends: Vec<String> = known().map(|end| format!(".{end}")).collect();
+            let hint = match suggest::nearest(given, known()) {
+                Some(near) => format!("did you mean .{near}?"),
+                None => format!("a script's name ends in {}", ends.join(" or ")),
+            };
+            ScriptError::runtime(format!("'{file}' is in no language that is known here"))
+                .hint(hint)
+        },
+    )
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What the script gave, or what went wrong.
+    pub result: Result<Value, ScriptError>,
+    /// What is still there.
+    pub leftovers: Leftovers,
+}
+
+/// Reads a script without running it.
+pub fn check(source: &Source, registry: &Registry) -> Result<(), ScriptError> {
+    language(&source.name)?.check(source, registry)
+}
+
+/// Runs a script, then deletes what it made and did not keep, however it ended.
+pub async fn run(source: &Source, host: &Arc<Host>) -> Outcome {
+    let ctx = host.start();
+    let result = match language(&source.name) {
+        Ok(language) => language.run(source, &ctx).await,
+        Err(error) => Err(error),
+    };
+    // A script that swallowed its stop has not succeeded.
+    let result = match (ctx.stop.check(), result) {
+        (Err(stopped), Ok(_)) => Err(stopped),
+        (Err(stopped), Err(error)) if error.catchable() => {
+            let mut stopped = stopped;
+            stopped.position = error.position.clone();
+            stopped.source_line = error.source_line.clone();
+            Err(stopped)
+        }
+        (_, result) => result,
+    };
+    let leftovers = host.finish().await;
+    Outcome { result, leftovers }
+}
+
+/// An error of kind [`ErrorKind::Syntax`].
+fn syntax(message: impl Into<String>) -> ScriptError {
+    ScriptError::new(ErrorKind::Syntax, message)
+}

@@ -1,0 +1,65 @@
+//! The body that a thread runs: what its host calls need to know.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use ::rhai::{AST, Dynamic, Engine, EvalAltResult};
+
+use super::{convert, error, threads};
+use crate::api::{Ctx, ErrorKind, Result, ScriptError, Value};
+use crate::lang::Source;
+
+/// A compiled script and the context that one body of it runs in.
+#[derive(Clone)]
+pub(super) struct Body {
+    pub(super) script: Arc<Script>,
+    pub(super) ctx: Ctx,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+/// A compiled script.
+pub(super) struct Script {
+    pub(super) engine: Engine,
+    pub(super) ast: AST,
+    pub(super) source: Source,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Body>> = const { RefCell::new(None) };
+}
+
+/// Looks at the body that this thread runs.
+pub(super) fn with<T>(look: impl FnOnce(Option<&Body>) -> T) -> T {
+    CURRENT.with(|current| look(current.borrow().as_ref()))
+}
+
+/// Whether the body on this thread must end.
+pub(super) fn stopped() -> bool {
+    with(|body| body.is_some_and(|body| body.ctx.stop.stopped()))
+}
+
+impl Body {
+    /// Runs `work` on a thread of its own, as this body.
+    pub(super) async fn run(
+        self,
+        work: impl FnOnce(&Script) -> Result<Dynamic, Box<EvalAltResult>> + Send + 'static,
+    ) -> Result<Value> {
+        let done = threads::run(move || {
+            CURRENT.with(|current| *current.borrow_mut() = Some(self.clone()));
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                work(&self.script)
+                    .map_err(|error| error::script_error(error, &self))
+                    .and_then(|value| convert::to_value(&value))
+            }));
+            CURRENT.with(|current| *current.borrow_mut() = None);
+            result
+        });
+        match done.await {
+            Some(Ok(result)) => result,
+            _ => {
+                Err(ScriptError::new(ErrorKind::Runtime, "the script's thread ended unexpectedly")
+                    .hint("this is a fault of sandscript; please report it with the script"))
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Reading a script without running it.
+
+use std::collections::BTreeSet;
+
+use ::rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, ParseErrorType, Position};
+
+use super::{error, unknown};
+use crate::api::{ErrorKind, Registry, Result, ScriptError};
+use crate::lang::{Source, syntax};
+
+/// Compiles the script, and finds calls of functions that nobody has.
+pub(super) fn compile(engine: &Engine, source: &Source, registry: &Registry) -> Result<AST> {
+    let mut ast = engine.compile(&*source.text).map_err(|failed| {
+        let position = failed.position();
+        let mut found = match failed.err_type() {
+            ParseErrorType::VariableUndefined(name) => {
+                let mut error = error::unknown_variable(name, source, registry);
+                error.kind = ErrorKind::Syntax;
+                error
+            }
+            ParseErrorType::ExprTooDeep => {
+                syntax("an expression is nested too deep").hint("split it with variables")
+            }
+            ParseErrorType::Reserved(word) => {
+                syntax(format!("'{word}' is a word of Rhai itself")).hint("use another name")
+            }
+            other => syntax(error::clean(&other.to_string())),
+        };
+        locate(&mut found, source, position);
+        found
+    })?;
+    ast.set_source(&*source.name);
+    Ok(ast)
+}
+
+/// Finds calls that can't work: of unknown functions, or with a wrong number of arguments.
+pub(super) fn calls(
+    engine: &Engine,
+    ast: &AST,
+    source: &Source,
+    registry: &Registry,
+) -> Result<()> {
+    let _ = engine;
+    let own = unknown::functions(ast);
+    let variables: BTreeSet<&str> = error::names(&source.text);
+    let mut found: Option<(ScriptError, Position)> = None;
+    ast.walk(&mut |path| {
+        let (call, position, method) = match path.last() {
+            Some(ASTNode::Expr(Expr::FnCall(call, position))) => (call, *position, false),
+            Some(ASTNode::Expr(Expr::MethodCall(call, position))) => (call, *position, true),
+            _ => return true,
+        };
+        let wrong = wrong_call(registry, &own, &variables, call, method);
+        found = found.take().or(wrong.map(|error| (error, position)));
+        found.is_none()
+    });
+    match found {
+        Some((mut error, position)) => {
+            locate(&mut error, source, position);
+            Err(error)
+        }
+        None => Ok(()),
+    }
+}
+
+fn wrong_call(
+    registry: &Registry,
+    own: &[(String, usize)],
+    variables: &BTreeSet<&str>,
+    call: &FnCallExpr,
+    method: bool,
+) -> Option<ScriptError> {
+    let name = call.name.as_str();
+    let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let known = unknown::builtin().contains(name)
+        || own.iter().any(|(own, takes)| own == name && *takes == call.args.len() + usize::from(method))
+        // A closure in a variable or a map.
+        || variables.contains(name);
+    if !plain || known || call.is_qualified() {
+        return None;
+    }
+    if method {
+        let member = registry.specs().iter().any(|spec| spec.name == name);
+        return (!member && !own.iter().any(|(own, _)| own == name)).then(|| {
+            let members = registry.specs().iter().filter(|spec| spec.receiver.is_some());
+            let known = members.map(|spec| spec.name);
+            let near = crate::api::suggest::nearest(name, known);
+            ScriptError::runtime(format!("nothing has a function '{name}'"))
+                .hint(near.map(|near| format!("did you mean '{near}'?")).unwrap_or_default())
+        });
+    }
+    match registry.function(name) {
+        Some(spec) => unknown::arity(spec, call.args.len()),
+        None => Some(unknown::unknown_among(registry, name, None, own)),
+    }
+}
+
+/// Sets where in the script an error is.
+pub(super) fn locate(error: &mut ScriptError, source: &Source, position: Position) {
+    if let Some(line) = position.line() {
+        error.locate(&source.name, &source.text, line, position.position().unwrap_or(0));
+    }
+}

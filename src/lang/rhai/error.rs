@@ -1,0 +1,215 @@
+//! Rhai's errors in the script writer's words.
+
+use std::collections::BTreeSet;
+
+use ::rhai::{EvalAltResult, Position as At};
+
+use super::body::Body;
+use super::convert::{Held, to_value};
+use super::{check, engine, unknown, words};
+use crate::api::{ErrorObject, Frame, Position, Registry, ScriptError, Value, suggest};
+use crate::lang::{Source, syntax};
+
+/// An error of a body, with its place in the script and the user's functions around it.
+pub(super) fn script_error(error: Box<EvalAltResult>, body: &Body) -> ScriptError {
+    let source = &body.script.source;
+    let mut frames = Vec::new();
+    let mut error = *error;
+    loop {
+        match error {
+            EvalAltResult::ErrorInFunctionCall(name, _, inner, at) => {
+                frames.push((name, at));
+                error = *inner;
+            }
+            EvalAltResult::ErrorInModule(_, inner, _) => error = *inner,
+            _ => break,
+        }
+    }
+    let at = error.position();
+    let mut found = translate(error, body);
+    if found.position.is_none() {
+        check::locate(&mut found, source, at);
+    } else if let Some(called_at) = position(source, at)
+        && found.position.as_ref() != Some(&called_at)
+    {
+        // It happened in a function that the host called for the call at this place.
+        found.trace.push(Frame { function: None, called_at });
+    }
+    for (name, at) in frames.into_iter().rev() {
+        if let Some(called_at) = position(source, at) {
+            let function = (!name.is_empty() && !name.starts_with("anon$")).then_some(name);
+            found.trace.push(Frame { function, called_at });
+        }
+    }
+    found.trace.truncate(16);
+    found
+}
+
+fn position(source: &Source, at: At) -> Option<Position> {
+    let line = at.line()?;
+    Some(Position { file: source.name.to_string(), line, column: at.position().unwrap_or(0) })
+}
+
+fn translate(error: EvalAltResult, body: &Body) -> ScriptError {
+    use EvalAltResult as E;
+    let registry = &body.ctx.host.registry;
+    let source = &body.script.source;
+    match error {
+        E::ErrorTerminated(value, _) => match to_error(&value) {
+            Some(error) => error,
+            None => body.ctx.stop.error(),
+        },
+        E::ErrorRuntime(value, _) => match (to_error(&value), to_value(&value)) {
+            (Some(error), _) => error,
+            (None, Ok(Value::Unit)) => ScriptError::thrown("the script threw an error".into()),
+            (None, Ok(value)) => ScriptError::thrown(value),
+            (None, Err(error)) => error,
+        },
+        E::ErrorParsing(error, _) => syntax(clean(&error.to_string())),
+        E::ErrorVariableNotFound(name, _) => unknown_variable(&name, source, registry),
+        E::ErrorFunctionNotFound(text, _) => unknown_function(&text, registry),
+        E::ErrorPropertyNotFound(name, _) => {
+            let names = names(&source.text);
+            let near = suggest::nearest(&name, names.into_iter().filter(|one| *one != name));
+            ScriptError::runtime(format!("the map has no '{name}'")).hint(match near {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("ask first whether it is there: \"{name}\" in map"),
+            })
+        }
+        E::ErrorIndexNotFound(key, _) => {
+            let key = to_value(&key).map(|key| key.quoted()).unwrap_or_default();
+            ScriptError::runtime(format!("there is no {key} in it"))
+        }
+        E::ErrorMismatchDataType(wanted, got, _) | E::ErrorMismatchOutputType(wanted, got, _) => {
+            let (wanted, got) = (words::of_type(&wanted), words::of_type(&got));
+            ScriptError::runtime(format!("expected {wanted}, got {got}"))
+        }
+        E::ErrorIndexingType(name, _) => {
+            let name = name.split(" [").next().unwrap_or_default();
+            ScriptError::runtime(format!("{} can't be indexed", words::of_type(name)))
+        }
+        E::ErrorArrayBounds(count, index, _) => {
+            let items = if count == 1 { "1 item".into() } else { format!("{count} items") };
+            ScriptError::runtime(format!("index {index} is outside of the list, which has {items}"))
+        }
+        E::ErrorStringBounds(count, index, _) => ScriptError::runtime(format!(
+            "index {index} is outside of the string, which has {count} characters"
+        )),
+        E::ErrorFor(_) => ScriptError::runtime("for can't walk over this")
+            .hint("it walks over lists, ranges, the characters of a string, and lines()"),
+        E::ErrorDataRace(name, _) => {
+            ScriptError::runtime(format!("{name} is used by two functions at once"))
+                .hint("hand it to the function as an argument")
+        }
+        E::ErrorAssignmentToConstant(name, _) => {
+            ScriptError::runtime(format!("'{name}' is a constant")).hint("declare it with let")
+        }
+        E::ErrorUnboundThis(_) => ScriptError::runtime("'this' is nothing here"),
+        E::ErrorStackOverflow(_) => ScriptError::runtime(format!(
+            "functions call each other deeper than {} levels",
+            engine::CALL_LEVELS
+        ))
+        .hint("a function that calls itself must come to an end"),
+        E::ErrorDataTooLarge(name, _) => {
+            ScriptError::runtime(format!("a {} grew too large", words::of_type(&name)))
+                .hint("keep large data in files of the sandbox")
+        }
+        E::ErrorTooManyVariables(_) => ScriptError::runtime("there are too many variables"),
+        E::ErrorModuleNotFound(name, _) => {
+            ScriptError::runtime(format!("there is no module '{name}' to import"))
+        }
+        E::ErrorArithmetic(message, _) => ScriptError::runtime(clean(&message)),
+        mut other => {
+            let _ = other.take_position();
+            ScriptError::runtime(clean(&other.to_string()))
+        }
+    }
+}
+
+fn to_error(value: &::rhai::Dynamic) -> Option<ScriptError> {
+    let held = value.read_lock::<Held>()?;
+    held.0.downcast::<ErrorObject>().map(|object| object.0.clone())
+}
+
+fn unknown_function(text: &str, registry: &Registry) -> ScriptError {
+    let (name, types) = words::signature(text);
+    let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if !plain {
+        return match types.as_slice() {
+            [one] => ScriptError::runtime(format!("'{name}' does not work on {one}")),
+            [left, right] => {
+                ScriptError::runtime(format!("'{name}' does not work on {left} and {right}"))
+            }
+            _ => ScriptError::runtime(format!("'{name}' does not work here")),
+        };
+    }
+    if unknown::builtin().contains(&name) {
+        let given = if types.is_empty() { "nothing".into() } else { types.join(", ") };
+        return ScriptError::runtime(format!("{name}() can't be called with ({given})"));
+    }
+    unknown::unknown(registry, &name, None)
+}
+
+/// The error for a variable that is not declared.
+pub(super) fn unknown_variable(name: &str, source: &Source, registry: &Registry) -> ScriptError {
+    let error = ScriptError::runtime(format!("there is no variable '{name}'"));
+    if registry.function(name).is_some() {
+        return error.hint(format!("'{name}' is a function: call it with parentheses"));
+    }
+    let declared = declared(&source.text);
+    let near = suggest::nearest(name, declared.into_iter().filter(|one| *one != name));
+    match near {
+        Some(near) => error.hint(format!("did you mean '{near}'?")),
+        None => error.hint(format!("declare it with: let {name} = …;")),
+    }
+}
+
+/// All words of a script that could be names.
+pub(super) fn names(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with(|c: char| c.is_alphabetic() || c == '_'))
+        .collect()
+}
+
+/// The variables that a script declares anywhere: `let`, `const`, `for`, and parameters.
+fn declared(text: &str) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    for word in ["let ", "const ", "for ", "catch ("] {
+        for (at, _) in text.match_indices(word) {
+            let rest = text[at + word.len()..].trim_start_matches(['(', ' ']);
+            let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+            found.insert(&rest[..end.unwrap_or(rest.len())]);
+        }
+    }
+    for params in text.split('|').skip(1).step_by(2) {
+        if params.len() < 80 && !params.contains(['\n', ';', '"']) {
+            found.extend(names(params));
+        }
+    }
+    for (at, _) in text.match_indices("fn ") {
+        let inside = text[at..].split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+        if let Some((params, _)) = inside {
+            found.extend(names(params));
+        }
+    }
+    found.remove("");
+    found
+}
+
+/// Rhai's message without Rust's names for types.
+pub(super) fn clean(message: &str) -> String {
+    let mut text = message
+        .replace("&str | ImmutableString | String", "string")
+        .replace("i64", "int")
+        .replace("f64", "float")
+        .replace("array", "list");
+    if let Some(rest) = text.strip_prefix("Syntax error: ") {
+        text = rest.to_owned();
+    }
+    let text = text.trim_end_matches('.');
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => "the script has an error".into(),
+    }
+}

@@ -1,0 +1,136 @@
+//! Functions that are not there: what was meant, or how they are called.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use ::rhai::packages::{Package, StandardPackage};
+use ::rhai::{Dynamic, Engine};
+
+use super::convert::{Held, to_value};
+use super::{bind, body};
+use crate::api::{FnSpec, Registry, ScriptError, Use, suggest};
+
+/// The names of Rhai's own functions.
+pub(super) fn builtin() -> &'static BTreeSet<String> {
+    static NAMES: OnceLock<BTreeSet<String>> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let mut engine = Engine::new_raw();
+        StandardPackage::new().register_into_engine(&mut engine);
+        let names = engine.gen_fn_signatures(true).into_iter();
+        let names = names.filter_map(|text| {
+            let name = text.split('(').next()?.trim();
+            name.chars().all(|c| c.is_alphanumeric() || c == '_').then(|| name.to_owned())
+        });
+        let words = ["print", "debug", "type_of", "Fn", "call", "curry", "is_def_fn", "is_def_var"];
+        names.chain(words.map(String::from)).chain(["is_shared".to_owned()]).collect()
+    })
+}
+
+/// Makes calls of unknown functions errors of ours.
+pub(super) fn hooks(engine: &mut Engine, registry: &Arc<Registry>) {
+    let registry = Arc::clone(registry);
+    #[allow(deprecated, reason = "not deprecated: marked so because it may change")]
+    engine.on_missing_function(move |name, args, method, _| {
+        // Rhai asks for every error of a call, so only what can be nothing else is answered.
+        let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        if !plain || builtin().contains(name) {
+            return Ok(None);
+        }
+        match explain(&registry, name, args, method) {
+            Some(error) => Err(bind::raise(error)),
+            None => Ok(None),
+        }
+    });
+}
+
+fn explain(
+    registry: &Registry,
+    name: &str,
+    args: &[&mut Dynamic],
+    method: bool,
+) -> Option<ScriptError> {
+    let held = args.first().and_then(|first| first.read_lock::<Held>().map(|held| held.0.clone()));
+    if let Some(handle) = held {
+        let spec = registry.member(handle.0.type_name(), name);
+        match spec.filter(|spec| spec.usage == Use::Call) {
+            Some(spec) => return arity(spec, args.len() - 1),
+            None if method => return Some(registry.unknown_member(&handle, name, Use::Call)),
+            None => {}
+        }
+    }
+    if let Some(spec) = registry.function(name)
+        && !method
+    {
+        return arity(spec, args.len());
+    }
+    let given = args.first().filter(|_| method).and_then(|first| to_value(first).ok());
+    Some(unknown(registry, name, given.map(|value| value.type_name())))
+}
+
+/// The error for a wrong number of arguments; none when the number is right.
+pub(super) fn arity(spec: &FnSpec, given: usize) -> Option<ScriptError> {
+    let (least, most) = spec.arity();
+    if (least..=most).contains(&given) {
+        return None;
+    }
+    let takes = match (least, most) {
+        (0, 0) => "no arguments".into(),
+        (1, 1) => "1 argument".into(),
+        (least, most) if least == most => format!("{least} arguments"),
+        (least, most) => format!("{least} to {most} arguments"),
+    };
+    let error = ScriptError::runtime(format!("{} takes {takes}, got {given}", spec.title()));
+    Some(error.hint(format!("it takes {}", spec.signature())))
+}
+
+/// The error for a function that nobody has; `on` is the type it was called on as a method.
+pub(super) fn unknown(registry: &Registry, name: &str, on: Option<&str>) -> ScriptError {
+    let own = body::with(|body| match body {
+        Some(body) => functions(&body.script.ast),
+        None => Vec::new(),
+    });
+    unknown_among(registry, name, on, &own)
+}
+
+/// The names and parameter counts of a script's own functions.
+pub(super) fn functions(ast: &::rhai::AST) -> Vec<(String, usize)> {
+    let own = ast.iter_functions().map(|f| (f.name.to_owned(), f.params.len()));
+    own.filter(|(name, _)| !name.starts_with("anon$")).collect()
+}
+
+/// Like [`unknown`], with the script's own functions.
+pub(super) fn unknown_among(
+    registry: &Registry,
+    name: &str,
+    on: Option<&str>,
+    own: &[(String, usize)],
+) -> ScriptError {
+    if let Some((_, takes)) = own.iter().find(|(own, _)| own == name) {
+        return ScriptError::runtime(format!(
+            "{name}() is called with the wrong number of arguments"
+        ))
+        .hint(format!("the script's own {name}() takes {takes}"));
+    }
+    let receivers: Vec<&str> = registry
+        .specs()
+        .iter()
+        .filter(|spec| spec.name == name && spec.usage == Use::Call)
+        .filter_map(|spec| spec.receiver)
+        .collect();
+    if let (Some(receiver), None) = (receivers.first(), on) {
+        return ScriptError::runtime(format!("{name}() is a function of {receiver}"))
+            .hint(format!("call it on one: {}.{name}(…)", receiver.to_lowercase()));
+    }
+    let message = match on {
+        Some(on) => format!("{on} has no function '{name}'"),
+        None => format!("there is no function '{name}'"),
+    };
+    let known = registry
+        .functions()
+        .into_iter()
+        .chain(own.iter().map(|(name, _)| name.as_str()))
+        .chain(builtin().iter().map(String::as_str));
+    let near = suggest::nearest(name, known);
+    ScriptError::runtime(message)
+        .hint(near.map(|near| format!("did you mean '{near}'?")).unwrap_or_default())
+}
