@@ -360,7 +360,7 @@ impl Shared {
             Ok(Err(failure)) => (Outcome::Failed, Some(failure)),
             Err(join) => {
                 let text = match join.try_into_panic() {
-                    Ok(panic) => panic_text(&panic),
+                    Ok(panic) => panic_text(panic.as_ref()),
                     Err(join) => join.to_string(),
                 };
                 let failure = Error::internal(format!("the cell's body panicked: {text}"));

@@ -1,19 +1,17 @@
 //! Replays steps from the cache and builds on from the first that is missing.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::sandbox::{
-    Cancel, Command, Error, Kind, Limits, Policy, Result, Stdin, StopOptions, WriteOptions,
-};
+use crate::sandbox::{Cancel, Command, Error, Kind, Result, Stdin, StopOptions, WriteOptions};
 
 use super::super::output::Origin;
-use super::super::{Event, Failure, OutputSink, RunContext, Source};
+use super::super::{Event, Failure, OutputSink, RunContext};
 use super::claim::{Claim, Waited, Wanted, sandbox_name};
 use super::key::{self, KEY_SCHEMA, StepInput, StepKey};
 use super::record::{Hit, Index, snapshot_spec};
+use super::root::Root;
 use super::step::{self, Step};
 use super::{BaseHandle, BaseOptions, CopyOptions, label_of};
 
@@ -31,16 +29,6 @@ pub struct BaseBuilder {
     site: Site,
     hits: usize,
     started: Instant,
-}
-
-/// What the base starts from, as far as keys go.
-struct Root {
-    shown: String,
-    fingerprint: String,
-    parent: Option<String>,
-    egress: Policy,
-    limits: Limits,
-    env: BTreeMap<String, String>,
 }
 
 struct Declared {
@@ -428,14 +416,16 @@ impl BaseBuilder {
                 () = cancel.cancelled() => return Err(Error::Cancelled),
             }
         }
-        let name = sandbox_name(&self.name, digest, 1);
         let wanted = Wanted { after: Some(&hit), ..self.wanted(last) };
-        match wanted.make(&name).await {
-            Ok(()) => {}
-            // Somebody made one already, and it holds the step, or will.
-            Err(Error::AlreadyExists { .. } | Error::Busy { .. }) => return Ok(hit),
-            Err(error) => return Err(error),
-        }
+        let mut attempt = 1;
+        let name = loop {
+            let name = sandbox_name(&self.name, digest, attempt);
+            match wanted.make(&name).await {
+                Ok(()) => break name,
+                Err(Error::AlreadyExists { .. } | Error::Busy { .. }) => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        };
         let copied = async {
             let spec = snapshot_spec(&self.name, last + 1, &self.steps[last].key);
             ctx.backend.snapshot(&name, &spec, cancel).await?;
@@ -484,59 +474,5 @@ async fn clean(ctx: &RunContext, sandbox: &str) {
             message: format!("base sandbox '{sandbox}' could not be cleaned up: {error}"),
             hint: Some("it goes with the next: sandscript gc".into()),
         }),
-    }
-}
-
-impl Root {
-    async fn find(ctx: &RunContext, options: &BaseOptions) -> Result<Root> {
-        let (backend, cancel) = (ctx.backend.as_ref(), &ctx.cancel);
-        let egress = |inherited: Policy| options.egress.clone().unwrap_or(inherited);
-        let limits = |inherited: Limits| options.limits.clone().unwrap_or(inherited);
-        Ok(match &options.source {
-            Source::Image { image, sha256 } => {
-                let image = image.as_ref().unwrap_or(&backend.capabilities().default_image);
-                Root {
-                    shown: image.clone(),
-                    fingerprint: backend.fingerprint(image, sha256.as_deref(), cancel).await?,
-                    parent: None,
-                    egress: egress(Policy::default()),
-                    limits: limits(Limits::default()),
-                    env: BTreeMap::new(),
-                }
-            }
-            Source::Base(base) => Root {
-                shown: format!("base {}", base.name),
-                fingerprint: base.fingerprint.clone(),
-                parent: Some(base.key.clone()),
-                egress: egress(base.egress.clone()),
-                limits: limits(base.limits.clone()),
-                env: base.env.clone(),
-            },
-            Source::Snapshot { sandbox, label } => {
-                let Some(label) = label else {
-                    return Err(Error::invalid_hint(
-                        "from",
-                        format!("sandbox '{sandbox}' may change while the base is built"),
-                        "take a snapshot of it and start from that",
-                    ));
-                };
-                let info = backend.get(sandbox, cancel).await?;
-                let snapshots = backend.snapshots(sandbox, cancel).await?;
-                let Some(snapshot) = snapshots.iter().find(|s| s.label == *label) else {
-                    return Err(Error::not_found(Kind::Snapshot, format!("{sandbox}/{label}")));
-                };
-                let since = snapshot.created.duration_since(std::time::UNIX_EPOCH);
-                let since = since.unwrap_or_default().as_nanos();
-                let which = format!("snapshot {sandbox} {label} {since}");
-                Root {
-                    shown: format!("{sandbox}/{label}"),
-                    fingerprint: info.fingerprint,
-                    parent: Some(key::content(which.as_bytes())),
-                    egress: egress(info.egress),
-                    limits: limits(info.limits),
-                    env: BTreeMap::new(),
-                }
-            }
-        })
     }
 }

@@ -86,6 +86,23 @@ impl StepKey {
             .to_string()
     }
 
+    /// How many fields are different; another parent weighs more than all others together.
+    pub(super) fn distance(&self, other: &StepKey) -> usize {
+        let same = [
+            self.schema == other.schema,
+            self.backend == other.backend,
+            self.class == other.class,
+            self.image == other.image,
+            self.step == other.step,
+            self.env == other.env,
+            self.user == other.user,
+            self.cwd == other.cwd,
+            self.egress == other.egress,
+        ];
+        let parent = if self.parent == other.parent { 0 } else { same.len() + 1 };
+        parent + same.iter().filter(|same| !**same).count()
+    }
+
     /// What changed from `old` to this, as a person would say it; `None` when nothing did.
     pub fn difference(&self, old: &StepKey) -> Option<String> {
         let text = |text: &str| format!("`{}`", short(text));

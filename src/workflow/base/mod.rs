@@ -14,6 +14,7 @@ mod claim;
 mod handle;
 mod key;
 mod record;
+mod root;
 mod step;
 
 pub use builder::BaseBuilder;

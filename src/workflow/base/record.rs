@@ -1,5 +1,6 @@
 //! How steps are written on snapshots and found again: the backend is the cache.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::sandbox::{Backend, Cancel, Result, Snapshot, SnapshotSpec};
@@ -103,16 +104,13 @@ impl Index {
         self.hits.get(&label_of(digest))
     }
 
-    /// Why the step that is number `step` of `base` has to be done: what is different from the most
-    /// like one of those that were its place before.
+    /// Why the step that is number `step` of `base` has to be done: what is different from the one
+    /// that is most like it among those that were in its place before.
     pub fn reason(&self, base: &str, step: usize, key: &StepKey) -> String {
         let same_base = || self.found.iter().filter(|found| found.base == base);
-        let newest = |found: &&Found| found.snapshot.created;
-        let place = || same_base().filter(|found| found.step == step);
-        let near = place()
-            .filter(|found| found.key.parent == key.parent)
-            .max_by_key(newest)
-            .or_else(|| place().max_by_key(newest));
+        let near = same_base()
+            .filter(|found| found.step == step)
+            .min_by_key(|found| (key.distance(&found.key), Reverse(found.snapshot.created)));
         match near {
             Some(found) => key
                 .difference(&found.key)

@@ -1,8 +1,18 @@
 //! Consumers of events. Each writes to what it is given and decides nothing.
 
 mod jsonl;
+mod narrator;
+mod plain;
+mod style;
+mod summary;
+#[cfg(feature = "cli")]
+mod terminal;
 
 pub use jsonl::JsonLines;
+pub use plain::Plain;
+pub use style::Style;
+#[cfg(feature = "cli")]
+pub use terminal::{Size, Terminal};
 
 use std::io;
 
