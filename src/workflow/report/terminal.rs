@@ -131,7 +131,8 @@ impl Terminal {
         let style = self.narrator.style;
         let width = self.narrator.width.saturating_sub(50).clamp(8, 30);
         let full = (width * matrix.ended).checked_div(matrix.cells).unwrap_or(width);
-        let bar = style.good(&"━".repeat(full)) + &style.dim(&"─".repeat(width - full));
+        let (done, left) = ("━".repeat(full), "─".repeat(width - full));
+        let bar = format!("{}{}", style.good(&done), style.dim(&left));
         let failed = match matrix.failed {
             0 => String::new(),
             count => format!("  {}", style.bad(&format!("{count} failed"))),
