@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::sandbox::{Backend, Error, Kind, Result};
 
 pub mod fake;
+#[cfg(feature = "local")]
+pub mod local;
 
 /// The names [`open`] knows, the default first.
 pub const NAMES: &[&str] = &["fake"];

@@ -1,0 +1,3 @@
+//! Sandboxes on this machine, by namespaces, overlays and cgroups.
+
+pub mod cgroup;
