@@ -21,6 +21,9 @@ pub struct Args {
 impl Args {
     /// Binds the arguments of a call to what `spec` declares, or says what does not fit.
     pub fn bind(spec: &Arc<FnSpec>, receiver: Option<Handle>, given: Vec<Value>) -> Result<Args> {
+        if let Some(error) = spec.count_error(given.len()) {
+            return Err(error);
+        }
         let mut params = vec![Value::Unit; spec.params.len()];
         let mut options = None;
         let mut next = 0;
@@ -58,7 +61,7 @@ impl Args {
                 missing.name,
                 missing.ty.expected()
             ))
-            .hint(format!("it takes {}", spec.signature())));
+            .hint(format!("it is {}", spec.signature())));
         }
         let options = options.unwrap_or_default();
         for (key, value) in &options {
@@ -263,7 +266,7 @@ fn check_option(spec: &FnSpec, key: &str, value: &Value) -> Result<()> {
 
 fn mismatch(spec: &FnSpec, at: usize, options: &Option<Map>, value: &Value) -> ScriptError {
     let title = spec.title();
-    let hint = format!("it takes {}", spec.signature());
+    let hint = format!("it is {}", spec.signature());
     match spec.params.get(at) {
         Some(param) => ScriptError::runtime(format!(
             "'{}' of {title} must be {}, got {}",

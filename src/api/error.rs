@@ -41,8 +41,8 @@ pub enum ErrorKind {
     Assert,
     /// The run was cancelled. A script can't catch it.
     Cancelled,
-    /// A command that `run` ran did not succeed; the result it had.
-    Command(Handle),
+    /// A command that had to succeed did not; the result it had, where it is known.
+    Command(Option<Handle>),
     /// A wrong call or a fault in the script's own logic.
     Runtime,
     /// A sandbox call failed.

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
-use super::sandbox::{name_of, scalar};
+use super::sandbox::{SandboxObject, name_of, scalar};
 use super::{Args, Ctx, ErrorKind, FnSpec, Handle, Object, Opt, Result, ScriptError, Type, Value};
 use crate::sandbox::{self, Command, Exit, Output, Program, Signal, Stdin, WindowSize};
+use crate::workflow;
 
 /// What a command left behind, in a script.
 pub struct ResultObject {
@@ -37,7 +38,7 @@ impl ResultObject {
             Exit::Code(126) => "the program can't be executed in the sandbox",
             _ => "exec() gives the result instead of an error",
         };
-        ScriptError::new(ErrorKind::Command(Handle::new(self)), message).hint(hint)
+        ScriptError::new(ErrorKind::Command(Some(Handle::new(self))), message).hint(hint)
     }
 }
 
@@ -102,9 +103,12 @@ pub(super) fn command(args: &Args) -> Result<Command> {
 
 async fn output(ctx: &Ctx, args: &Args) -> Result<ResultObject> {
     let (name, command) = (name_of(args)?, command(args)?);
-    let output = sandbox::exec(ctx.backend(), &name, &command, ctx.cancel())
-        .await
-        .map_err(|e| ctx.error(e))?;
+    let (backend, cancel) = (ctx.backend(), ctx.cancel());
+    let output = match args.this::<SandboxObject>()?.output() {
+        Some(sink) => workflow::exec(backend, &name, &command, sink, cancel).await,
+        None => sandbox::exec(backend, &name, &command, cancel).await,
+    };
+    let output = output.map_err(|e| ctx.error(e))?;
     Ok(ResultObject::new(command.program, output))
 }
 

@@ -16,7 +16,7 @@ async fn hint(_ctx: Ctx, args: Args) -> Result<Value> {
 
 async fn result(_ctx: Ctx, args: Args) -> Result<Value> {
     Ok(match &args.this::<ErrorObject>()?.0.kind {
-        ErrorKind::Command(result) => result.clone().into(),
+        ErrorKind::Command(Some(result)) => result.clone().into(),
         _ => Value::Unit,
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Ctx, FnSpec, Registry, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
-use crate::workflow::{Event, EventSink, RunContext};
+use crate::workflow::{Event, EventSink, Filter, MatrixReport, RunContext};
 
 /// Where the lines that a script prints go.
 pub type Print = Arc<dyn Fn(&str) + Send + Sync>;
@@ -29,6 +29,22 @@ pub struct Host {
     timeout: Option<Duration>,
     made: Mutex<Made>,
     background: Cancel,
+    /// How matrices are run, whatever the script says.
+    pub(super) plan: Plan,
+    reports: Mutex<Vec<MatrixReport>>,
+}
+
+/// What the command line says about every matrix of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Which cells run.
+    pub filter: Filter,
+    /// Tell which cells would run, and run none.
+    pub list: bool,
+    /// How many run at once, instead of what the script says.
+    pub parallel: Option<usize>,
+    /// End all when one fails, also where the script does not say so.
+    pub fail_fast: bool,
 }
 
 #[derive(Default)]
@@ -66,6 +82,7 @@ impl Host {
             env: None,
             timeout: None,
             functions: Vec::new(),
+            plan: Plan::default(),
         }
     }
 
@@ -88,6 +105,15 @@ impl Host {
     pub fn unused_params(&self) -> Vec<String> {
         let made = self.made();
         self.params.keys().filter(|name| !made.asked.contains(*name)).cloned().collect()
+    }
+
+    /// The reports of all matrices so far, taken out.
+    pub fn take_reports(&self) -> Vec<MatrixReport> {
+        std::mem::take(&mut *self.reports.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn reported(&self, report: MatrixReport) {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
     }
 
     pub(super) fn asked(&self, param: &str) {
@@ -208,9 +234,16 @@ pub struct HostBuilder {
     env: Option<BTreeMap<String, String>>,
     timeout: Option<Duration>,
     functions: Vec<FnSpec>,
+    plan: Plan,
 }
 
 impl HostBuilder {
+    /// How matrices are run, whatever the script says.
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.plan = plan;
+        self
+    }
+
     /// Who owns what the run makes; a new run of this process when not said.
     pub fn owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
@@ -319,6 +352,8 @@ impl HostBuilder {
             timeout: self.timeout,
             made: Mutex::default(),
             background: Cancel::new(),
+            plan: self.plan,
+            reports: Mutex::default(),
         }))
     }
 }

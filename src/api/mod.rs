@@ -6,6 +6,7 @@
 mod args;
 mod assert;
 mod backend;
+mod base;
 mod ctx;
 mod env;
 mod error;
@@ -14,6 +15,7 @@ mod failure;
 mod files;
 mod host;
 mod json;
+mod matrix;
 mod param;
 mod path;
 mod process;
@@ -30,9 +32,10 @@ mod types;
 mod value;
 
 pub use args::{Args, to_duration};
+pub use base::BaseObject;
 pub use ctx::{Ctx, Stop};
 pub use error::{ErrorKind, ErrorObject, Frame, Position, Report, Result, ScriptError};
-pub use host::{Host, HostBuilder, Leftovers, Print, new_run_id};
+pub use host::{Host, HostBuilder, Leftovers, Plan, Print, new_run_id};
 pub use registry::Registry;
 pub use sandbox::SandboxObject;
 pub use spec::{FnSpec, Handler, HandlerFuture, Opt, Param, Use};
@@ -48,6 +51,8 @@ pub(crate) fn standard() -> Vec<FnSpec> {
         files::specs(),
         transfer::specs(),
         snapshot::specs(),
+        base::specs(),
+        matrix::specs(),
         backend::specs(),
         param::specs(),
         env::specs(),

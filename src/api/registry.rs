@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use super::{Args, Ctx, FnSpec, Handle, Result, ScriptError, Use, Value, suggest};
+
+/// How long a graceful call may clean up after the run was stopped.
+const CLEANUP: Duration = Duration::from_secs(90);
 
 /// All script functions, by name and receiver. Adding one is one entry in its noun's file.
 pub struct Registry {
@@ -94,15 +98,19 @@ impl Registry {
         ctx.stop.check()?;
         let args = Args::bind(spec, receiver, given)?;
         let stop = Arc::clone(&ctx.stop);
-        let work = (spec.handler)(ctx, args);
+        let mut work = (spec.handler)(ctx, args);
         tokio::select! {
             biased;
-            result = work => match stop.check() {
-                Err(stopped) => Err(stopped),
-                Ok(()) => result,
-            },
-            () = stop.cancel.cancelled() => Err(stop.error()),
+            result = &mut work => {
+                stop.check()?;
+                return result;
+            }
+            () = stop.cancel.cancelled() => {}
         }
+        if spec.graceful {
+            let _ = tokio::time::timeout(CLEANUP, work).await;
+        }
+        Err(stop.error())
     }
 
     /// Reads a property of a handle, or says what there is.

@@ -5,20 +5,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::base::{source, source_options};
 use super::{Args, Ctx, FnSpec, Map, Object, Opt, Result, ScriptError, Type, Value, path};
-use crate::sandbox::{Error, Info, Limits, Mount, Policy, Spec, State, StopOptions, check_name};
+use crate::sandbox::{
+    CloneSpec, Error, Info, Limits, Mount, Policy, Spec, State, StopOptions, check_name,
+};
+use crate::workflow::{OutputSink, Source};
 
 /// A sandbox in a script.
 pub struct SandboxObject {
     name: String,
     gone: Arc<AtomicBool>,
+    output: Option<OutputSink>,
 }
 
 impl SandboxObject {
     /// A handle on the sandbox with this name.
     pub fn new(ctx: &Ctx, name: impl Into<String>) -> Self {
         let name = name.into();
-        SandboxObject { gone: ctx.host.gone(&name), name }
+        SandboxObject { gone: ctx.host.gone(&name), name, output: None }
+    }
+
+    /// A handle whose commands' output goes to a cell's.
+    pub(super) fn in_cell(ctx: &Ctx, name: &str, output: OutputSink) -> Self {
+        SandboxObject { output: Some(output), ..Self::new(ctx, name) }
+    }
+
+    /// Where its commands' output is told as it comes.
+    pub(super) fn output(&self) -> Option<&OutputSink> {
+        self.output.as_ref()
     }
 
     /// Its name, or an error when the script has deleted it.
@@ -49,23 +64,32 @@ pub(super) fn name_of(args: &Args) -> Result<String> {
     Ok(args.this::<SandboxObject>()?.name()?.to_owned())
 }
 
-/// The options that say what a machine may use and do; shared by `sandbox` and `clone`.
-pub(super) fn machine_options() -> Vec<Opt> {
+/// The options that say how much a machine may use.
+pub(super) fn limit_options() -> Vec<Opt> {
     let option = |name, ty, doc| Opt { name, ty, doc };
     vec![
-        option("hostname", Type::String, "Its host name; the sandbox's name when not given."),
         option("cpu", Type::Number, "CPUs it may use, such as 0.5 or 2."),
         option("memory", Type::Size, "Memory it may use."),
         option("pids", Type::Int, "How many processes it may have."),
         option("disk", Type::Size, "How much it may write to disk."),
         option("inodes", Type::Int, "How many files it may create."),
+    ]
+}
+
+/// The options that say what a machine may use and do; shared by `sandbox` and `clone`.
+pub(super) fn machine_options() -> Vec<Opt> {
+    let option = |name, ty, doc| Opt { name, ty, doc };
+    let mut options = limit_options();
+    options.extend([
+        option("hostname", Type::String, "Its host name; the sandbox's name when not given."),
         option("egress", Type::String, "What it may reach: \"none\" or \"unrestricted\"."),
         option("env", Type::map_of(scalar()), "Environment of every command in it."),
         option("labels", Type::map_of(scalar()), "Labels of your own, kept with it."),
         option("keep", Type::Bool, "Keep it when the run ends. Default: false."),
         option("expires", Type::Duration, "After this long gc may delete it."),
         option("bare", Type::Bool, "Leave it stopped. Default: false."),
-    ]
+    ]);
+    options
 }
 
 /// What an environment variable or a label may be given as.
@@ -144,32 +168,66 @@ fn mounts(ctx: &Ctx, args: &Args) -> Result<Vec<Mount>> {
 async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     let keep = args.flag("keep");
     let name = args.string("name").map_or_else(|| fresh_name("box"), str::to_owned);
-    let image = match (args.string("from"), args.string("image")) {
-        (Some(_), Some(_)) => {
-            return Err(args.wrong("image", "'from' is given, too").hint("leave one of them out"));
+    let limits = limits(&args)?;
+    let egress = egress(&args)?;
+    let hostname = args.string("hostname").map(str::to_owned);
+    let (owner, expires) = (ctx.host.owner(keep), expires(&args)?);
+    let (image, sha256) = match source(&args)? {
+        Source::Image { image, sha256 } => (image, sha256),
+        other => {
+            let fixed = ["mounts", "user", "cwd"].into_iter().find(|name| args.has(name));
+            if let Some(fixed) = fixed {
+                return Err(args
+                    .wrong(fixed, "a clone has what its source has")
+                    .hint(format!("leave {fixed} out, or start from an image")));
+            }
+            let (sandbox, label, env) = match other {
+                Source::Base(base) => (base.sandbox, Some(base.label), base.env),
+                Source::Snapshot { sandbox, label } => (sandbox, label, BTreeMap::new()),
+                Source::Image { .. } => return Ok(Value::Unit),
+            };
+            let spec = CloneSpec {
+                label,
+                hostname,
+                limits,
+                egress,
+                env: env.into_iter().chain(args.string_map("env")).collect(),
+                labels: args.string_map("labels"),
+                owner,
+                expires,
+                bare: args.flag("bare"),
+                ..CloneSpec::new(name)
+            };
+            check_name(&spec.name)?;
+            let cloned = ctx.backend().clone(&sandbox, &spec, ctx.cancel()).await;
+            return Ok(made(&ctx, cloned.map_err(|e| ctx.error(e))?, keep));
         }
-        (from, image) => from.or(image).map(str::to_owned),
     };
     let spec = Spec {
         image,
-        sha256: args.string("sha256").map(str::to_owned),
-        hostname: args.string("hostname").map(str::to_owned),
-        limits: limits(&args)?.unwrap_or_default(),
+        sha256,
+        hostname,
+        limits: limits.unwrap_or_default(),
         mounts: mounts(&ctx, &args)?,
-        egress: egress(&args)?.unwrap_or_default(),
+        egress: egress.unwrap_or_default(),
         env: args.string_map("env"),
         user: args.string("user").map(str::to_owned),
         cwd: args.string("cwd").map(str::to_owned),
         labels: args.string_map("labels"),
-        owner: ctx.host.owner(keep),
-        expires: expires(&args)?,
+        owner,
+        expires,
         bare: args.flag("bare"),
         ..Spec::new(name)
     };
     spec.check()?;
     let info = ctx.backend().create(&spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    Ok(made(&ctx, info, keep))
+}
+
+/// A handle on a sandbox that the run has made.
+pub(super) fn made(ctx: &Ctx, info: Info, keep: bool) -> Value {
     ctx.host.track(&info.name, keep);
-    Ok(Value::object(SandboxObject::new(&ctx, info.name)))
+    Value::object(SandboxObject::new(ctx, info.name))
 }
 
 async fn open(ctx: Ctx, args: Args) -> Result<Value> {
@@ -344,14 +402,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "Its name: 1 to 63 of a-z, 0-9 and '-'. Made up when \
                   not given.",
             )
-            .option(
-                "from",
-                Type::String,
-                "The image it starts from; the backend's own default \
-                  when not given.",
-            )
-            .option("image", Type::String, "Another word for from.")
-            .option("sha256", Type::String, "The checksum that an image given by URL must have.")
+            .options(source_options())
             .option(
                 "mounts",
                 Type::list(Type::Map),

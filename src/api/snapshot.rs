@@ -1,8 +1,6 @@
 //! Snapshots, restoring and cloning.
 
-use super::sandbox::{
-    SandboxObject, egress, expires, fresh_name, limits, machine_options, name_of, scalar,
-};
+use super::sandbox::{egress, expires, fresh_name, limits, machine_options, made, name_of, scalar};
 use super::{Args, Ctx, FnSpec, Result, Type, Value};
 use crate::sandbox::{
     CloneSpec, Error, Kind, Limits, Restore, Snapshot, SnapshotSpec, check_label, check_name,
@@ -79,8 +77,7 @@ async fn clone(ctx: Ctx, args: Args) -> Result<Value> {
         ..CloneSpec::new(name)
     };
     let info = ctx.backend().clone(&source, &spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
-    ctx.host.track(&info.name, keep);
-    Ok(Value::object(SandboxObject::new(&ctx, info.name)))
+    Ok(made(&ctx, info, keep))
 }
 
 fn merge(new: Limits, old: Limits) -> Limits {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Args, Ctx, Result, Type, Value};
+use super::{Args, Ctx, Result, ScriptError, Type, Value};
 
 /// A boxed future of a handler.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Value>> + Send>>;
@@ -64,6 +64,8 @@ pub struct FnSpec {
     pub doc: &'static str,
     /// A line or two in Rhai.
     pub example: &'static str,
+    /// When the run is stopped, the call is let come to its own end and clean up.
+    pub graceful: bool,
     /// What it does, in code.
     pub handler: Handler,
 }
@@ -84,6 +86,7 @@ impl FnSpec {
             returns: Type::Unit,
             doc: "",
             example: "",
+            graceful: false,
             handler: Arc::new(move |ctx, args| Box::pin(handler(ctx, args))),
         }
     }
@@ -148,10 +151,33 @@ impl FnSpec {
         self
     }
 
+    /// Lets a call come to its own end when the run is stopped: it heeds the cancel token.
+    pub fn graceful(mut self) -> Self {
+        self.graceful = true;
+        self
+    }
+
     /// How few and how many arguments a call may have, the options map included.
     pub fn arity(&self) -> (usize, usize) {
         let least = self.params.iter().filter(|param| !param.optional).count();
         (least, self.params.len() + usize::from(!self.options.is_empty()))
+    }
+
+    /// The error for a wrong number of arguments; none when the number is right.
+    pub fn count_error(&self, given: usize) -> Option<ScriptError> {
+        let (least, most) = self.arity();
+        if (least..=most).contains(&given) {
+            return None;
+        }
+        let takes = match (least, most) {
+            (0, 0) => "no arguments".into(),
+            (1, 1) => "1 argument".into(),
+            (least, most) if least == most => format!("{least} arguments"),
+            (least, most) if least + 1 == most => format!("{least} or {most} arguments"),
+            (least, most) => format!("{least} to {most} arguments"),
+        };
+        let error = ScriptError::runtime(format!("{} takes {takes}, got {given}", self.title()));
+        Some(error.hint(format!("it is {}", self.signature())))
     }
 
     /// `sandbox()`, `Sandbox.run()` or `Sandbox.name`, for messages.

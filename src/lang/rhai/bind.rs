@@ -17,11 +17,18 @@ type Answer<T = Dynamic> = Result<T, Box<EvalAltResult>>;
 /// Binds everything: one Rhai function for each name and number of arguments, which finds its
 /// entry by the type of the handle.
 pub(super) fn all(engine: &mut Engine, registry: &Arc<Registry>) {
-    engine.register_type_with_name::<Held>("handle");
+    engine
+        .register_type_with_name::<Held>("handle")
+        .register_type_with_name::<INT>("int")
+        .register_type_with_name::<FLOAT>("float")
+        .register_type_with_name::<Array>("list")
+        .register_type_with_name::<::rhai::Blob>("bytes")
+        .register_type_with_name::<FnPtr>("function");
     let mut bound = BTreeSet::new();
     for spec in registry.specs().iter().filter(|spec| spec.usage == Use::Call) {
+        // One too few and one too many, too: the error then comes from the entry itself.
         let (least, most) = spec.arity();
-        for count in least..=most {
+        for count in least.saturating_sub(1)..=most + 1 {
             if bound.insert((spec.receiver.is_some(), spec.name, count)) {
                 match spec.receiver {
                     Some(_) => method(engine, registry, spec.name, count),
@@ -82,11 +89,22 @@ fn properties(engine: &mut Engine, registry: &Arc<Registry>) {
         let (table, handle) = (Arc::clone(&table), held.0.clone());
         host(move |ctx| async move { table.read(ctx, handle, &name).await })
     });
+    let table = Arc::clone(registry);
     engine.register_indexer_set(
-        |held: &mut Held, name: ImmutableString, _: Dynamic| -> Answer<()> {
+        move |held: &mut Held, name: ImmutableString, value: Dynamic| -> Answer<()> {
+            // After `cell.sandbox.run(…)` Rhai sets the property to what it was.
+            if let Some(new) = value.read_lock::<Held>() {
+                let (table, handle, name) = (Arc::clone(&table), held.0.clone(), name.clone());
+                let old = host(move |ctx| async move { table.read(ctx, handle, &name).await })?;
+                let same =
+                    old.read_lock::<Held>().is_some_and(|old| Arc::ptr_eq(&old.0.0, &new.0.0));
+                if same {
+                    return Ok(());
+                }
+            }
             let of = held.0.0.type_name();
             let error = ScriptError::runtime(format!("'{name}' of {of} can't be set"));
-            Err(raise(error.focus(name)))
+            Err(raise(error.focus(name).hint("copy it into a variable first, and change that")))
         },
     );
 }

@@ -90,7 +90,7 @@ fn wrong_call(
         });
     }
     match registry.function(name) {
-        Some(spec) => unknown::arity(spec, call.args.len()),
+        Some(spec) => spec.count_error(call.args.len()),
         None => Some(unknown::unknown_among(registry, name, None, own)),
     }
 }

@@ -147,7 +147,7 @@ fn unknown_function(text: &str, registry: &Registry) -> ScriptError {
         let given = if types.is_empty() { "nothing".into() } else { types.join(", ") };
         return ScriptError::runtime(format!("{name}() can't be called with ({given})"));
     }
-    unknown::unknown(registry, &name, None)
+    unknown::explained(&name).unwrap_or_else(|| unknown::unknown(registry, &name, None))
 }
 
 /// The error for a variable that is not declared.

@@ -1,14 +1,15 @@
 //! Functions that are not there: what was meant, or how they are called.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use ::rhai::packages::{Package, StandardPackage};
 use ::rhai::{Dynamic, Engine};
 
+use super::body;
 use super::convert::{Held, to_value};
-use super::{bind, body};
-use crate::api::{FnSpec, Registry, ScriptError, Use, suggest};
+use crate::api::{Registry, ScriptError, Use, suggest};
 
 /// The names of Rhai's own functions.
 pub(super) fn builtin() -> &'static BTreeSet<String> {
@@ -26,7 +27,20 @@ pub(super) fn builtin() -> &'static BTreeSet<String> {
     })
 }
 
-/// Makes calls of unknown functions errors of ours.
+thread_local! {
+    /// The last call of an unknown function on this thread, explained.
+    static LAST: RefCell<Option<(String, ScriptError)>> = const { RefCell::new(None) };
+}
+
+/// The explanation for the call of `name` that was just not found.
+pub(super) fn explained(name: &str) -> Option<ScriptError> {
+    LAST.with(|last| last.borrow_mut().take())
+        .filter(|(other, _)| other == name)
+        .map(|(_, error)| error)
+}
+
+/// Explains calls of unknown functions while the arguments are there. Rhai goes on to raise its own
+/// error, which knows the place.
 pub(super) fn hooks(engine: &mut Engine, registry: &Arc<Registry>) {
     let registry = Arc::clone(registry);
     #[allow(deprecated, reason = "not deprecated: marked so because it may change")]
@@ -36,10 +50,10 @@ pub(super) fn hooks(engine: &mut Engine, registry: &Arc<Registry>) {
         if !plain || builtin().contains(name) {
             return Ok(None);
         }
-        match explain(&registry, name, args, method) {
-            Some(error) => Err(bind::raise(error)),
-            None => Ok(None),
+        if let Some(error) = explain(&registry, name, args, method) {
+            LAST.with(|last| *last.borrow_mut() = Some((name.to_owned(), error)));
         }
+        Ok(None)
     });
 }
 
@@ -53,7 +67,7 @@ fn explain(
     if let Some(handle) = held {
         let spec = registry.member(handle.0.type_name(), name);
         match spec.filter(|spec| spec.usage == Use::Call) {
-            Some(spec) => return arity(spec, args.len() - 1),
+            Some(spec) => return spec.count_error(args.len() - 1),
             None if method => return Some(registry.unknown_member(&handle, name, Use::Call)),
             None => {}
         }
@@ -61,26 +75,10 @@ fn explain(
     if let Some(spec) = registry.function(name)
         && !method
     {
-        return arity(spec, args.len());
+        return spec.count_error(args.len());
     }
     let given = args.first().filter(|_| method).and_then(|first| to_value(first).ok());
     Some(unknown(registry, name, given.map(|value| value.type_name())))
-}
-
-/// The error for a wrong number of arguments; none when the number is right.
-pub(super) fn arity(spec: &FnSpec, given: usize) -> Option<ScriptError> {
-    let (least, most) = spec.arity();
-    if (least..=most).contains(&given) {
-        return None;
-    }
-    let takes = match (least, most) {
-        (0, 0) => "no arguments".into(),
-        (1, 1) => "1 argument".into(),
-        (least, most) if least == most => format!("{least} arguments"),
-        (least, most) => format!("{least} to {most} arguments"),
-    };
-    let error = ScriptError::runtime(format!("{} takes {takes}, got {given}", spec.title()));
-    Some(error.hint(format!("it takes {}", spec.signature())))
 }
 
 /// The error for a function that nobody has; `on` is the type it was called on as a method.

@@ -1,0 +1,361 @@
+//! Bases: cached steps that end in a snapshot to clone from.
+
+use tokio::sync::Mutex;
+
+use super::exec::{command, command_options};
+use super::files::write_options;
+use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
+use super::{Args, Ctx, ErrorKind, FnSpec, Object, Opt, Result, ScriptError, Type, Value};
+use crate::sandbox::Error;
+use crate::transfer::PackOptions;
+use crate::workflow::{BaseBuilder, BaseHandle, BaseOptions, CopyOptions, Failure, Source};
+
+/// A base in a script.
+pub struct BaseObject(pub BaseHandle);
+
+impl Object for BaseObject {
+    fn type_name(&self) -> &'static str {
+        "Base"
+    }
+
+    fn describe(&self) -> String {
+        format!("base '{}'", self.0.name)
+    }
+}
+
+/// What the function of `base()` gets.
+struct BuilderObject {
+    name: String,
+    builder: Mutex<Option<BaseBuilder>>,
+}
+
+impl Object for BuilderObject {
+    fn type_name(&self) -> &'static str {
+        "Builder"
+    }
+
+    fn describe(&self) -> String {
+        format!("builder of base '{}'", self.name)
+    }
+}
+
+/// What may stand at `from`: an image, a base, a sandbox.
+pub(super) fn source_options() -> Vec<Opt> {
+    let option = |name, ty, doc| Opt { name, ty, doc };
+    vec![
+        option(
+            "from",
+            Type::OneOf(vec![Type::String, Type::Object("Base"), Type::Object("Sandbox")]),
+            "What it starts from: an image, a base, or a sandbox. Default: the backend's own \
+             image.",
+        ),
+        option("image", Type::String, "Another word for from, for an image."),
+        option("sha256", Type::String, "The checksum that an image given by URL must have."),
+        option("label", Type::String, "Where from is a sandbox: the label of its snapshot."),
+    ]
+}
+
+/// What the options of [`source_options`] say.
+pub(super) fn source(args: &Args) -> Result<Source> {
+    let from = args.get("from");
+    if !from.is_unit() && args.has("image") {
+        return Err(args.wrong("image", "'from' is given, too").hint("leave one of them out"));
+    }
+    let found = match from {
+        Value::Handle(handle) => {
+            if let Some(base) = handle.downcast::<BaseObject>() {
+                base.0.clone().into()
+            } else if let Some(sandbox) = handle.downcast::<SandboxObject>() {
+                let label = args.string("label").map(str::to_owned);
+                Source::Snapshot { sandbox: sandbox.name()?.to_owned(), label }
+            } else {
+                return Err(args.wrong("from", "it is neither an image, a base nor a sandbox"));
+            }
+        }
+        other => Source::Image {
+            image: other.as_str().or(args.string("image")).map(str::to_owned),
+            sha256: args.string("sha256").map(str::to_owned),
+        },
+    };
+    if args.has("label") && !matches!(found, Source::Snapshot { .. }) {
+        return Err(args
+            .wrong("label", "there is no sandbox whose snapshot it could be")
+            .hint("give the sandbox as from"));
+    }
+    Ok(found)
+}
+
+/// A workflow's failure as a script error.
+pub(super) fn failure(ctx: &Ctx, what: &str, failure: Failure) -> ScriptError {
+    match failure {
+        Failure::Error(error) => ctx.error(error),
+        Failure::Exit { command, exit } => ScriptError::new(
+            ErrorKind::Command(None),
+            format!("'{command}' failed in {what}: {exit}"),
+        ),
+        other => {
+            let hint = other.hint().unwrap_or_default();
+            ScriptError::runtime(format!("{what}: {other}")).hint(hint)
+        }
+    }
+}
+
+async fn base(ctx: Ctx, args: Args) -> Result<Value> {
+    let name = args.need("name")?;
+    let options = BaseOptions {
+        source: source(&args)?,
+        egress: egress(&args)?,
+        env: args.string_map("env"),
+        user: args.string("user").map(str::to_owned),
+        cwd: args.string("cwd").map(str::to_owned),
+        limits: limits(&args)?,
+    };
+    let opened = BaseBuilder::open(&ctx.run(), name, options).await;
+    let object = BuilderObject {
+        name: name.to_owned(),
+        builder: Mutex::new(Some(opened.map_err(|e| ctx.error(e))?)),
+    };
+    let handle = super::Handle::new(object);
+    let steps = match args.callback("steps") {
+        Some(steps) => steps.0.call(&ctx, vec![handle.clone().into()]).await.map(drop),
+        None => Ok(()),
+    };
+    let builder = match handle.downcast::<BuilderObject>() {
+        Some(object) => object.builder.lock().await.take(),
+        None => None,
+    };
+    let Some(builder) = builder else {
+        return Err(ScriptError::runtime(format!("base '{name}' is finished already")));
+    };
+    if let Err(error) = steps.and_then(|()| ctx.stop.check()) {
+        builder.abandon().await;
+        return Err(error);
+    }
+    match builder.finish().await {
+        Ok(base) => Ok(Value::object(BaseObject(base))),
+        Err(failed) => Err(failure(&ctx, &format!("base '{name}'"), failed)),
+    }
+}
+
+/// The builder that a step belongs to, for as long as the step takes.
+struct Step<'a> {
+    name: &'a str,
+    builder: tokio::sync::MutexGuard<'a, Option<BaseBuilder>>,
+}
+
+impl<'a> Step<'a> {
+    async fn of(args: &'a Args) -> Result<Step<'a>> {
+        let object = args.this::<BuilderObject>()?;
+        Ok(Step { name: &object.name, builder: object.builder.lock().await })
+    }
+
+    fn builder(&mut self) -> Result<&mut BaseBuilder> {
+        let name = self.name;
+        self.builder.as_mut().ok_or_else(|| {
+            ScriptError::runtime(format!("base '{name}' is finished"))
+                .hint("its steps belong into the function that base() is called with")
+        })
+    }
+
+    fn done(&self, ctx: &Ctx, done: Result<(), Failure>) -> Result<Value> {
+        match done {
+            Ok(()) => Ok(Value::Unit),
+            Err(failed) => Err(failure(ctx, &format!("base '{}'", self.name), failed)),
+        }
+    }
+}
+
+async fn run(ctx: Ctx, args: Args) -> Result<Value> {
+    let command = command(&args)?;
+    let mut step = Step::of(&args).await?;
+    let done = step.builder()?.run(command).await;
+    step.done(&ctx, done)
+}
+
+async fn copy(ctx: Ctx, args: Args) -> Result<Value> {
+    let written = write_options(&args, true)?;
+    let options = CopyOptions {
+        pack: PackOptions {
+            exclude: args.strings("exclude"),
+            ignore_files: !args.flag("all"),
+            ..PackOptions::default()
+        },
+        owner: written.owner,
+        mode: written.mode,
+    };
+    let (from, to) = (args.need("from")?, args.need("to")?);
+    super::path::existing(&ctx, from)?;
+    let mut step = Step::of(&args).await?;
+    let done = step.builder()?.copy(from, to, options).await;
+    step.done(&ctx, done)
+}
+
+async fn write(ctx: Ctx, args: Args) -> Result<Value> {
+    let options = write_options(&args, true)?;
+    let content = args.data("content").unwrap_or_default();
+    let mut step = Step::of(&args).await?;
+    let done = step.builder()?.write(args.need("path")?, content, options).await;
+    step.done(&ctx, done)
+}
+
+async fn env(_ctx: Ctx, args: Args) -> Result<Value> {
+    let value = args.get("value").to_string();
+    Step::of(&args).await?.builder()?.env(args.need("name")?, value);
+    Ok(Value::Unit)
+}
+
+async fn user(_ctx: Ctx, args: Args) -> Result<Value> {
+    Step::of(&args).await?.builder()?.user(args.need("user")?);
+    Ok(Value::Unit)
+}
+
+async fn workdir(_ctx: Ctx, args: Args) -> Result<Value> {
+    Step::of(&args).await?.builder()?.workdir(args.need("path")?);
+    Ok(Value::Unit)
+}
+
+/// A property of a base that is done.
+fn property(
+    name: &'static str,
+    ty: Type,
+    doc: &'static str,
+    example: &'static str,
+    get: fn(&BaseHandle) -> Value,
+) -> FnSpec {
+    let read = move |_ctx: Ctx, args: Args| async move { Ok(get(&args.this::<BaseObject>()?.0)) };
+    FnSpec::property("Base", name, read).doc(doc).returns(ty).example(example)
+}
+
+pub(super) fn specs() -> Vec<FnSpec> {
+    let on = "Builder";
+    let mode = || Type::OneOf(vec![Type::Int, Type::String]);
+    let mut step_options = command_options();
+    step_options.retain(|option| option.name != "tty");
+    vec![
+        FnSpec::function("base", base)
+            .graceful()
+            .doc(
+                "Builds a base out of steps, each of which ends in a snapshot that is kept. When \
+                  nothing that a step depends on has changed, it is not done again: not in the \
+                  next run either, nor in another script.",
+            )
+            .param("name", Type::String, "Its name, for people.")
+            .options(source_options())
+            .option(
+                "egress",
+                Type::String,
+                "What its steps may reach: \"none\" or \
+                  \"unrestricted\".",
+            )
+            .option(
+                "env",
+                Type::map_of(scalar()),
+                "Environment of its steps, and of what is \
+                  cloned from it.",
+            )
+            .option("user", Type::String, "User of its steps.")
+            .option("cwd", Type::String, "Working directory of its steps.")
+            .options(limit_options())
+            .param("steps", Type::Callback(vec![("b", Type::Object(on))]), "Does the steps.")
+            .returns(Type::Object("Base"))
+            .example(
+                "let cc = base(\"cc\", #{ from: \"debian/12\" }, |b| {\n    b.run(\"apt-get \
+                      update && apt-get install -y gcc\");\n});",
+            ),
+        FnSpec::method(on, "run", run)
+            .graceful()
+            .doc("A step that runs a command, which must return 0.")
+            .param(
+                "command",
+                Type::Command,
+                "A string is run by sh -c, a list is delivered \
+                  exactly as it is.",
+            )
+            .options(step_options)
+            .example("b.run(\"make install\", #{ cwd: \"/src\" });"),
+        FnSpec::method(on, "copy", copy)
+            .graceful()
+            .doc("A step that copies a host file or folder, as Sandbox.push does.")
+            .param("from", Type::String, "A host path, relative to the project folder.")
+            .param("to", Type::String, "An absolute path in the base.")
+            .option("all", Type::Bool, "Copy what ignore files name, too. Default: false.")
+            .option(
+                "exclude",
+                Type::list(Type::String),
+                "Patterns of what is left out, as in \
+                  .gitignore.",
+            )
+            .option("mode", mode(), "Permission bits of a single file.")
+            .option("owner", Type::String, "Owner in the base; root when not given.")
+            .example("b.copy(\"requirements.txt\", \"/opt/requirements.txt\");"),
+        FnSpec::method(on, "write", write)
+            .graceful()
+            .doc("A step that writes a file; missing folders are made.")
+            .param("path", Type::String, "An absolute path in the base.")
+            .param("content", Type::Data, "Text or bytes.")
+            .option("mode", mode(), "Permission bits, such as 0o755 or \"755\".")
+            .option("owner", Type::String, "Owner: \"user\" or \"user:group\".")
+            .example("b.write(\"/etc/app.conf\", \"port = 80\\n\");"),
+        FnSpec::method(on, "env", env)
+            .doc(
+                "From here on, steps have this in their environment, and so has what is cloned \
+                  from the base.",
+            )
+            .param("name", Type::String, "The variable.")
+            .param("value", scalar(), "Its value.")
+            .example("b.env(\"CC\", \"clang\");"),
+        FnSpec::method(on, "user", user)
+            .doc("From here on, steps run as this user.")
+            .param("user", Type::String, "User name or number, with optional :group.")
+            .example("b.user(\"nobody\");"),
+        FnSpec::method(on, "workdir", workdir)
+            .doc("From here on, steps run in this directory.")
+            .param("path", Type::String, "An absolute path.")
+            .example("b.workdir(\"/src\");"),
+        property("name", Type::String, "Its name.", "print(cc.name);", |base| {
+            base.name.as_str().into()
+        }),
+        property(
+            "sandbox",
+            Type::String,
+            "The name of the sandbox that holds it.",
+            "print(cc.sandbox);",
+            |base| base.sandbox.as_str().into(),
+        ),
+        property("label", Type::String, "The label of its snapshot.", "print(cc.label);", |base| {
+            base.label.as_str().into()
+        }),
+        property(
+            "fingerprint",
+            Type::String,
+            "The digest of the image it started from.",
+            "print(cc.fingerprint);",
+            |base| base.fingerprint.as_str().into(),
+        ),
+        property("steps", Type::Int, "How many steps it has.", "print(cc.steps);", |base| {
+            base.steps.into()
+        }),
+        property(
+            "hits",
+            Type::Int,
+            "How many of its steps had been done before.",
+            "print(`${cc.hits} of ${cc.steps} steps were cached`);",
+            |base| base.hits.into(),
+        ),
+        property(
+            "duration",
+            Type::Number,
+            "How long it took to have it, in seconds.",
+            "print(cc.duration);",
+            |base| base.duration.into(),
+        ),
+    ]
+}
+
+/// The error for a domain call inside a base or a matrix.
+pub(super) fn is_cancel(error: &ScriptError) -> bool {
+    matches!(
+        error.kind,
+        ErrorKind::Cancelled | ErrorKind::Timeout | ErrorKind::Sandbox(Error::Cancelled)
+    )
+}
