@@ -41,3 +41,29 @@ impl Report for JsonLines {
         io::Write::flush(&mut self.out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{Full, Paper, feed, run};
+    use super::*;
+
+    #[test]
+    fn every_line_reads_back() {
+        let paper = Paper::default();
+        let mut report = JsonLines::new(Box::new(paper.clone()));
+        feed(&mut report, run()).unwrap();
+        report.finish().unwrap();
+        let text = paper.text();
+        let read = |line| serde_json::from_str::<Record>(line).unwrap().event;
+        let events: Vec<_> = text.lines().map(read).collect();
+        assert_eq!(events, run());
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let mut report = JsonLines::new(Box::new(Full));
+        feed(&mut report, run()).unwrap();
+        assert_eq!(report.finish().unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+}

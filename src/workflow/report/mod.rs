@@ -3,6 +3,8 @@
 mod jsonl;
 mod narrator;
 mod plain;
+#[cfg(test)]
+mod sample;
 mod style;
 mod summary;
 #[cfg(feature = "cli")]

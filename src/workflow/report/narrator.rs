@@ -15,8 +15,8 @@ pub(super) struct Narrator {
     pub style: Style,
     /// Columns there are.
     pub width: usize,
-    /// Also tell what begins, and every cell that ends: where nothing moves, these lines are all
-    /// there is to see.
+    /// Also tell which steps begin, and every cell that ends: where nothing moves, these lines are
+    /// all there is to see.
     pub chatty: bool,
     matrices: BTreeMap<String, Running>,
     /// Bases on their way: with more than one, step lines say whose they are.
@@ -48,7 +48,6 @@ impl Narrator {
             | Event::BaseReady { .. }
             | Event::BaseFailed { .. } => self.base(event),
             Event::MatrixStarted { .. }
-            | Event::CellStarted { .. }
             | Event::CellEnded { .. }
             | Event::MatrixEnded { .. }
             | Event::CellList { .. } => self.matrix(event),
@@ -184,7 +183,6 @@ impl Narrator {
                 };
                 vec![format!("{name} {}", style.dim(&what))]
             }
-            Event::CellStarted { cell, .. } if self.chatty => vec![format!("  · {cell}  started")],
             Event::CellEnded { matrix, cell, outcome, duration, message, hint, tail } => {
                 let ended = Ended {
                     outcome: *outcome,

@@ -51,3 +51,47 @@ fn write(out: &mut Out, lines: Vec<String>) -> io::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{Full, Paper, feed, run};
+    use super::*;
+
+    fn plain(style: Style, events: Vec<Event>) -> String {
+        let paper = Paper::default();
+        let mut report = Plain::new(Box::new(paper.clone()), style, None);
+        feed(&mut report, events).unwrap();
+        report.finish().unwrap();
+        paper.text()
+    }
+
+    #[test]
+    fn a_whole_run() {
+        insta::assert_snapshot!(plain(Style::default(), run()));
+    }
+
+    #[test]
+    fn colour_is_only_colour() {
+        let colored = plain(Style { color: true }, run());
+        assert!(colored.contains("\x1b["));
+        assert_eq!(super::super::style::clean(&colored), plain(Style::default(), run()));
+    }
+
+    #[test]
+    fn what_a_script_prints_can_go_elsewhere() {
+        let (out, prints) = (Paper::default(), Paper::default());
+        let elsewhere: Option<Out> = Some(Box::new(prints.clone()));
+        let mut report = Plain::new(Box::new(out.clone()), Style::default(), elsewhere);
+        let print = |text: &str| Event::Print { text: text.into(), cell: None };
+        feed(&mut report, vec![print("{\"a\":\t1}"), Event::warning("careful")]).unwrap();
+        assert_eq!(prints.text(), "{\"a\":\t1}\n");
+        assert_eq!(out.text(), "warning: careful\n");
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let mut report = Plain::new(Box::new(Full), Style::default(), None);
+        let error = feed(&mut report, run()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}

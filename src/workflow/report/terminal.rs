@@ -26,7 +26,6 @@ pub type Size = Arc<dyn Fn() -> (u16, u16) + Send + Sync>;
 /// table at the end.
 pub struct Terminal {
     screen: Screen,
-    size: Size,
     prints: Option<Out>,
     narrator: Narrator,
     bar: Option<ProgressBar>,
@@ -51,11 +50,10 @@ impl Terminal {
     pub fn new(out: Out, style: Style, size: Size, prints: Option<Out>) -> Self {
         let screen = Screen {
             inner: Arc::new(Mutex::new(Inner { out, buffer: Vec::new(), error: None })),
-            size: Arc::clone(&size),
+            size,
         };
         Terminal {
             screen,
-            size,
             prints,
             narrator: Narrator::new(style, 80, false),
             bar: None,
@@ -65,12 +63,8 @@ impl Terminal {
         }
     }
 
-    /// A terminal that does not know its width is taken for an ordinary one.
     fn measure(&mut self) {
-        self.narrator.width = match (self.size)().1 {
-            0 => 80,
-            width => width.into(),
-        };
+        self.narrator.width = self.screen.width().into();
     }
 
     fn note(&mut self, event: &Event) {
@@ -109,16 +103,16 @@ impl Terminal {
         let style = self.narrator.style;
         let sign = style.good(SPINNER[self.frame % SPINNER.len()]);
         let mut lines = Vec::new();
-        for ((base, step), (title, since)) in self.steps.iter().take(RUNNING) {
-            let time = format_duration(whole(since.elapsed()));
-            lines.push(self.narrator.step(&sign, base, *step, title, &style.dim(&time)));
+        for ((base, step), (title, start)) in self.steps.iter().take(RUNNING) {
+            let time = style.dim(&since(*start));
+            lines.push(self.narrator.step(&sign, base, *step, title, &time));
         }
         let room = RUNNING - lines.len();
         let running: Vec<_> = self.matrices.values().flat_map(|matrix| &matrix.running).collect();
         let place = self.narrator.width.saturating_sub(14);
-        for (cell, since) in running.iter().take(room) {
-            let time = format_duration(whole(since.elapsed()));
-            lines.push(format!("  {sign} {}  {}", fit(cell, place), style.dim(&time)));
+        for (cell, start) in running.iter().take(room) {
+            let time = style.dim(&since(*start));
+            lines.push(format!("  {sign} {}  {time}", fit(cell, place)));
         }
         if running.len() > room {
             lines.push(style.dim(&format!("    and {} more", running.len() - room)));
@@ -137,8 +131,7 @@ impl Terminal {
             0 => String::new(),
             count => format!("  {}", style.bad(&format!("{count} failed"))),
         };
-        let since = matrix.started.map(|at| whole(at.elapsed())).unwrap_or_default();
-        let time = style.dim(&format_duration(since));
+        let time = style.dim(&matrix.started.map(since).unwrap_or_default());
         format!("  {bar} {}/{} {}{failed}  {time}", matrix.ended, matrix.cells, fit(name, 16))
     }
 
@@ -146,12 +139,10 @@ impl Terminal {
     fn write(&mut self, lines: Vec<String>) -> io::Result<()> {
         if !lines.is_empty() {
             let text = lines.join("\n");
+            let write = || self.screen.write_line(&text).and_then(|()| self.screen.flush());
             match &self.bar {
-                Some(bar) => bar.println(text),
-                None => {
-                    self.screen.write_line(&text)?;
-                    self.screen.flush()?;
-                }
+                Some(bar) => bar.suspend(write)?,
+                None => write()?,
             }
         }
         self.screen.error()
@@ -216,9 +207,12 @@ impl Report for Terminal {
     }
 }
 
-/// Tenths of a second and whole ones: finer is unrest.
-fn whole(duration: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(duration.as_millis() / 100 * 100).unwrap_or(u64::MAX))
+/// How long something has been running, once that is worth a word: in whole seconds.
+fn since(start: Instant) -> String {
+    match start.elapsed().as_secs() {
+        0 => String::new(),
+        seconds => format_duration(Duration::from_secs(seconds)),
+    }
 }
 
 /// The terminal, as the drawing library wants it.
@@ -260,12 +254,19 @@ impl std::fmt::Debug for Screen {
 }
 
 impl TermLike for Screen {
+    /// A terminal that does not know its size is taken for an ordinary one.
     fn width(&self) -> u16 {
-        (self.size)().1
+        match (self.size)().1 {
+            0 => 80,
+            width => width,
+        }
     }
 
     fn height(&self) -> u16 {
-        (self.size)().0
+        match (self.size)().0 {
+            0 => 24,
+            height => height,
+        }
     }
 
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {
@@ -305,5 +306,132 @@ impl TermLike for Screen {
             inner.error.get_or_insert(error);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{self, Full, Paper, begun, feed};
+    use super::*;
+
+    /// What a terminal shows after it was sent `text`, without trailing blanks.
+    fn shown(text: &str, width: usize) -> String {
+        let mut lines: Vec<Vec<char>> = vec![Vec::new()];
+        let (mut row, mut column) = (0, 0);
+        let mut rest = text.chars();
+        while let Some(character) = rest.next() {
+            match character {
+                '\n' => (row, column) = (row + 1, 0),
+                '\r' => column = 0,
+                '\x1b' => {
+                    assert_eq!(rest.next(), Some('['));
+                    let mut digits = String::new();
+                    let verb = loop {
+                        match rest.next() {
+                            Some(digit @ '0'..='9') => digits.push(digit),
+                            verb => break verb,
+                        }
+                    };
+                    let count: usize = digits.parse().unwrap_or(1);
+                    match verb {
+                        Some('A') => row -= count,
+                        Some('B') => row += count,
+                        Some('C') => column += count,
+                        Some('D') => column -= count,
+                        Some('K') => lines[row].clear(),
+                        Some('m') => {}
+                        other => panic!("ESC [ {digits} {other:?}"),
+                    }
+                }
+                other => {
+                    // The cursor stays behind a full line until something more is written.
+                    if column == width {
+                        (row, column) = (row + 1, 0);
+                        lines.resize(lines.len().max(row + 1), Vec::new());
+                    }
+                    let line = &mut lines[row];
+                    line.resize(line.len().max(column + 1), ' ');
+                    line[column] = other;
+                    column += 1;
+                }
+            }
+            lines.resize(lines.len().max(row + 1), Vec::new());
+        }
+        let lines = lines.into_iter().map(|line| line.into_iter().collect::<String>());
+        lines.map(|line| line.trim_end().to_string()).collect::<Vec<_>>().join("\n")
+    }
+
+    fn terminal(width: u16, color: bool) -> (Terminal, Paper) {
+        let paper = Paper::default();
+        let size: Size = Arc::new(move || (24, width));
+        (Terminal::new(Box::new(paper.clone()), Style { color }, size, None), paper)
+    }
+
+    /// Feeds events with a tick after each, so that what moves is drawn as often as can be.
+    fn lively(terminal: &mut Terminal, events: Vec<Event>) {
+        for event in events {
+            feed(terminal, vec![event]).unwrap();
+            terminal.tick().unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn what_stays_of_a_whole_run() {
+        let (mut quick, paper) = terminal(100, false);
+        feed(&mut quick, sample::run()).unwrap();
+        quick.finish().unwrap();
+        let text = paper.text();
+        insta::assert_snapshot!(text);
+
+        // However much moved below, the same lines stay.
+        for color in [false, true] {
+            let (mut slow, paper) = terminal(100, color);
+            lively(&mut slow, sample::run());
+            slow.finish().unwrap();
+            assert!(paper.text().contains("\x1b[2K"), "nothing moved");
+            assert_eq!(shown(&paper.text(), 100).trim_end(), text.trim_end());
+        }
+    }
+
+    #[test]
+    fn what_moves() {
+        let (mut terminal, paper) = terminal(60, false);
+        let ids: Vec<String> = (0..11).map(|n| format!("{n}")).collect();
+        let values: Vec<(&str, &str)> = ids.iter().map(|n| (n.as_str(), "c99")).collect();
+        let cells = sample::cells(&values);
+        let mut events = vec![
+            sample::started(3, "run make", "it was never built"),
+            Event::MatrixStarted {
+                matrix: "tests".into(),
+                cells: cells.clone(),
+                total: 11,
+                parallel: 11,
+            },
+        ];
+        events.extend(cells.iter().map(|cell| begun(&cell.id)));
+        events.push(sample::ended(&cells[10].id, Outcome::Failed, None, ""));
+        feed(&mut terminal, events).unwrap();
+        terminal.tick().unwrap();
+        insta::assert_snapshot!(shown(&paper.text(), 60));
+        terminal.finish().unwrap();
+    }
+
+    #[test]
+    fn narrow_terminals_and_those_of_no_width() {
+        for width in [0, 1, 20, 40] {
+            let (mut terminal, paper) = terminal(width, true);
+            lively(&mut terminal, sample::run());
+            terminal.finish().unwrap();
+            assert!(paper.text().contains("1 failed"));
+        }
+    }
+
+    #[test]
+    fn a_broken_terminal_is_an_error() {
+        let size: Size = Arc::new(|| (24, 80));
+        let mut terminal = Terminal::new(Box::new(Full), Style::default(), size, None);
+        let error = feed(&mut terminal, sample::run()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -1,0 +1,157 @@
+//! A run as it may be told, for the tests of reports.
+
+use std::time::Duration;
+
+use super::super::{AxisValue, CellInfo, Counts, Event, Level, Outcome, Stream};
+
+/// Milliseconds.
+pub fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+pub fn started(step: usize, title: &str, reason: &str) -> Event {
+    let (base, title, reason) = ("cc".into(), title.into(), reason.into());
+    Event::StepStarted { base, step, total: None, title, key: "k".into(), reason }
+}
+
+pub fn hit(step: usize, title: &str) -> Event {
+    Event::StepHit { base: "cc".into(), step, total: None, title: title.into(), key: "k".into() }
+}
+
+pub fn done(step: usize, title: &str, milliseconds: u64) -> Event {
+    Event::StepDone {
+        base: "cc".into(),
+        step,
+        title: title.into(),
+        duration: ms(milliseconds),
+        frozen: ms(milliseconds / 50),
+    }
+}
+
+pub fn cells(values: &[(&str, &str)]) -> Vec<CellInfo> {
+    let info = |(opt, std): &(&str, &str)| CellInfo {
+        id: format!("opt={opt},std={std}"),
+        values: vec![("opt".into(), AxisValue::from(*opt)), ("std".into(), AxisValue::from(*std))],
+    };
+    values.iter().map(info).collect()
+}
+
+pub fn begun(cell: &str) -> Event {
+    Event::CellStarted { matrix: "tests".into(), cell: cell.into(), sandbox: "tests-1".into() }
+}
+
+pub fn ended(cell: &str, outcome: Outcome, message: Option<&str>, tail: &str) -> Event {
+    Event::CellEnded {
+        matrix: "tests".into(),
+        cell: cell.into(),
+        outcome,
+        duration: ms(if outcome == Outcome::NotRun { 0 } else { 1234 }),
+        message: message.map(String::from),
+        hint: None,
+        tail: tail.into(),
+    }
+}
+
+pub fn matrix_ended(counts: Counts) -> Event {
+    Event::MatrixEnded { matrix: "tests".into(), counts, duration: ms(3400) }
+}
+
+/// A base of which a step changed, then a matrix in which all outcomes occur.
+pub fn run() -> Vec<Event> {
+    let base = || "cc".to_string();
+    let change = "command changed: `make` → `make -j2`";
+    let mut events = vec![
+        Event::RunStarted { script: Some("test.rhai".into()), backend: "local".into() },
+        Event::BaseStarted { base: base(), from: "host".into() },
+        hit(1, "run cc --version"),
+        started(2, "run make -j2", change),
+        Event::StepOutput { base: base(), step: 2, stream: Stream::Stdout, text: "cc -c\n".into() },
+        done(2, "run make -j2", 1250),
+        started(3, "copy . → /srv/a/very/long/path/that/does/not/fit/on/the/line", "x"),
+        done(3, "copy . → /srv/a/very/long/path/that/does/not/fit/on/the/line", 12),
+        Event::BaseReady {
+            base: base(),
+            sandbox: "base-cc-1".into(),
+            label: "step-1".into(),
+            steps: 3,
+            hits: 1,
+            duration: ms(1300),
+        },
+        Event::MatrixStarted {
+            matrix: "tests".into(),
+            cells: cells(&[("-O0", "c99"), ("-O0", "c11"), ("-O2", "c99"), ("-O2", "c11")]),
+            total: 6,
+            parallel: 2,
+        },
+        begun("opt=-O0,std=c99"),
+        begun("opt=-O0,std=c11"),
+        Event::Print { text: "hello\nworld".into(), cell: None },
+        Event::Print { text: "from a cell".into(), cell: Some("opt=-O0,std=c99".into()) },
+        Event::Log { level: Level::Warn, text: "slow".into(), cell: None },
+        ended("opt=-O0,std=c99", Outcome::Passed, None, ""),
+        begun("opt=-O2,std=c99"),
+    ];
+    let output: String = (1..=22).map(|line| format!("line {line}\n")).collect();
+    events.extend([
+        ended(
+            "opt=-O0,std=c11",
+            Outcome::Failed,
+            Some("make test: exit code 2"),
+            &format!("{output}\x1b[31mred\x1b[0m\x1b[2J end\n"),
+        ),
+        ended("opt=-O2,std=c99", Outcome::TimedOut, Some("the cell timed out after 1s"), ""),
+        ended("opt=-O2,std=c11", Outcome::NotRun, None, ""),
+        matrix_ended(Counts { passed: 1, failed: 1, timed_out: 1, not_run: 1, cancelled: 0 }),
+        Event::Warning {
+            message: "sandbox 'x' could not be deleted: cancelled".into(),
+            hint: Some("it goes with the next: sandscript gc".into()),
+        },
+        Event::SandboxKept { name: "tests-o0-c11-1".into(), why: "cell opt=-O0,std=c11".into() },
+        Event::RunEnded { code: 1, duration: ms(5000) },
+    ]);
+    events
+}
+
+/// A writer whose bytes can be looked at.
+#[derive(Clone, Default)]
+pub struct Paper(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Paper {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A writer on a full disk.
+pub struct Full;
+
+impl std::io::Write for Full {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Feeds events to a report, one millisecond apart.
+pub fn feed(report: &mut dyn super::Report, events: Vec<Event>) -> std::io::Result<()> {
+    for (index, event) in events.into_iter().enumerate() {
+        let at = std::time::SystemTime::UNIX_EPOCH + ms(index as u64);
+        let record = super::Record { v: 1, at, run: "run-1".into(), event };
+        report.record(&record)?;
+    }
+    Ok(())
+}
