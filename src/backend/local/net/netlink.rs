@@ -1,0 +1,138 @@
+//! Netlink messages, built by hand: a few dozen bytes each, and no program to start.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, sockopt,
+};
+
+pub(super) const ACK: u16 = 4;
+pub(super) const REQUEST: u16 = 1;
+pub(super) const CREATE: u16 = 0x400;
+pub(super) const EXCL: u16 = 0x200;
+const NESTED: u16 = 0x8000;
+const ERROR: u16 = 2;
+
+/// Messages in one buffer, sent together.
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    sequence: u32,
+    open: Vec<usize>,
+}
+
+impl Batch {
+    /// An empty one.
+    pub(super) fn new() -> Batch {
+        Batch { bytes: Vec::new(), sequence: 0, open: Vec::new() }
+    }
+
+    /// One message: its type, flags, fixed header, and attributes by `fill`.
+    pub(super) fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        head: &[u8],
+        fill: impl FnOnce(&mut Batch),
+    ) -> &mut Batch {
+        let start = self.bytes.len();
+        self.sequence += 1;
+        self.bytes.extend([0; 4]);
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend((flags | REQUEST).to_ne_bytes());
+        self.bytes.extend(self.sequence.to_ne_bytes());
+        self.bytes.extend([0; 4]);
+        self.bytes.extend(head);
+        self.pad();
+        fill(self);
+        let length = (self.bytes.len() - start) as u32;
+        self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+        self
+    }
+
+    /// One attribute.
+    pub(super) fn put(&mut self, kind: u16, value: &[u8]) {
+        self.bytes.extend((value.len() as u16 + 4).to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(value);
+        self.pad();
+    }
+
+    /// One attribute that is text, with its NUL.
+    pub(super) fn text(&mut self, kind: u16, value: &str) {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.put(kind, &bytes);
+    }
+
+    /// One attribute that holds others.
+    pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Batch)) {
+        self.nest_raw(kind | NESTED, &[], fill);
+    }
+
+    /// One attribute that holds a fixed header and then others.
+    pub(super) fn nest_raw(&mut self, kind: u16, head: &[u8], fill: impl FnOnce(&mut Batch)) {
+        self.open.push(self.bytes.len());
+        self.bytes.extend([0; 2]);
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(head);
+        self.pad();
+        fill(self);
+        if let Some(start) = self.open.pop() {
+            let length = (self.bytes.len() - start) as u16;
+            self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        }
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+/// A netlink socket in the namespace of the thread that opened it.
+pub(super) struct Socket(OwnedFd);
+
+impl Socket {
+    /// Opens one for `protocol`; for links and routes (number 0) when none is given.
+    pub(super) fn open(protocol: Option<Protocol>) -> io::Result<Socket> {
+        let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+        let fd = rustix::net::socket_with(family, SocketType::RAW, flags, protocol)?;
+        sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(Duration::from_secs(5)))?;
+        Ok(Socket(fd))
+    }
+
+    /// Sends all messages; the first error, or the answer to the `acks` that were asked for.
+    pub(super) fn call(&self, batch: &Batch, acks: usize) -> io::Result<()> {
+        send(&self.0, &batch.bytes, SendFlags::empty())?;
+        let mut left = acks;
+        let mut buffer = vec![0; 32 << 10];
+        while left > 0 {
+            let (count, _) = recv(&self.0, buffer.as_mut_slice(), RecvFlags::empty())?;
+            let mut rest = &buffer[..count];
+            while let Some((kind, body, next)) = split(rest) {
+                if kind == ERROR {
+                    match number(body) {
+                        0 => left = left.saturating_sub(1),
+                        code => return Err(io::Error::from_raw_os_error(-code)),
+                    }
+                }
+                rest = next;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first message of `bytes`: its type, its body, and what follows.
+fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    let next = length.next_multiple_of(4).min(bytes.len());
+    Some((kind, bytes.get(16..length)?, &bytes[next..]))
+}
+
+fn number(body: &[u8]) -> i32 {
+    let bytes = body.get(..4).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, i32::from_ne_bytes)
+}
