@@ -210,7 +210,9 @@ pub(super) fn spawn(shared: &Arc<Shared>, name: &str, command: &Command) -> Resu
     let ended = run(Place::of(&session), slot, async move {
         session.gates.pass().await;
         if login {
-            session.script("test -f /etc/profile && . /etc/profile").await?;
+            for profile in ["/etc/profile", "$HOME/.profile"] {
+                session.script(&format!("test -f {profile} && . {profile}")).await?;
+            }
         }
         session.program(found, &argv).await
     });

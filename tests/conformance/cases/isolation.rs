@@ -1,0 +1,124 @@
+//! What the guest can't see or do.
+
+use sandscript::sandbox::Policy;
+
+use crate::case::{CaseResult, cases};
+use crate::rig::Scope;
+
+cases!["isolation";
+    no_network_by_default [Programs],
+    policy_is_kept,
+    only_its_own_processes [Programs],
+    init_can_not_be_killed [Programs],
+    no_host_files [Programs],
+    devices_can_not_be_made [Programs],
+    kernel_settings_are_read_only [Programs],
+    sandboxes_do_not_see_each_other [Programs],
+    descriptors_of_init_are_closed_to_it [Programs],
+];
+
+async fn no_network_by_default(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    let devices = sandbox.run("cat /proc/net/dev").await?;
+    let names: Vec<_> = devices
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.trim())
+        .collect();
+    assert!(names.iter().all(|name| *name == "lo"), "{names:?}");
+    assert_eq!(sandbox.info().await?.egress, Policy::None);
+    Ok(())
+}
+
+async fn policy_is_kept(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    sandbox.snapshot("s").await?;
+    sandbox.restore("s").await?;
+    sandbox.stop().await?;
+    sandbox.start().await?;
+    let clone = scope.clone_of(&sandbox, Some("s")).await?;
+    for sandbox in [sandbox, clone] {
+        assert_eq!(sandbox.info().await?.egress, Policy::None);
+    }
+    Ok(())
+}
+
+async fn only_its_own_processes(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    let count: usize = sandbox.run("ls -d /proc/[0-9]* | wc -l").await?.parse()?;
+    assert!(count <= 6, "{count} processes in a fresh sandbox");
+    Ok(())
+}
+
+async fn init_can_not_be_killed(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    sandbox.sh("kill -9 1; kill -TERM 1; kill -SEGV 1; kill -STOP 1; kill -INT 1").await?;
+    sandbox.run("true").await?;
+    // All the processes it can reach, but init goes on.
+    let _ = sandbox.sh("kill -9 -1").await;
+    sandbox.run("true").await?;
+    Ok(())
+}
+
+async fn no_host_files(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    let host = scope.host_dir()?;
+    std::fs::write(host.join("secret"), "secret")?;
+    let path = host.join("secret").display().to_string();
+    for view in [path.clone(), format!("/proc/1/root{path}"), format!("/proc/self/root{path}")] {
+        let output = sandbox.sh(&format!("cat {view}")).await?;
+        assert!(!output.exit.ok() && output.stdout.is_empty(), "{view}");
+    }
+    let marker = "conformance-marker-of-the-host";
+    std::fs::write(std::env::temp_dir().join(marker), "x")?;
+    let seen = sandbox.sh(&format!("ls /tmp /var/tmp /dev/shm | grep {marker}")).await?;
+    std::fs::remove_file(std::env::temp_dir().join(marker))?;
+    assert!(seen.stdout.is_empty());
+    Ok(())
+}
+
+async fn devices_can_not_be_made(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    for kind in ["b 8 0", "c 1 1", "b 7 0"] {
+        let output =
+            sandbox.sh(&format!("mknod /root/device {kind} && head -c 1 /root/device")).await?;
+        assert!(!output.exit.ok(), "mknod {kind} gave a device that works");
+    }
+    Ok(())
+}
+
+async fn kernel_settings_are_read_only(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    for path in
+        ["/proc/sys/kernel/core_pattern", "/proc/sys/vm/overcommit_memory", "/proc/sysrq-trigger"]
+    {
+        let output = sandbox.sh(&format!("echo x > {path}")).await?;
+        assert!(!output.exit.ok(), "{path} can be written");
+    }
+    Ok(())
+}
+
+async fn sandboxes_do_not_see_each_other(scope: Scope) -> CaseResult {
+    let (one, two) = (scope.sandbox().await?, scope.sandbox().await?);
+    one.run("echo x > /root/f; echo x > /tmp/f; sleep 4242 > /dev/null 2>&1 &").await?;
+    assert_eq!(two.count("sleep 4242").await?, 0);
+    assert!(!two.sh("cat /root/f /tmp/f").await?.exit.ok());
+    assert_eq!(one.count("sleep 4242").await?, 1);
+    Ok(())
+}
+
+async fn descriptors_of_init_are_closed_to_it(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    for path in [
+        "/proc/1/fd",
+        "/proc/1/exe",
+        "/proc/1/root",
+        "/proc/1/cwd",
+        "/proc/1/mem",
+        "/proc/1/environ",
+    ] {
+        let output = sandbox.sh(&format!("ls {path}/ || cat {path}")).await?;
+        assert!(!output.exit.ok(), "{path} of init is open: {output:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! The cases, a file an area.
+
+use crate::case::Case;
+
+mod clones;
+mod concurrency;
+mod create;
+mod environment;
+mod exec;
+mod files;
+mod hostile;
+mod isolation;
+mod limits;
+mod mounts;
+mod ownership;
+mod paths;
+mod process;
+mod rollback;
+mod snapshots;
+mod states;
+mod streams;
+mod terminal;
+mod trees;
+mod users;
+
+/// All of them.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    [
+        clones::CASES,
+        concurrency::CASES,
+        create::CASES,
+        environment::CASES,
+        exec::CASES,
+        files::CASES,
+        hostile::CASES,
+        isolation::CASES,
+        limits::CASES,
+        mounts::CASES,
+        ownership::CASES,
+        paths::CASES,
+        process::CASES,
+        rollback::CASES,
+        snapshots::CASES,
+        states::CASES,
+        streams::CASES,
+        terminal::CASES,
+        trees::CASES,
+        users::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}

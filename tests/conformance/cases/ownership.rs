@@ -1,0 +1,123 @@
+//! Owners, expiry, and what `gc` takes.
+
+use std::time::{Duration, SystemTime};
+
+use sandscript::sandbox::{CloneSpec, Owner};
+
+use crate::case::{CaseResult, cases};
+use crate::rig::Scope;
+use crate::sandbox::Sandbox;
+
+cases!["gc";
+    takes_what_has_expired,
+    takes_what_a_dead_run_left,
+    leaves_what_nobody_owns,
+    takes_clones_too,
+    keep_takes_the_owner_off,
+    twice_finds_nothing_more,
+];
+
+async fn owned(
+    scope: &Scope,
+    owner: Option<Owner>,
+    expires: Option<SystemTime>,
+) -> CaseResult<Sandbox> {
+    scope
+        .sandbox_of(|spec| {
+            spec.owner = owner;
+            spec.expires = expires;
+        })
+        .await
+}
+
+fn past() -> Option<SystemTime> {
+    Some(SystemTime::now() - Duration::from_secs(60))
+}
+
+fn future() -> Option<SystemTime> {
+    Some(SystemTime::now() + Duration::from_secs(3600))
+}
+
+/// What `gc` would take. Cases run at once and share the backend, so that another one's `gc` may be
+/// first: what is said here is about names of this case only.
+async fn would_take(scope: &Scope, sandbox: &Sandbox) -> CaseResult<bool> {
+    let report = scope.backend().gc(true, &scope.cancel).await?;
+    Ok(report.sandboxes.contains(&sandbox.name))
+}
+
+async fn takes_what_has_expired(scope: Scope) -> CaseResult {
+    let fresh = owned(&scope, None, future()).await?;
+    let live = owned(&scope, Some(scope.rig.live.clone()), future()).await?;
+    let expired = owned(&scope, None, past()).await?;
+    let expired_of_live = owned(&scope, Some(scope.rig.live.clone()), past()).await?;
+    scope.backend().gc(false, &scope.cancel).await?;
+    for sandbox in [&fresh, &live] {
+        assert!(scope.exists(&sandbox.name).await?, "{} was taken before its time", sandbox.name);
+        sandbox.run("true").await?;
+    }
+    for sandbox in [&expired, &expired_of_live] {
+        assert!(
+            !scope.exists(&sandbox.name).await?,
+            "{} is expired, and still there",
+            sandbox.name
+        );
+    }
+    Ok(())
+}
+
+async fn takes_what_a_dead_run_left(scope: Scope) -> CaseResult {
+    let live = owned(&scope, Some(scope.rig.live.clone()), None).await?;
+    let dead = owned(&scope, Some(scope.rig.dead.clone()), None).await?;
+    assert!(!would_take(&scope, &live).await?);
+    scope.backend().gc(false, &scope.cancel).await?;
+    assert!(scope.exists(&live.name).await?, "gc took what a live run owns");
+    assert!(!scope.exists(&dead.name).await?, "gc left what a dead run owned");
+    live.run("true").await?;
+    Ok(())
+}
+
+async fn leaves_what_nobody_owns(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    sandbox.run("echo 1 > /root/f").await?;
+    sandbox.snapshot("s").await?;
+    sandbox.stop().await?;
+    scope.backend().gc(false, &scope.cancel).await?;
+    assert!(scope.exists(&sandbox.name).await?);
+    sandbox.restore("s").await?;
+    sandbox.start().await?;
+    assert_eq!(sandbox.run("cat /root/f").await?, "1");
+    Ok(())
+}
+
+async fn takes_clones_too(scope: Scope) -> CaseResult {
+    let source = scope.sandbox().await?;
+    let mut spec = CloneSpec::new(scope.name());
+    spec.owner = Some(scope.rig.dead.clone());
+    scope.backend().clone(&source.name, &spec, &scope.cancel).await?;
+    let kept = scope.clone_of(&source, None).await?;
+    scope.backend().gc(false, &scope.cancel).await?;
+    assert!(!scope.exists(&spec.name).await?);
+    kept.run("true").await?;
+    source.run("true").await?;
+    Ok(())
+}
+
+async fn keep_takes_the_owner_off(scope: Scope) -> CaseResult {
+    let sandbox = owned(&scope, Some(scope.rig.live.clone()), None).await?;
+    assert_eq!(sandbox.info().await?.owner.as_ref(), Some(&scope.rig.live));
+    for _ in 0..2 {
+        scope.backend().keep(&sandbox.name, &scope.cancel).await?;
+        assert_eq!(sandbox.info().await?.owner, None);
+    }
+    scope.backend().gc(false, &scope.cancel).await?;
+    sandbox.run("true").await?;
+    Ok(())
+}
+
+async fn twice_finds_nothing_more(scope: Scope) -> CaseResult {
+    let sandbox = owned(&scope, None, past()).await?;
+    scope.backend().gc(false, &scope.cancel).await?;
+    let again = scope.backend().gc(false, &scope.cancel).await?;
+    assert!(!again.sandboxes.contains(&sandbox.name));
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! One suite over every backend. See `README.md` beside this file.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod case;
+mod cases;
+mod rig;
+mod sandbox;
+mod table;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::task::Poll;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use case::Case;
+use rig::Rig;
+
+fn main() -> ExitCode {
+    rig::init();
+    let arguments = Arguments::from_args();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut trials = Vec::new();
+    let mut skips = Vec::new();
+    let mut rigs = Vec::new();
+    for open in rig::RIGS {
+        let rig = match runtime.block_on(open()) {
+            Ok(rig) => Arc::new(rig),
+            Err(error) => {
+                eprintln!("a rig does not open: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        rigs.push(rig.clone());
+        let (name, declared) = (rig.name, rig.clone());
+        trials.push(Trial::test(
+            format!("{name}::capabilities_are_those_of_the_table"),
+            move || {
+                table::check(declared.name, declared.backend.capabilities()).map_err(Failed::from)
+            },
+        ));
+        for case in cases::all() {
+            let trial = format!("{name}::{}", case.name);
+            match rig.lacks(case) {
+                Some((capability, hint)) => {
+                    skips.push((trial, format!("needs {capability}: {hint}")));
+                }
+                None => {
+                    let (rig, handle) = (rig.clone(), runtime.handle().clone());
+                    trials.push(Trial::test(trial, move || {
+                        handle.block_on(run(rig, case)).map_err(Failed::from)
+                    }));
+                }
+            }
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        let chosen = skips.iter().filter(|(trial, _)| {
+            arguments.filter.as_ref().is_none_or(|filter| trial.contains(filter))
+        });
+        for (trial, why) in chosen {
+            println!("skipped {trial}: {why}");
+        }
+    }
+    let mut clean = true;
+    for rig in rigs {
+        if let Err(error) = runtime.block_on(rig.close()) {
+            eprintln!("{}: not left clean: {error}", rig.name);
+            clean = false;
+        }
+    }
+    // A command that outlives its case must not keep the suite alive.
+    runtime.shutdown_background();
+    if clean && !conclusion.has_failed() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}
+
+/// Runs a case and deletes what it made, even when it panics or hangs.
+async fn run(rig: Arc<Rig>, case: &'static Case) -> Result<(), String> {
+    let scope = rig.scope(case);
+    let done = {
+        let mut work = (case.run)(scope.clone());
+        let caught = std::future::poll_fn(move |context| {
+            let poll = std::panic::AssertUnwindSafe(|| work.as_mut().poll(context));
+            match std::panic::catch_unwind(poll) {
+                Ok(poll) => poll.map(Ok),
+                Err(panic) => Poll::Ready(Err(panic)),
+            }
+        });
+        match tokio::time::timeout(case::LONGEST, caught).await {
+            Ok(Ok(done)) => done.map_err(|failure| failure.0),
+            Ok(Err(panic)) => Err(match panic.downcast::<String>() {
+                Ok(text) => *text,
+                Err(panic) => panic
+                    .downcast::<&str>()
+                    .map_or_else(|_| "panicked".to_owned(), |text| (*text).to_owned()),
+            }),
+            Err(_) => Err(format!("did not end within {:?}", case::LONGEST)),
+        }
+    };
+    let cleaned = scope.clean().await;
+    done.and(cleaned.map_err(|error| format!("cleaning up after the case: {error}")))
+}

@@ -1,0 +1,197 @@
+//! The backends under test. A new one is a function here and a line in [`RIGS`].
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sandscript::backend::fake::FakeBackend;
+use sandscript::sandbox::{
+    Backend, Cancel, Capability, CloneSpec, Error, Info, Kind, Owner, Result, Spec,
+};
+use tempfile::TempDir;
+
+use crate::case::{Case, CaseResult};
+use crate::sandbox::Sandbox;
+
+type Opening = Pin<Box<dyn Future<Output = Result<Rig>>>>;
+
+/// Every backend the suite runs against.
+pub const RIGS: &[fn() -> Opening] = &[|| Box::pin(fake())];
+
+/// What must happen first thing in `main`.
+pub fn init() {}
+
+/// A backend with a fresh store.
+pub struct Rig {
+    /// Its section in `capabilities.toml`.
+    pub name: &'static str,
+    pub backend: Arc<dyn Backend>,
+    /// A folder on this machine that guests must not reach, except where it is mounted.
+    pub host: TempDir,
+    /// An owner whose run is dead.
+    pub dead: Owner,
+    /// An owner whose run is alive.
+    pub live: Owner,
+}
+
+async fn fake() -> Result<Rig> {
+    let fake = FakeBackend::new();
+    fake.end_run("dead");
+    let owner = |run: &str| Owner { run: run.to_owned(), host: "here".to_owned() };
+    Ok(Rig {
+        name: "fake",
+        backend: Arc::new(fake),
+        host: scratch()?,
+        dead: owner("dead"),
+        live: owner("live"),
+    })
+}
+
+fn scratch() -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("sandscript-conformance-")
+        .tempdir()
+        .map_err(|error| Error::internal(format!("no temporary folder: {error}")))
+}
+
+impl Rig {
+    /// The first capability that `case` needs and this backend lacks, with the reason.
+    pub fn lacks(&self, case: &Case) -> Option<(Capability, String)> {
+        let capabilities = self.backend.capabilities();
+        let lacking = case.needs.iter().find(|need| !capabilities.has(**need))?;
+        let hint = capabilities.missing.get(lacking).cloned().unwrap_or_default();
+        Some((*lacking, hint))
+    }
+
+    pub fn scope(self: &Arc<Self>, case: &'static Case) -> Scope {
+        Scope {
+            rig: self.clone(),
+            stem: case.name.replace('_', "-").chars().take(44).collect(),
+            names: Arc::default(),
+            serial: Arc::default(),
+            cancel: Cancel::new(),
+        }
+    }
+
+    /// Fails when a case left a sandbox behind.
+    pub async fn close(&self) -> Result<()> {
+        let left = self.backend.list(&Cancel::new()).await?;
+        match left.first() {
+            Some(info) => Err(Error::internal(format!("sandbox '{}' is left", info.name))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What one case works with; everything it makes is deleted after it.
+#[derive(Clone)]
+pub struct Scope {
+    pub rig: Arc<Rig>,
+    pub cancel: Cancel,
+    stem: String,
+    names: Arc<Mutex<BTreeSet<String>>>,
+    serial: Arc<AtomicUsize>,
+}
+
+impl Scope {
+    pub fn backend(&self) -> &dyn Backend {
+        self.rig.backend.as_ref()
+    }
+
+    pub fn has(&self, capability: Capability) -> bool {
+        self.backend().capabilities().has(capability)
+    }
+
+    /// A name no other case uses.
+    pub fn name(&self) -> String {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{serial}", self.stem);
+        self.names.lock().unwrap().insert(name.clone());
+        name
+    }
+
+    /// A folder of this case on the host.
+    pub fn host_dir(&self) -> std::io::Result<PathBuf> {
+        let path = self.rig.host.path().join(&self.stem);
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// A running sandbox with everything at its default.
+    pub async fn sandbox(&self) -> CaseResult<Sandbox> {
+        self.sandbox_of(|_| {}).await
+    }
+
+    pub async fn sandbox_of(&self, change: impl FnOnce(&mut Spec)) -> CaseResult<Sandbox> {
+        let mut spec = Spec::new(self.name());
+        change(&mut spec);
+        self.backend().create(&spec, &self.cancel).await?;
+        Ok(self.at(&spec.name))
+    }
+
+    /// A handle on a sandbox by name.
+    pub fn at(&self, name: &str) -> Sandbox {
+        Sandbox {
+            backend: self.rig.backend.clone(),
+            name: name.to_owned(),
+            cancel: self.cancel.clone(),
+        }
+    }
+
+    /// A clone of `source`, from a label or from its current state.
+    pub async fn clone_of(&self, source: &Sandbox, label: Option<&str>) -> CaseResult<Sandbox> {
+        let mut spec = CloneSpec::new(self.name());
+        spec.label = label.map(str::to_owned);
+        self.backend().clone(&source.name, &spec, &self.cancel).await?;
+        Ok(self.at(&spec.name))
+    }
+
+    pub async fn exists(&self, name: &str) -> CaseResult<bool> {
+        let all = self.backend().list(&self.cancel).await?;
+        let listed = all.iter().any(|info: &Info| info.name == name);
+        match self.backend().get(name, &self.cancel).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { kind: Kind::Sandbox, .. }) => {
+                assert!(!listed, "{name} is listed, but get says there is none");
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub async fn clean(&self) -> Result<()> {
+        let names = self.names.lock().unwrap().clone();
+        for name in names {
+            let mut tries = 0;
+            loop {
+                match self.backend().delete(&name, &Cancel::new()).await {
+                    Ok(()) | Err(Error::NotFound { .. }) => break,
+                    Err(Error::Busy { .. }) if tries < 100 => {
+                        tries += 1;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of everything below `path`, to see that nothing was added.
+pub fn below(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        found.push(entry.path());
+        if entry.file_type()?.is_dir() {
+            found.extend(below(&entry.path())?);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
