@@ -131,6 +131,13 @@ impl Config {
     }
 }
 
+/// The project that `folder` is in: where the project file or the top of the repository is, else
+/// `folder` itself.
+pub fn project_of(folder: &Path) -> PathBuf {
+    let top = |folder: &&Path| folder.join(PROJECT_FILE).is_file() || folder.join(".git").exists();
+    folder.ancestors().find(top).unwrap_or(folder).to_owned()
+}
+
 /// The project file in `folder` or above it. The search ends at the top of the repository.
 fn find_project_file(folder: &Path) -> Option<PathBuf> {
     for folder in folder.ancestors() {
@@ -196,6 +203,7 @@ mod tests {
         // Above the repository: not ours.
         std::fs::write(temp.path().join(PROJECT_FILE), "jobs = 9").unwrap();
         assert_eq!(Config::load(&inner, Some(&user)).unwrap().jobs, Some(3));
+        assert_eq!(project_of(&inner), repository);
 
         std::fs::write(
             repository.join(PROJECT_FILE),

@@ -12,6 +12,8 @@ use crate::config::Config;
 pub struct Environment {
     /// `SANDSCRIPT_BACKEND`: as `--backend`.
     pub backend: Option<String>,
+    /// `CI`: nobody looks at a progress display.
+    pub ci: bool,
     /// `CLICOLOR_FORCE` or `FORCE_COLOR`: colour although it is no terminal.
     pub force_color: bool,
     /// `HOME`.
@@ -40,6 +42,7 @@ impl Environment {
             |value: OsString| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
         Environment {
             backend: text("SANDSCRIPT_BACKEND"),
+            ci: on("CI"),
             force_color: on("CLICOLOR_FORCE") || on("FORCE_COLOR"),
             home: var("HOME").and_then(absolute),
             jobs: text("SANDSCRIPT_JOBS"),

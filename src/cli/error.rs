@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::api::ScriptError;
 use crate::sandbox::{Error, Kind};
 use crate::workflow::exit;
 
@@ -17,7 +18,7 @@ pub struct CommandError {
     /// What to do.
     pub hint: Option<String>,
     /// The domain's error behind it.
-    pub source: Option<Error>,
+    pub source: Option<Box<Error>>,
 }
 
 impl CommandError {
@@ -41,6 +42,17 @@ impl CommandError {
             hint: None,
             source: None,
         }
+    }
+
+    /// A script's error: where it stands in the script belongs to the message.
+    pub fn from_script(error: &ScriptError, code: u8) -> Self {
+        let report = error.render();
+        let report = report.strip_prefix("error: ").unwrap_or(&report);
+        let (message, hint) = match report.split_once("\n  hint: ") {
+            Some((message, hint)) => (message, Some(hint.trim_end().replace("\n        ", "\n"))),
+            None => (report.trim_end(), None),
+        };
+        CommandError { code, word: error.code(), message: message.into(), hint, source: None }
     }
 
     /// With a hint.
@@ -81,7 +93,7 @@ impl From<Error> for CommandError {
             word: error.code(),
             message: error.to_string(),
             hint: hint(&error),
-            source: Some(error),
+            source: Some(Box::new(error)),
         }
     }
 }

@@ -83,7 +83,7 @@ impl Exec {
 
     pub fn call(self, session: &Session<'_>) -> Result {
         let own_failure = |mut error: CommandError| {
-            error.code = match &error.source {
+            error.code = match error.source.as_deref() {
                 Some(Error::Cancelled) => error.code,
                 Some(source) => exit::of_exec_error(source),
                 None => exit::EXEC_FAILED,

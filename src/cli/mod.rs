@@ -12,6 +12,7 @@ mod exec;
 mod gc;
 mod list;
 mod output;
+mod run;
 mod session;
 mod show;
 mod signals;
@@ -75,9 +76,9 @@ struct Global {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    verbose: u8,
+    /// Show what the commands of steps and cells print, too
+    #[arg(short, long, global = true)]
+    verbose: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,6 +90,7 @@ enum Color {
 
 #[derive(Subcommand)]
 enum Verb {
+    Run(run::Run),
     Create(Box<create::Create>),
     List(list::List),
     Show(show::Show),
@@ -114,12 +116,13 @@ impl Verb {
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
             Verb::Doctor(verb) => verb.format.json(),
-            Verb::Start(_) | Verb::Stop(_) | Verb::Delete(_) => false,
+            Verb::Run(_) | Verb::Start(_) | Verb::Stop(_) | Verb::Delete(_) => false,
         }
     }
 
     fn call(self, session: &Session<'_>) -> Result {
         match self {
+            Verb::Run(verb) => verb.call(session),
             Verb::Create(verb) => verb.call(session),
             Verb::List(verb) => verb.call(session),
             Verb::Show(verb) => verb.call(session),

@@ -17,8 +17,10 @@ pub struct Output {
     pub color_err: bool,
     /// Only errors.
     pub quiet: bool,
-    /// How much more.
-    pub verbose: u8,
+    /// Show what guests print.
+    pub verbose: bool,
+    /// Stderr is a terminal that progress can be drawn on.
+    pub moves: bool,
     /// Stdin and stderr are a person's.
     pub can_ask: bool,
 }
@@ -66,6 +68,8 @@ impl Output {
             color_err: color(io::stderr().is_terminal()),
             quiet: global.quiet,
             verbose: global.verbose,
+            moves: io::stderr().is_terminal()
+                && !(dumb || environment.ci || global.quiet || global.verbose),
             can_ask: io::stdin().is_terminal() && io::stderr().is_terminal(),
         }
     }

@@ -9,6 +9,7 @@ use super::output::Output;
 use super::signals::Signals;
 use super::{CommandError, Global, Result};
 use crate::backend;
+use crate::config::project_of;
 use crate::sandbox::{self, Backend, Cancel, Kind};
 
 /// One call of the program.
@@ -21,6 +22,8 @@ pub struct Session<'a> {
     pub term: Option<String>,
     /// The folder the program was called in.
     pub folder: PathBuf,
+    /// The project: the folder with the project file or the repository it is in, else that folder.
+    pub project: PathBuf,
 }
 
 /// What a verb works with while the runtime runs.
@@ -41,7 +44,8 @@ impl<'a> Session<'a> {
                 .hint("change to a folder that exists")
         })?;
         let settings = Settings::resolve(&global, &environment, &folder)?;
-        Ok(Session { settings, output, term: environment.term, folder })
+        let project = project_of(&folder);
+        Ok(Session { settings, output, term: environment.term, folder, project })
     }
 
     /// Opens the backend and runs `verb` to its end, watching for signals. The runtime has as many
@@ -72,7 +76,7 @@ impl<'a> Session<'a> {
         // A read of the terminal can't be ended: leave the thread that waits in it behind.
         runtime.shutdown_background();
         done.map_err(|error| match signals.code() {
-            Some(code) if matches!(error.source, Some(sandbox::Error::Cancelled)) => {
+            Some(code) if matches!(error.source.as_deref(), Some(sandbox::Error::Cancelled)) => {
                 error.code(code)
             }
             _ => error,
@@ -87,7 +91,8 @@ impl<'a> Session<'a> {
 
 /// Adds what only a look at the backend can tell: the nearest name.
 async fn explain(mut error: CommandError, backend: &dyn Backend) -> CommandError {
-    let Some(sandbox::Error::NotFound { kind: Kind::Sandbox, name, .. }) = &error.source else {
+    let Some(sandbox::Error::NotFound { kind: Kind::Sandbox, name, .. }) = error.source.as_deref()
+    else {
         return error;
     };
     let Ok(all) = backend.list(&Cancel::new()).await else { return error };
