@@ -508,3 +508,18 @@ async fn while_it_is_built_its_run_owns_it() {
     assert_eq!(info.owner, Some(Owner { run: "run-a".into(), host: "here".into() }));
     builder.finish().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_base_inside_of_a_base_does_not_wait_for_it() {
+    let run = Run::new();
+    let mut outer = BaseBuilder::open(&run.ctx, "b", BaseOptions::default()).await.unwrap();
+    outer.run(Command::shell(STEPS[0])).await.unwrap();
+    // The second step of the inner one might be what the outer one is about to do.
+    let inner = tokio::time::timeout(Duration::from_secs(5), run.build("b", &STEPS[..2]));
+    let inner = inner.await.unwrap().unwrap();
+    assert_eq!(run.read(&inner, "/tmp/f").await, "1\n2\n");
+    outer.run(Command::shell(STEPS[1])).await.unwrap();
+    let outer = outer.finish().await.unwrap();
+    assert_eq!(outer.label, inner.label);
+    run.only_finished_bases().await;
+}

@@ -13,6 +13,7 @@ use super::key::{self, KEY_SCHEMA, StepInput, StepKey};
 use super::record::{Hit, Index, snapshot_spec};
 use super::root::Root;
 use super::step::{self, Step};
+use super::working::Working;
 use super::{BaseHandle, BaseOptions, CopyOptions, label_of};
 
 /// Builds a base, step by step.
@@ -143,14 +144,13 @@ impl BaseBuilder {
         if self.steps.is_empty() {
             self.step(Step::Start).await?;
         }
-        let settled = self.settle().await;
+        let settled = match self.usable() {
+            Ok(()) => self.settle().await,
+            Err(failure) => Err(failure),
+        };
         let (hit, key) = match settled {
             Ok(settled) => settled,
             Err(failure) => {
-                self.site = match std::mem::replace(&mut self.site, Site::Over) {
-                    Site::Building(sandbox) => Site::Building(sandbox),
-                    _ => Site::Over,
-                };
                 self.give_up(&failure.to_string()).await;
                 return Err(failure);
             }
@@ -200,11 +200,17 @@ impl BaseBuilder {
         self.ctx.events.send(Event::BaseFailed { base, message });
     }
 
-    async fn step(&mut self, step: Step) -> Result<(), Failure> {
-        if let Site::Failed(message) = &self.site {
-            let message = format!("base '{}' can't go on: {message}", self.name);
-            return Err(Failure::new(message));
+    fn usable(&self) -> Result<(), Failure> {
+        match &self.site {
+            Site::Failed(message) => {
+                Err(Failure::new(format!("base '{}' can't go on: {message}", self.name)))
+            }
+            _ => Ok(()),
         }
+    }
+
+    async fn step(&mut self, step: Step) -> Result<(), Failure> {
+        self.usable()?;
         if self.ctx.cancel.is_cancelled() {
             return Err(Error::Cancelled.into());
         }
@@ -215,10 +221,6 @@ impl BaseBuilder {
             Site::Replaying => self.index.hit(&digest).cloned(),
             _ => None,
         };
-        let reason = match self.site {
-            Site::Replaying => self.index.reason(&self.name, self.steps.len() + 1, &key),
-            _ => "an earlier step was done".into(),
-        };
         self.steps.push(Declared { step, title, key, digest, done });
         let last = self.steps.len() - 1;
         if self.steps[last].done.is_some() {
@@ -226,8 +228,11 @@ impl BaseBuilder {
             return Ok(());
         }
         let done = match self.site {
-            Site::Building(_) => self.perform(last, &reason).await,
-            _ => self.begin(last, &reason).await,
+            Site::Building(_) => self.perform(last, "an earlier step was done").await,
+            _ => {
+                let reason = self.index.reason(&self.name, last + 1, &self.steps[last].key);
+                self.begin(last, &reason).await
+            }
         };
         if let Err(failure) = &done {
             let site = std::mem::replace(&mut self.site, Site::Failed(failure.to_string()));
@@ -299,6 +304,7 @@ impl BaseBuilder {
         let Site::Building(sandbox) = &self.site else {
             return Err(Error::internal("a step was to be done without a sandbox").into());
         };
+        let _working = Working::on(sandbox);
         let (base, number) = (self.name.clone(), at + 1);
         let declared = &self.steps[at];
         let title = declared.title.clone();

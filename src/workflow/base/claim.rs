@@ -8,12 +8,16 @@ use super::super::runner::slug;
 use super::super::{Event, RunContext, Source};
 use super::key::StepKey;
 use super::record::{self, Hit};
+use super::working::Working;
 use super::{BaseOptions, label_of};
 
 /// How long to wait between two looks at somebody else's build, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 /// How often to ask whether the run that builds is dead.
 const ALIVE: Duration = Duration::from_secs(1);
+
+/// How long a base of our own run may lie idle before it is not waited for any more.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// What came of wanting to build a step.
 #[derive(Debug)]
@@ -56,7 +60,10 @@ impl Wanted<'_> {
         let mut pause = PAUSE.0;
         loop {
             let name = sandbox_name(self.base, &digest, attempt);
-            match self.make(&name).await {
+            let working = Working::on(&name);
+            let made = self.make(&name).await;
+            drop(working);
+            match made {
                 Ok(()) => return Ok(Claim::Mine(name)),
                 Err(Error::AlreadyExists { kind: Kind::Sandbox, .. }) => {}
                 Err(Error::Busy { name: busy, .. }) if busy == name => {}
@@ -83,6 +90,7 @@ impl Wanted<'_> {
         let mut pause = PAUSE.0;
         let mut asked = Instant::now();
         let mut told = false;
+        let mut worked = Instant::now();
         loop {
             // In this order: who owns nothing has taken its last snapshot before.
             let info = backend.get(sandbox, cancel).await;
@@ -120,6 +128,12 @@ impl Wanted<'_> {
                     sandbox: sandbox.into(),
                     run: info.owner.as_ref().map(|owner| owner.run.clone()),
                 });
+            }
+            let ours = info.owner.as_ref() == Some(&self.ctx.owner);
+            if !ours || Working::is_on(sandbox) {
+                worked = Instant::now();
+            } else if worked.elapsed() >= IDLE {
+                return Ok(Waited::Never);
             }
             if asked.elapsed() >= ALIVE {
                 asked = Instant::now();

@@ -16,6 +16,7 @@ mod key;
 mod record;
 mod root;
 mod step;
+mod working;
 
 pub use builder::BaseBuilder;
 pub use handle::{BaseHandle, BaseOptions};

@@ -22,6 +22,8 @@ pub(super) struct Narrator {
     /// Bases on their way: with more than one, step lines say whose they are.
     bases: Vec<String>,
     kept: Vec<String>,
+    /// Why the last step failed, which need not be said twice.
+    failed: Option<String>,
 }
 
 /// A matrix on its way.
@@ -122,6 +124,7 @@ impl Narrator {
                 vec![self.step(&style.good("✓"), base, *step, title, &time)]
             }
             Event::StepFailed { base, step, title, duration, message, hint, tail: output } => {
+                self.failed = Some(message.clone());
                 let time = format_duration(*duration);
                 let mut lines = vec![self.step(&style.bad("✗"), base, *step, title, &time)];
                 lines.extend(tail(output, style));
@@ -141,7 +144,11 @@ impl Narrator {
             }
             Event::BaseFailed { base, message } => {
                 self.forget(base);
-                vec![format!("  {} {message}", style.bad(&format!("base {base} was not built:")))]
+                let head = format!("base {base} was not built");
+                if self.failed.take().as_ref() == Some(message) {
+                    return vec![format!("  {}", style.bad(&head))];
+                }
+                vec![format!("  {} {message}", style.bad(&format!("{head}:")))]
             }
             _ => Vec::new(),
         }

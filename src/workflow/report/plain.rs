@@ -54,7 +54,7 @@ fn write(out: &mut Out, lines: Vec<String>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{Full, Paper, feed, run};
+    use super::super::sample::{Full, Paper, feed, run, trouble};
     use super::*;
 
     fn plain(style: Style, events: Vec<Event>) -> String {
@@ -68,6 +68,23 @@ mod tests {
     #[test]
     fn a_whole_run() {
         insta::assert_snapshot!(plain(Style::default(), run()));
+    }
+
+    #[test]
+    fn trouble_is_told_once() {
+        insta::assert_snapshot!(plain(Style::default(), trouble()), @r#"
+        base cc from host
+        base py from host
+          … py 1 waiting for run run-2, which builds it in base-py-1
+          · cc 1 run make                                                 it was never built
+          ✗ cc 1 run make                                                 700ms
+            │ make: *** [all] Error 1
+            make: exit code 2
+          base cc was not built
+          base py was not built: cancelled
+        matrix none the filter selects none of its 3 cells
+        opt=-O0,std=c99
+        "#);
     }
 
     #[test]

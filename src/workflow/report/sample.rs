@@ -155,3 +155,33 @@ pub fn feed(report: &mut dyn super::Report, events: Vec<Event>) -> std::io::Resu
     }
     Ok(())
 }
+
+/// A base whose second step fails while another waits for a third run.
+pub fn trouble() -> Vec<Event> {
+    let start = |base: &str| Event::BaseStarted { base: base.into(), from: "host".into() };
+    vec![
+        start("cc"),
+        start("py"),
+        Event::BaseWaiting {
+            base: "py".into(),
+            step: 1,
+            sandbox: "base-py-1".into(),
+            run: Some("run-2".into()),
+        },
+        started(1, "run make", "it was never built"),
+        Event::StepFailed {
+            base: "cc".into(),
+            step: 1,
+            title: "run make".into(),
+            duration: ms(700),
+            message: "make: exit code 2".into(),
+            hint: None,
+            tail: "make: *** [all] Error 1\n".into(),
+        },
+        Event::BaseFailed { base: "cc".into(), message: "make: exit code 2".into() },
+        Event::BaseFailed { base: "py".into(), message: "cancelled".into() },
+        Event::MatrixStarted { matrix: "none".into(), cells: vec![], total: 3, parallel: 2 },
+        Event::MatrixEnded { matrix: "none".into(), counts: Counts::default(), duration: ms(0) },
+        Event::CellList { matrix: "tests".into(), cells: cells(&[("-O0", "c99")]) },
+    ]
+}

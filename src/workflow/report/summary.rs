@@ -166,3 +166,91 @@ pub(super) fn why(message: Option<&str>, hint: Option<&str>, style: Style) -> Ve
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::AxisValue;
+    use super::super::sample::ms;
+    use super::*;
+
+    fn cell(pairs: &[(&str, &str)]) -> CellInfo {
+        let pair = |(name, value): &(&str, &str)| (name.to_string(), AxisValue::from(*value));
+        let values: Vec<_> = pairs.iter().map(pair).collect();
+        CellInfo { id: super::super::super::cell_id(&values), values }
+    }
+
+    fn lines(cells: &[(CellInfo, Outcome)], width: usize) -> String {
+        let ended = |outcome: &Outcome| Ended {
+            outcome: *outcome,
+            duration: ms(65_000),
+            message: None,
+            hint: Some("look at it".into()),
+            tail: String::new(),
+        };
+        let ended: Vec<Ended> = cells.iter().map(|(_, outcome)| ended(outcome)).collect();
+        let mut counts = Counts::default();
+        cells.iter().for_each(|(_, outcome)| counts.add(*outcome));
+        let cells = cells.iter().zip(&ended).map(|((cell, _), ended)| (cell, ended)).collect();
+        let summary = Summary { name: "m", cells, counts, duration: ms(1500) };
+        summary.lines(Style::default(), width).join("\n")
+    }
+
+    #[test]
+    fn many_cells_are_counted() {
+        let mut cells: Vec<_> =
+            (0..200).map(|n| (cell(&[("n", &n.to_string())]), Outcome::Passed)).collect();
+        insta::assert_snapshot!(lines(&cells, 80), @r#"
+        matrix m 200 cells: 200 passed in 1.5s
+        "#);
+        cells[7].1 = Outcome::Failed;
+        cells[9].1 = Outcome::Cancelled;
+        insta::assert_snapshot!(lines(&cells, 80), @r#"
+            n  result     time
+          ✗ 7  failed     1m 5s
+          ! 9  cancelled  1m 5s
+
+          ✗ n=7  failed
+            hint: look at it
+
+        matrix m 200 cells: 198 passed, 1 failed, 1 cancelled in 1.5s
+        "#);
+    }
+
+    #[test]
+    fn cells_of_different_axes_share_a_table() {
+        let cells = [
+            (cell(&[("db", "sqlite"), ("n", "1")]), Outcome::Passed),
+            (cell(&[("db", "a\x1b[2Jb\nc")]), Outcome::Passed),
+            (cell(&[("other", "")]), Outcome::NotRun),
+        ];
+        insta::assert_snapshot!(lines(&cells, 80), @r#"
+            db      n  other  result     time
+          ✓ sqlite  1         passed     1m 5s
+          ✓ ab c              passed     1m 5s
+          -                   not run
+
+        matrix m 3 cells: 2 passed, 1 not run in 1.5s
+        "#);
+    }
+
+    #[test]
+    fn a_table_that_is_too_wide_has_ids() {
+        let long = "x".repeat(30);
+        let cells = [
+            (cell(&[("flags", &long), ("n", "1")]), Outcome::Passed),
+            (cell(&[("flags", "-O2"), ("n", "1")]), Outcome::Passed),
+        ];
+        insta::assert_snapshot!(lines(&cells, 50), @r#"
+            cell                         result     time
+          ✓ flags=xxxxxxxxxxxxxxxxxxxx…  passed     1m 5s
+          ✓ flags=-O2,n=1                passed     1m 5s
+
+        matrix m 2 cells: 2 passed in 1.5s
+        "#);
+    }
+
+    #[test]
+    fn nothing_selected_has_no_table() {
+        assert_eq!(lines(&[], 80), "");
+    }
+}
