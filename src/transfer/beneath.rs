@@ -115,3 +115,16 @@ pub(super) fn kind(dir: impl AsFd, name: &OsStr) -> io::Result<Option<FileType>>
 pub fn exists_inside(root: &Path, path: &Path) -> bool {
     Beneath::open(root, true).and_then(|root| root.resolve(path, OFlags::PATH)).is_ok()
 }
+
+/// Lets its owner write to a folder, which gets its own mode when all is written.
+pub(super) fn let_owner_in(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    let mode = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode & 0o7777;
+    if mode & 0o700 == 0o700 {
+        return Ok(());
+    }
+    match rustix::fs::chmodat(dir, name, Mode::from(mode | 0o700), AtFlags::empty()) {
+        // Somebody else's folder: whether it can be written to will be seen.
+        Ok(()) | Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -178,7 +178,7 @@ impl<'a> Extractor<'a> {
             let linked = through && self.dest.dir(&path).is_ok();
             let dir = self.dest.parent(&parts)?;
             match beneath::kind(dir, name)? {
-                Some(FileType::Directory) => {}
+                Some(FileType::Directory) => beneath::let_owner_in(dir, name)?,
                 // A root file system may list `lib/` though `lib` is a link to a directory.
                 Some(FileType::Symlink) if linked => return Ok(()),
                 found => {
