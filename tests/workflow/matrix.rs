@@ -201,7 +201,7 @@ async fn a_cell_that_takes_too_long_tells_what_it_printed() {
     };
     let started = Instant::now();
     let report = run_matrix(&run.ctx, spec, commands()).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(outcomes(&report), [Outcome::TimedOut, Outcome::Passed]);
     assert_eq!(report.cells[0].tail, "so far\n");
     let message = report.cells[0].failure.as_ref().unwrap().to_string();
@@ -262,7 +262,7 @@ async fn a_cancel_ends_all_and_deletes_all() {
         }
     );
     let report = report.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(1));
+    assert!(started.elapsed() < Duration::from_secs(10));
     use Outcome::{Cancelled, NotRun};
     assert_eq!(outcomes(&report), [Cancelled, Cancelled, NotRun, NotRun]);
     assert_eq!(exit::of_matrix(&report), exit::INTERRUPTED);
