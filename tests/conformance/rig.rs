@@ -32,22 +32,42 @@ pub struct Rig {
     pub backend: Arc<dyn Backend>,
     /// A folder on this machine that guests must not reach, except where it is mounted.
     pub host: TempDir,
-    /// An owner whose run is dead.
-    pub dead: Owner,
     /// An owner whose run is alive.
     pub live: Owner,
+    begin: Box<dyn Fn(String) -> Result<Run> + Send + Sync>,
+}
+
+/// A run of its own on the rig's store. When it ends, what it owned is a dead run's.
+pub struct Run {
+    pub backend: Arc<dyn Backend>,
+    pub owner: Owner,
+    /// What says that it is dead, besides dropping the backend.
+    end: Box<dyn FnOnce()>,
+}
+
+impl Run {
+    pub fn end(self) {
+        drop(self.backend);
+        (self.end)();
+    }
+}
+
+fn owner(run: &str) -> Owner {
+    Owner { run: run.to_owned(), host: "here".to_owned() }
 }
 
 async fn fake() -> Result<Rig> {
-    let fake = FakeBackend::new();
-    fake.end_run("dead");
-    let owner = |run: &str| Owner { run: run.to_owned(), host: "here".to_owned() };
+    let fake = Arc::new(FakeBackend::new());
+    let backend = fake.clone();
     Ok(Rig {
         name: "fake",
-        backend: Arc::new(fake),
+        backend,
         host: scratch()?,
-        dead: owner("dead"),
         live: owner("live"),
+        begin: Box::new(move |run| {
+            let (backend, owner, fake) = (fake.clone(), owner(&run), fake.clone());
+            Ok(Run { backend, owner, end: Box::new(move || fake.end_run(run)) })
+        }),
     })
 }
 
@@ -65,6 +85,11 @@ impl Rig {
         let lacking = case.needs.iter().find(|need| !capabilities.has(**need))?;
         let hint = capabilities.missing.get(lacking).cloned().unwrap_or_default();
         Some((*lacking, hint))
+    }
+
+    /// Begins a run that can end before the others.
+    pub fn run(&self, name: &str) -> Result<Run> {
+        (self.begin)(name.to_owned())
     }
 
     pub fn scope(self: &Arc<Self>, case: &'static Case) -> Scope {

@@ -1,13 +1,9 @@
 //! What the guest can't see or do.
 
-use sandscript::sandbox::Policy;
-
 use crate::case::{CaseResult, cases};
 use crate::rig::Scope;
 
 cases!["isolation";
-    no_network_by_default [Programs],
-    policy_is_kept,
     only_its_own_processes [Programs],
     init_can_not_be_killed [Programs],
     no_host_files [Programs],
@@ -16,32 +12,6 @@ cases!["isolation";
     sandboxes_do_not_see_each_other [Programs],
     descriptors_of_init_are_closed_to_it [Programs],
 ];
-
-async fn no_network_by_default(scope: Scope) -> CaseResult {
-    let sandbox = scope.sandbox().await?;
-    let devices = sandbox.run("cat /proc/net/dev").await?;
-    let names: Vec<_> = devices
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, _)| name.trim())
-        .collect();
-    assert!(names.iter().all(|name| *name == "lo"), "{names:?}");
-    assert_eq!(sandbox.info().await?.egress, Policy::None);
-    Ok(())
-}
-
-async fn policy_is_kept(scope: Scope) -> CaseResult {
-    let sandbox = scope.sandbox().await?;
-    sandbox.snapshot("s").await?;
-    sandbox.restore("s").await?;
-    sandbox.stop().await?;
-    sandbox.start().await?;
-    let clone = scope.clone_of(&sandbox, Some("s")).await?;
-    for sandbox in [sandbox, clone] {
-        assert_eq!(sandbox.info().await?.egress, Policy::None);
-    }
-    Ok(())
-}
 
 async fn only_its_own_processes(scope: Scope) -> CaseResult {
     let sandbox = scope.sandbox().await?;

@@ -5,10 +5,12 @@ use crate::case::Case;
 mod clones;
 mod concurrency;
 mod create;
+mod egress;
 mod environment;
 mod exec;
 mod files;
 mod hostile;
+mod images;
 mod isolation;
 mod limits;
 mod mounts;
@@ -29,10 +31,12 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         clones::CASES,
         concurrency::CASES,
         create::CASES,
+        egress::CASES,
         environment::CASES,
         exec::CASES,
         files::CASES,
         hostile::CASES,
+        images::CASES,
         isolation::CASES,
         limits::CASES,
         mounts::CASES,

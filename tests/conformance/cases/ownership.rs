@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use sandscript::sandbox::{CloneSpec, Owner};
+use sandscript::sandbox::{CloneSpec, Owner, Spec};
 
 use crate::case::{CaseResult, cases};
 use crate::rig::Scope;
@@ -67,7 +67,14 @@ async fn takes_what_has_expired(scope: Scope) -> CaseResult {
 
 async fn takes_what_a_dead_run_left(scope: Scope) -> CaseResult {
     let live = owned(&scope, Some(scope.rig.live.clone()), None).await?;
-    let dead = owned(&scope, Some(scope.rig.dead.clone()), None).await?;
+    let run = scope.rig.run("run-that-ends")?;
+    let mut spec = Spec::new(scope.name());
+    spec.owner = Some(run.owner.clone());
+    run.backend.create(&spec, &scope.cancel).await?;
+    let dead = scope.at(&spec.name);
+    scope.backend().gc(false, &scope.cancel).await?;
+    assert!(scope.exists(&dead.name).await?, "gc took what another live run owns");
+    run.end();
     assert!(!would_take(&scope, &live).await?);
     scope.backend().gc(false, &scope.cancel).await?;
     assert!(scope.exists(&live.name).await?, "gc took what a live run owns");
@@ -91,9 +98,11 @@ async fn leaves_what_nobody_owns(scope: Scope) -> CaseResult {
 
 async fn takes_clones_too(scope: Scope) -> CaseResult {
     let source = scope.sandbox().await?;
+    let run = scope.rig.run("run-that-clones")?;
     let mut spec = CloneSpec::new(scope.name());
-    spec.owner = Some(scope.rig.dead.clone());
-    scope.backend().clone(&source.name, &spec, &scope.cancel).await?;
+    spec.owner = Some(run.owner.clone());
+    run.backend.as_ref().clone(&source.name, &spec, &scope.cancel).await?;
+    run.end();
     let kept = scope.clone_of(&source, None).await?;
     scope.backend().gc(false, &scope.cancel).await?;
     assert!(!scope.exists(&spec.name).await?);
