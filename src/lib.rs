@@ -12,3 +12,6 @@ pub mod lang;
 pub mod sandbox;
 pub mod transfer;
 pub mod workflow;
+
+pub use api::{Host, Leftovers, Registry, ScriptError, Value};
+pub use lang::{Outcome, Source, check, run};

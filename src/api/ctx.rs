@@ -17,7 +17,12 @@ pub struct Ctx {
     pub stop: Arc<Stop>,
     /// The cell of a matrix that the body belongs to.
     pub cell: Option<Arc<str>>,
+    /// How many bodies wait for this one.
+    depth: usize,
 }
+
+/// How deep bodies may call bodies through the host.
+const DEPTH: usize = 16;
 
 impl Ctx {
     /// The backend that sandboxes are made on.
@@ -52,12 +57,29 @@ impl Ctx {
         self.host.run.events.send(Event::Log { level, text: text.into(), cell });
     }
 
+    /// The context of a script's main body.
+    pub(super) fn main(host: Arc<Host>, stop: Arc<Stop>) -> Ctx {
+        Ctx { host, stop, cell: None, depth: 0 }
+    }
+
+    /// The same for a function that the host calls on behalf of this body.
+    pub fn deeper(&self) -> Result<Ctx> {
+        if self.depth >= DEPTH {
+            return Err(ScriptError::runtime(format!(
+                "functions call each other through the host deeper than {DEPTH} levels"
+            ))
+            .hint("a function that leads to itself must come to an end"));
+        }
+        Ok(Ctx { depth: self.depth + 1, ..self.clone() })
+    }
+
     /// The same run for a body that `cancel` ends as well.
     pub fn within(&self, cancel: &Cancel, cell: Option<&str>) -> Ctx {
         Ctx {
             host: Arc::clone(&self.host),
             stop: Stop::within(&self.stop, cancel),
             cell: cell.map(Arc::from).or_else(|| self.cell.clone()),
+            depth: self.depth,
         }
     }
 

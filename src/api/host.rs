@@ -90,7 +90,7 @@ impl Host {
     /// tokio runtime.
     pub fn start(self: &Arc<Self>) -> Ctx {
         let stop = Stop::new(&self.run.cancel, self.timeout);
-        Ctx { host: Arc::clone(self), stop, cell: None }
+        Ctx::main(Arc::clone(self), stop)
     }
 
     /// A variable of the host's environment.

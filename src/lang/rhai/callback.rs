@@ -68,7 +68,7 @@ impl Callable for Function {
         }
         let body = Body {
             script: Arc::clone(&self.script),
-            ctx: ctx.clone(),
+            ctx: ctx.deeper()?,
             runtime: self.runtime.clone(),
         };
         let pointer = self.pointer.clone();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ::rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, ParseErrorType, Position};
+use ::rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, ParseErrorType, Position, Stmt};
 
 use super::{error, unknown};
 use crate::api::{ErrorKind, Registry, Result, ScriptError};
@@ -21,6 +21,9 @@ pub(super) fn compile(engine: &Engine, source: &Source, registry: &Registry) -> 
             ParseErrorType::ExprTooDeep => {
                 syntax("an expression is nested too deep").hint("split it with variables")
             }
+            ParseErrorType::Reserved(word) if !word.starts_with(char::is_alphabetic) => {
+                syntax(format!("'{word}' means nothing in Rhai"))
+            }
             ParseErrorType::Reserved(word) => {
                 syntax(format!("'{word}' is a word of Rhai itself")).hint("use another name")
             }
@@ -34,19 +37,14 @@ pub(super) fn compile(engine: &Engine, source: &Source, registry: &Registry) -> 
 }
 
 /// Finds calls that can't work: of unknown functions, or with a wrong number of arguments.
-pub(super) fn calls(
-    engine: &Engine,
-    ast: &AST,
-    source: &Source,
-    registry: &Registry,
-) -> Result<()> {
-    let _ = engine;
+pub(super) fn calls(ast: &AST, source: &Source, registry: &Registry) -> Result<()> {
     let own = unknown::functions(ast);
-    let variables: BTreeSet<&str> = error::names(&source.text);
+    let variables = error::declared(&source.text);
     let mut found: Option<(ScriptError, Position)> = None;
     ast.walk(&mut |path| {
         let (call, position, method) = match path.last() {
             Some(ASTNode::Expr(Expr::FnCall(call, position))) => (call, *position, false),
+            Some(ASTNode::Stmt(Stmt::FnCall(call, position))) => (call, *position, false),
             Some(ASTNode::Expr(Expr::MethodCall(call, position))) => (call, *position, true),
             _ => return true,
         };

@@ -14,8 +14,9 @@ pub(super) const CALL_LEVELS: usize = 100;
 const EXPR_DEPTH: usize = 128;
 /// How long a string may grow, in bytes.
 const STRING_SIZE: usize = 256 << 20;
-/// How many items a list or map may hold.
-const ITEMS: usize = 1 << 20;
+/// How many items a list or map may hold, with those of the lists and maps in it. Bounds how deep
+/// they may be nested, too, and so the stack that copying and dropping them takes.
+const ITEMS: usize = 1 << 16;
 
 /// An engine with everything in the registry.
 pub(super) fn build(registry: &Arc<Registry>) -> Engine {

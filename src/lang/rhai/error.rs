@@ -41,6 +41,7 @@ pub(super) fn script_error(error: Box<EvalAltResult>, body: &Body) -> ScriptErro
             found.trace.push(Frame { function, called_at });
         }
     }
+    found.trace.dedup();
     found.trace.truncate(16);
     found
 }
@@ -111,7 +112,12 @@ fn translate(error: EvalAltResult, body: &Body) -> ScriptError {
         ))
         .hint("a function that calls itself must come to an end"),
         E::ErrorDataTooLarge(name, _) => {
-            ScriptError::runtime(format!("a {} grew too large", words::of_type(&name)))
+            let what = match name.to_lowercase() {
+                name if name.contains("string") => "string",
+                name if name.contains("map") => "map",
+                _ => "list",
+            };
+            ScriptError::runtime(format!("a {what} grew too large"))
                 .hint("keep large data in files of the sandbox")
         }
         E::ErrorTooManyVariables(_) => ScriptError::runtime("there are too many variables"),
@@ -143,11 +149,14 @@ fn unknown_function(text: &str, registry: &Registry) -> ScriptError {
             _ => ScriptError::runtime(format!("'{name}' does not work here")),
         };
     }
+    if let Some(error) = unknown::explained(&name) {
+        return error;
+    }
     if unknown::builtin().contains(&name) {
         let given = if types.is_empty() { "nothing".into() } else { types.join(", ") };
         return ScriptError::runtime(format!("{name}() can't be called with ({given})"));
     }
-    unknown::explained(&name).unwrap_or_else(|| unknown::unknown(registry, &name, None))
+    unknown::unknown(registry, &name, None)
 }
 
 /// The error for a variable that is not declared.
@@ -172,7 +181,7 @@ pub(super) fn names(text: &str) -> BTreeSet<&str> {
 }
 
 /// The variables that a script declares anywhere: `let`, `const`, `for`, and parameters.
-fn declared(text: &str) -> BTreeSet<&str> {
+pub(super) fn declared(text: &str) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     for word in ["let ", "const ", "for ", "catch ("] {
         for (at, _) in text.match_indices(word) {

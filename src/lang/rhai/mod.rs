@@ -37,7 +37,7 @@ impl Language for Rhai {
         let registry = Arc::new(registry.with(Vec::new()));
         let engine = engine::build(&registry);
         let ast = check::compile(&engine, source, &registry)?;
-        check::calls(&engine, &ast, source, &registry)
+        check::calls(&ast, source, &registry)
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {

@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Virtual: only what a body uses becomes memory.
-const STACK: usize = 16 << 20;
+/// Virtual: only what a body uses becomes memory. Enough for data that is nested as deep as the
+/// engine allows.
+const STACK: usize = 64 << 20;
 const IDLE: Duration = Duration::from_secs(3);
 
 static FREE: Mutex<Vec<(u64, Sender<Job>)>> = Mutex::new(Vec::new());

@@ -47,7 +47,8 @@ pub(super) fn hooks(engine: &mut Engine, registry: &Arc<Registry>) {
     engine.on_missing_function(move |name, args, method, _| {
         // Rhai asks for every error of a call, so only what can be nothing else is answered.
         let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        if !plain || builtin().contains(name) {
+        let held = args.first().is_some_and(|first| first.is::<Held>());
+        if !plain || (builtin().contains(name) && !held) {
             return Ok(None);
         }
         if let Some(error) = explain(&registry, name, args, method) {
