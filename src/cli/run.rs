@@ -68,6 +68,8 @@ impl Run {
     pub fn call(self, session: &Session<'_>) -> Result {
         let source = Source::read(&self.script)
             .map_err(|error| CommandError::from_script(&error, exit::USAGE))?;
+        lang::language(&source.name)
+            .map_err(|error| CommandError::from_script(&error, exit::USAGE))?;
         let reports = self.reports(session)?;
         session.work(true, |work| self.run(session, source, reports, work))
     }
@@ -90,6 +92,7 @@ impl Run {
         let owner = Owner { run: new_run_id(), host: this_machine() };
         let dispatcher = Dispatcher::start(&owner.run, reports);
         let events = dispatcher.sink();
+        work.signals.tell(Some(events.clone()));
         let mut host = Host::builder(Arc::clone(&work.backend))
             .owner(owner)
             .events(events.clone())
@@ -128,6 +131,7 @@ impl Run {
             Err(error) => work.signals.code().unwrap_or_else(|| code_of(error)),
         };
         events.send(Event::RunEnded { code, duration: started.elapsed() });
+        work.signals.tell(None);
         for (name, error) in dispatcher.finish().await {
             session.output.warn(format!("the {name} report is not complete: {error}"));
         }
@@ -135,6 +139,12 @@ impl Run {
             session.output.warn(format!("the script never asked for '{name}' (--set {name}=…)"));
         }
         match result {
+            // Where a script was when it was told to stop tells nobody anything.
+            Err(error) if matches!(error.kind, ErrorKind::Cancelled) => Err(CommandError {
+                code,
+                word: "cancelled",
+                ..CommandError::usage("the run was stopped")
+            }),
             Err(error) => Err(CommandError::from_script(&error, code)),
             Ok(()) => Ok(code),
         }

@@ -1,13 +1,14 @@
 //! Ctrl-C: once stops and cleans up, twice kills, three times leaves at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::Output;
 use super::{CommandError, Result};
 use crate::sandbox::Cancel;
+use crate::workflow::{Event, EventSink, Level};
 
 /// What SIGINT, SIGTERM and SIGHUP do to this process.
 #[derive(Clone, Debug)]
@@ -17,6 +18,7 @@ pub struct Signals {
     /// Cancelled by the second: kill what still runs.
     pub kill: Cancel,
     first: Arc<AtomicI32>,
+    events: Arc<Mutex<Option<EventSink>>>,
 }
 
 impl Signals {
@@ -25,7 +27,8 @@ impl Signals {
         let signals = Signals {
             stop: Cancel::new(),
             kill: Cancel::new(),
-            first: Arc::new(AtomicI32::new(0)),
+            first: Arc::default(),
+            events: Arc::default(),
         };
         let fail = |error: std::io::Error| {
             CommandError::internal(format!("signals can't be watched: {error}"))
@@ -61,17 +64,32 @@ impl Signals {
         match count {
             1 => {
                 self.first.store(number, Ordering::Relaxed);
-                output.note("stopping and cleaning up; once more to kill what still runs");
+                self.say(output, "stopping and cleaning up; once more to kill what still runs");
                 self.stop.cancel();
             }
             2 => {
-                output.note("killing what still runs; once more to leave at once");
+                self.say(output, "killing what still runs; once more to leave at once");
                 self.kill.cancel();
             }
             _ => {
                 output.warn("left at once; 'sandscript gc' finds what is left");
                 std::process::exit(128 + number);
             }
+        }
+    }
+
+    /// From now on, what is said goes to the reports of a run: nobody else may write on a screen
+    /// that they draw on. `None` ends that.
+    pub fn tell(&self, events: Option<EventSink>) {
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = events;
+    }
+
+    fn say(&self, output: &Output, text: &str) {
+        match &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(events) => {
+                events.send(Event::Log { level: Level::Info, text: text.into(), cell: None });
+            }
+            None => output.note(text),
         }
     }
 

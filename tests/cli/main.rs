@@ -3,5 +3,8 @@
 mod docs;
 mod environment;
 mod errors;
+mod progress;
+mod run;
 mod settings;
+mod signals;
 mod verbs;

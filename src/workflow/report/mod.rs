@@ -18,7 +18,7 @@ pub use terminal::{Size, Terminal};
 
 use std::io;
 
-use super::Record;
+use super::{Event, Record};
 
 /// Where a report writes.
 pub type Out = Box<dyn io::Write + Send>;
@@ -43,4 +43,16 @@ pub trait Report: Send {
 
     /// No event comes any more.
     fn finish(&mut self) -> io::Result<()>;
+}
+
+/// What a script was run for: what it prints, and the cells that were asked for. It goes where
+/// another program may read it.
+fn data(event: &Event) -> Option<String> {
+    match event {
+        Event::Print { text, .. } => Some(text.clone()),
+        Event::CellList { cells, .. } => {
+            Some(cells.iter().map(|cell| cell.id.as_str()).collect::<Vec<_>>().join("\n"))
+        }
+        _ => None,
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::super::{Event, Record};
+use super::super::Record;
 use super::narrator::Narrator;
 use super::{Out, Report, Style};
 
@@ -27,7 +27,7 @@ impl Report for Plain {
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        if let (Event::Print { text, .. }, Some(prints)) = (&record.event, &mut self.prints) {
+        if let (Some(text), Some(prints)) = (super::data(&record.event), &mut self.prints) {
             writeln!(prints, "{text}")?;
             return prints.flush();
         }
@@ -54,6 +54,7 @@ fn write(out: &mut Out, lines: Vec<String>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Event;
     use super::super::sample::{Full, Paper, feed, run, trouble};
     use super::*;
 

@@ -164,7 +164,7 @@ impl Report for Terminal {
     fn record(&mut self, record: &Record) -> io::Result<()> {
         self.measure();
         self.note(&record.event);
-        if let (Event::Print { text, .. }, Some(prints)) = (&record.event, &mut self.prints) {
+        if let (Some(text), Some(prints)) = (super::data(&record.event), &mut self.prints) {
             writeln!(prints, "{text}")?;
             return prints.flush();
         }
