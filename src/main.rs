@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    sandscript::backend::local::init();
     ExitCode::from(sandscript::cli::main())
 }

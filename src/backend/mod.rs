@@ -10,18 +10,35 @@ pub mod fake;
 pub mod local;
 
 /// The names [`open`] knows, the default first.
-pub const NAMES: &[&str] = &["fake"];
+pub const NAMES: &[&str] = &[
+    #[cfg(feature = "local")]
+    "local",
+    "fake",
+];
 
 /// What a backend is opened with.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Where `local` keeps its sandboxes; its usual folder when not given.
+    /// Where `local` keeps its sandboxes. It must be given for that backend.
     pub store: Option<PathBuf>,
+    /// For `local`: a program that calls `local::init`, where this one can't.
+    pub helper: Option<PathBuf>,
+    /// For `local`: do without the user's subordinate ids.
+    pub single_id: bool,
 }
 
 /// Opens a backend by name.
-pub async fn open(name: &str, _config: &Config) -> Result<Arc<dyn Backend>> {
+pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
     match name {
+        #[cfg(feature = "local")]
+        "local" => {
+            let store = config.store.clone().ok_or_else(|| {
+                Error::invalid("store", "backend 'local' needs a folder to keep its sandboxes in")
+            })?;
+            let (helper, single_id) = (config.helper.clone(), config.single_id);
+            let config = local::LocalConfig { store, helper, single_id };
+            Ok(Arc::new(local::LocalBackend::open(config)?))
+        }
         "fake" => Ok(Arc::new(fake::FakeBackend::new())),
         _ => {
             let hint = format!("the backends are {}", NAMES.join(", "));
@@ -37,7 +54,12 @@ mod tests {
     #[tokio::test]
     async fn every_name_opens_and_no_other_does() {
         for name in NAMES {
-            let config = Config { store: Some(std::env::temp_dir().join("sandscript-names")) };
+            let folder = tempfile::tempdir().unwrap();
+            let config = Config {
+                store: Some(folder.path().join("store")),
+                helper: Some("/bin/false".into()),
+                ..Config::default()
+            };
             let backend = open(name, &config).await.unwrap();
             assert_eq!(backend.capabilities().backend, *name);
         }

@@ -84,7 +84,8 @@ impl<'a> Session<'a> {
     }
 
     async fn open(&self) -> Result<Arc<dyn Backend>> {
-        let options = backend::Config { store: Some(self.settings.store.clone()) };
+        let store = Some(self.settings.store.clone());
+        let options = backend::Config { store, ..backend::Config::default() };
         backend::open(&self.settings.backend, &options).await.map_err(CommandError::from)
     }
 }

@@ -1,4 +1,133 @@
-//! Sandboxes on this machine, by namespaces, overlays and cgroups.
+//! Sandboxes on this machine, by namespaces, overlays and cgroups: no daemon, root or not.
+//!
+//! A program that uses it calls [`init`] first thing in its `main`: sandboxes are started by this
+//! very program, executed again.
 
-pub mod cgroup;
-pub mod net;
+mod backend;
+mod cgroup;
+mod control;
+mod errors;
+mod exec;
+mod files;
+mod gc;
+mod images;
+mod init;
+mod keeper;
+mod launch;
+mod layers;
+mod lifecycle;
+mod link;
+mod mode;
+mod net;
+mod probe;
+mod protocol;
+mod range;
+mod record;
+mod snapshots;
+mod store;
+mod sys;
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use self::cgroup::Cgroups;
+use self::images::Image;
+use self::keeper::Keeper;
+use self::mode::Mode;
+use self::store::{Lock, Store};
+use crate::sandbox::{Capabilities, Error, Result};
+
+/// Must be called first thing in `main` by a program that uses [`LocalBackend`].
+///
+/// In an ordinary start it does nothing but note that it was called. When the program was executed
+/// to serve the backend, it does that and never returns.
+pub fn init() {
+    keeper::serve_if_asked();
+}
+
+/// Where and how to work.
+#[derive(Clone, Debug, Default)]
+pub struct LocalConfig {
+    /// The folder for everything; made when missing.
+    pub store: PathBuf,
+    /// A program that calls [`init`], for callers that can't do so themselves (test harnesses); this
+    /// program when not given.
+    pub helper: Option<PathBuf>,
+    /// Do without the user's subordinate ids.
+    pub single_id: bool,
+}
+
+/// The backend.
+#[derive(Clone)]
+pub struct LocalBackend(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    mode: Mode,
+    capabilities: Capabilities,
+    helper: Option<PathBuf>,
+    keeper: OnceCell<Keeper>,
+    host_image: OnceCell<Image>,
+    groups: Cgroups,
+    held: Mutex<Held>,
+}
+
+/// What lives as long as the backend.
+#[derive(Default)]
+struct Held {
+    /// Locks of the runs that make sandboxes through it.
+    runs: HashMap<String, Lock>,
+    /// Write ends of pipes that sandboxes watch: they end when it closes.
+    lifelines: HashMap<String, OwnedFd>,
+    /// Tops of chains that are being merged.
+    merging: HashSet<String>,
+}
+
+impl LocalBackend {
+    /// Opens the store and finds out what can be done here.
+    pub fn open(config: LocalConfig) -> Result<LocalBackend> {
+        if config.helper.is_none() && !keeper::ready_to_serve() {
+            return Err(Error::internal(
+                "sandscript::backend::local::init() was not called: call it first thing in main()",
+            ));
+        }
+        let store = Store::open(&config.store)?;
+        let mode = Mode::detect(!config.single_id);
+        // Two stores may hold sandboxes of one name.
+        let scope = blake3::hash(store.root().as_os_str().as_encoded_bytes()).to_hex();
+        let groups = Cgroups::probe(&scope[..8]);
+        let capabilities = probe::capabilities(&mode, &groups);
+        sys::set_no_file_limit();
+        Ok(LocalBackend(Arc::new(Inner {
+            store,
+            mode,
+            capabilities,
+            helper: config.helper,
+            keeper: OnceCell::new(),
+            host_image: OnceCell::new(),
+            groups,
+            held: Mutex::default(),
+        })))
+    }
+}
+
+impl Inner {
+    async fn keeper(&self) -> Result<&Keeper> {
+        self.keeper
+            .get_or_try_init(|| async {
+                let (helper, mode) = (self.helper.clone(), self.mode.clone());
+                tokio::task::spawn_blocking(move || Keeper::start(helper.as_deref(), &mode))
+                    .await
+                    .map_err(|error| Error::internal(format!("starting the keeper: {error}")))?
+            })
+            .await
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

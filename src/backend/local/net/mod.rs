@@ -15,7 +15,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 
 pub use dns::resolv_conf;
-pub use lease::{Lease, collect, lease};
+#[cfg(test)]
+use lease::Lease;
+pub use lease::{collect, lease};
 
 /// The guest's interface.
 const GUEST_LINK: &str = "eth0";

@@ -1,0 +1,122 @@
+//! Talking to a sandbox's init.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use super::errors::from_refusal;
+use super::link::Link;
+use super::protocol::{Reply, Request};
+use super::{Inner, sys};
+use crate::sandbox::{Error, Result, State};
+
+/// How long a healthy init may take for anything but waiting for the guest.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Inner {
+    /// Connects; `None` when nothing runs there.
+    pub(super) async fn connect(&self, name: &str) -> Result<Option<Link>> {
+        match UnixStream::connect(self.store.socket(name)).await {
+            Ok(stream) => Ok(Some(Link::over(stream))),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ECONNREFUSED | libc::ENOENT | libc::ENOTDIR) => Ok(None),
+                _ => Err(Error::internal(format!("connecting to sandbox '{name}': {error}"))),
+            },
+        }
+    }
+
+    /// Connects, or says why that can't be.
+    pub(super) async fn connect_running(&self, name: &str) -> Result<Link> {
+        match self.connect(name).await? {
+            Some(link) => Ok(link),
+            None if self.store.folder(name).is_dir() => {
+                Err(Error::NotRunning { name: name.into() })
+            }
+            None => Err(Error::not_found(crate::sandbox::Kind::Sandbox, name)),
+        }
+    }
+
+    /// The state it is in, as far as that can be seen without a record.
+    pub(super) async fn state(&self, name: &str) -> Result<State> {
+        let Some(mut link) = self.connect(name).await? else {
+            return Ok(match self.store.being_changed(name) {
+                true => State::Transitional("another command is working on it".into()),
+                false => State::Stopped,
+            });
+        };
+        let asked = ask(&mut link, name, &Request::Status, &[]);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok((Reply::Status { frozen: true, .. }, _))) => Ok(State::Frozen),
+            Ok(Ok((Reply::Status { .. }, _))) => Ok(State::Running),
+            Ok(Ok(_)) => Ok(State::Error("its init answers nonsense".into())),
+            // It ended between the connection and the answer.
+            Ok(Err(Error::Transport { .. })) => Ok(State::Stopped),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Ok(State::Error("its init does not answer".into())),
+        }
+    }
+
+    /// Asks a running sandbox for something simple.
+    pub(super) async fn request(&self, name: &str, request: &Request) -> Result<Reply> {
+        let mut link = self.connect_running(name).await?;
+        let asked = ask(&mut link, name, request, &[]);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(answer) => answer.map(|(reply, _)| reply),
+            Err(_) => Err(Error::Timeout { what: format!("sandbox '{name}'"), after: PATIENCE }),
+        }
+    }
+
+    /// Ends a running sandbox and waits until it is gone. False when nothing ran.
+    pub(super) async fn end(&self, name: &str, grace: Duration) -> Result<bool> {
+        let Some(mut link) = self.connect(name).await? else { return Ok(false) };
+        let request = Request::Stop { grace_ms: grace.as_millis().try_into().unwrap_or(u64::MAX) };
+        let pidfd = match ask(&mut link, name, &request, &[]).await {
+            Ok((_, mut fds)) => fds.pop(),
+            // Its run ended meanwhile, and it with it.
+            Err(Error::Transport { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(pidfd) = pidfd else { return Ok(true) };
+        let ended = gone(pidfd, grace + PATIENCE).await?;
+        if ended {
+            return Ok(true);
+        }
+        Err(Error::Busy { name: name.into(), what: "its init does not end".into() })
+    }
+}
+
+/// Waits for a process to be gone; after `patience` it is killed.
+async fn gone(pidfd: OwnedFd, patience: Duration) -> Result<bool> {
+    let failed = |error: std::io::Error| Error::internal(format!("waiting for init: {error}"));
+    let pidfd = sys::register(pidfd, Interest::READABLE).map_err(failed)?;
+    if let Ok(ready) = tokio::time::timeout(patience, pidfd.readable()).await {
+        return ready.map(|_| true).map_err(failed);
+    }
+    let _ = rustix::process::pidfd_send_signal(pidfd.get_ref(), rustix::process::Signal::KILL);
+    Ok(tokio::time::timeout(PATIENCE, pidfd.readable()).await.is_ok())
+}
+
+/// One request, one reply; refusals are errors.
+pub(super) async fn ask(
+    link: &mut Link,
+    name: &str,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(Reply, Vec<OwnedFd>)> {
+    link.send(request, fds)?;
+    answer(link, name).await
+}
+
+/// The next reply; refusals are errors.
+pub(super) async fn answer(link: &mut Link, name: &str) -> Result<(Reply, Vec<OwnedFd>)> {
+    match link.receive::<Reply>().await? {
+        Some((Reply::Failed(failure), _)) => Err(failure.into()),
+        Some((Reply::Refused { code, what, message }, _)) => {
+            Err(from_refusal(name, code, what, message))
+        }
+        Some((reply, fds)) => Ok((reply, fds)),
+        None => Err(Error::Transport { message: format!("sandbox '{name}' ended") }),
+    }
+}

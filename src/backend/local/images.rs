@@ -1,0 +1,188 @@
+//! Which layers and host folders an image is.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Inner;
+use super::mode::Mode;
+use super::protocol::{Task, Tree};
+use super::record;
+use crate::image::{Fetch, HostImage, Source, Tarball};
+use crate::sandbox::{Cancel, Error, Result};
+
+/// An image that is ready to start from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Image {
+    /// Digest of its content.
+    pub fingerprint: String,
+    /// Its layers, top first.
+    pub layers: Vec<String>,
+    /// Its trees, root first.
+    pub trees: Vec<Tree>,
+}
+
+/// Says what an image name means here, before any work.
+fn parse(image: &str) -> Result<Option<Source>> {
+    if image == "host" {
+        return Ok(None);
+    }
+    Source::parse(image).map(Some).ok_or_else(|| {
+        Error::invalid_hint(
+            "image",
+            format!("'{image}' is not an image that backend 'local' can start from"),
+            "use \"host\", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256",
+        )
+    })
+}
+
+impl Inner {
+    /// The image, made ready if it is not.
+    pub(super) async fn image(
+        &self,
+        image: &str,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<Image> {
+        match parse(image)? {
+            None => self.host_image.get_or_try_init(|| self.make_host_image()).await.cloned(),
+            Some(source) => self.tar_image(source, sha256, cancel).await,
+        }
+    }
+
+    /// Its digest, without making it ready.
+    pub(super) async fn image_fingerprint(
+        &self,
+        image: &str,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<String> {
+        match parse(image)? {
+            None => match self.host_image.get() {
+                Some(image) => Ok(image.fingerprint.clone()),
+                None => Ok(self.plan().await?.fingerprint()),
+            },
+            Some(source) => Ok(self.open_tarball(source, sha256, cancel).await?.fingerprint()),
+        }
+    }
+
+    async fn make_host_image(&self) -> Result<Image> {
+        let plan = self.plan().await?;
+        let fingerprint = plan.fingerprint();
+        let trees: Vec<Tree> =
+            std::iter::once(Tree { name: "root".into(), target: "/".into(), host: None })
+                .chain(plan.trees().iter().map(|tree| Tree {
+                    name: tree.folder.clone(),
+                    target: tree.path.to_string_lossy().into_owned(),
+                    host: Some(tree.path.clone()),
+                }))
+                .collect();
+        let hide = self.mode == Mode::Root;
+        self.make_ready(fingerprint, trees, |to| Task::HostImage { to, hide }).await
+    }
+
+    /// As root the guest's root owns what the host's root owns, so private files are hidden from it.
+    async fn plan(&self) -> Result<HostImage> {
+        let hide = self.mode == Mode::Root;
+        blocking(move || HostImage::plan(&[], hide)).await
+    }
+
+    async fn tar_image(
+        &self,
+        source: Source,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<Image> {
+        let tarball = self.open_tarball(source, sha256, cancel).await?;
+        let trees = vec![Tree { name: "root".into(), target: "/".into(), host: None }];
+        let (archive, name) = (tarball.path().to_owned(), tarball.path().display().to_string());
+        let all_mine = matches!(self.mode, Mode::Single { .. });
+        self.make_ready(tarball.fingerprint(), trees, |to| Task::Unpack {
+            archive,
+            name,
+            to,
+            all_mine,
+        })
+        .await
+    }
+
+    async fn open_tarball(
+        &self,
+        source: Source,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<Tarball> {
+        let (cache, sha256, cancel) =
+            (self.store.images(), sha256.map(str::to_owned), cancel.clone());
+        blocking(move || {
+            // The keeper works in another folder.
+            let source = match source {
+                Source::File(path) => Source::File(path.canonicalize().unwrap_or(path)),
+                url => url,
+            };
+            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
+            let fetch = Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on };
+            Tarball::open(&source, sha256.as_deref(), &fetch)
+        })
+        .await
+    }
+
+    /// Makes the image's layer once, whoever else wants it at the same time.
+    async fn make_ready(
+        &self,
+        fingerprint: String,
+        trees: Vec<Tree>,
+        task: impl FnOnce(PathBuf) -> Task,
+    ) -> Result<Image> {
+        let key: String = fingerprint.chars().filter(char::is_ascii_alphanumeric).collect();
+        let kind = if matches!(self.mode, Mode::Single { .. }) { "single" } else { "ids" };
+        let file = self.store.images().join(format!("{key}-{kind}.json"));
+        let known = |file: &Path| -> Result<Option<Image>> {
+            let image = record::load::<Image>(file)?;
+            Ok(image.filter(|image| image.layers.iter().all(|id| self.store.layer(id).is_dir())))
+        };
+        if let Some(image) = known(&file)? {
+            return Ok(image);
+        }
+        let _lock = self.store.image_lock(&format!("{key}-{kind}")).await?;
+        if let Some(image) = known(&file)? {
+            return Ok(image);
+        }
+        let _referring = self.store.referring().await?;
+        let id = self.store.new_layer([""; 0])?;
+        let unfinished = Unfinished { inner: self, id: Some(id.clone()) };
+        self.keeper().await?.perform(&task(self.store.layer(&id)), &self.mode).await?;
+        let image = Image { fingerprint, layers: vec![id], trees };
+        record::save(&file, &image)?;
+        unfinished.done();
+        Ok(image)
+    }
+}
+
+/// A layer that is discarded unless its image gets finished.
+struct Unfinished<'a> {
+    inner: &'a Inner,
+    id: Option<String>,
+}
+
+impl Unfinished<'_> {
+    fn done(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            let _ = self.inner.store.discard(&self.inner.store.layer(id));
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::internal(format!("preparing the image: {error}"))))
+}

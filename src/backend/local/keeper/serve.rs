@@ -1,0 +1,178 @@
+//! The keeper's own main loop.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+
+use super::{copy, flatten, launch};
+use crate::backend::local::mode::Mode;
+use crate::backend::local::protocol::{Doing, Done, Failure, Task};
+use crate::backend::local::sys;
+use crate::image::{HostImage, LayerOptions, decompress, unpack_layer};
+use crate::sandbox::{Error, Result as Outcome};
+use crate::transfer::{Owners, Stats};
+
+/// The name that a keeper is executed under, by which it knows itself.
+pub const ARGV0: &str = "sandscript:keeper";
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// The first message to a keeper.
+#[derive(Serialize, Deserialize)]
+pub struct Hello {
+    /// How ids map.
+    pub mode: Mode,
+}
+
+/// A keeper's answers to it.
+#[derive(Serialize, Deserialize)]
+pub enum Welcome {
+    /// It has a new user namespace: write its maps, then say so.
+    MapMe,
+    /// Tasks may come.
+    Ready,
+    /// It can't.
+    Failed(Failure),
+}
+
+/// Becomes the keeper and never returns when this process was executed as one; else remembers
+/// that the program is ready for it.
+pub fn serve_if_asked() {
+    ASKED.store(true, Ordering::Release);
+    if std::env::args_os().next().is_some_and(|name| name.as_bytes() == ARGV0.as_bytes()) {
+        let code = serve().map_or(70, |()| 0);
+        sys::exit_now(code);
+    }
+}
+
+/// Whether the program has called [`serve_if_asked`].
+pub fn ready_to_serve() -> bool {
+    ASKED.load(Ordering::Acquire)
+}
+
+fn serve() -> io::Result<()> {
+    // The socket comes as stdin; it moves up, so that no child has it as its own stdin.
+    let socket: OwnedFd = rustix::stdio::stdin().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
+    let Some((hello, _)) = sys::receive::<Hello>(&socket)? else { return Ok(()) };
+    let _ = rustix::thread::set_name(c"sandscript-keep");
+    // Ctrl-C in the caller's terminal is the caller's business.
+    let _ = rustix::process::setsid();
+    sys::set_subreaper()?;
+    let entered = match &hello.mode {
+        Mode::Root => Ok(()),
+        Mode::Range(_) => enter_range(&socket),
+        Mode::Single { uid, gid, .. } => enter_single(*uid, *gid),
+    };
+    if let Err(failure) = entered {
+        sys::send(&socket, &Welcome::Failed(failure), &[])?;
+        return Ok(());
+    }
+    let filter = sys::SyscallFilter::compile()?;
+    sys::send(&socket, &Welcome::Ready, &[])?;
+    while let Some((task, mut fds)) = sys::receive::<Task>(&socket)? {
+        if fds.is_empty() {
+            continue;
+        }
+        let reply = fds.remove(0);
+        let forked = sys::fork(|| {
+            let mut keep: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+            keep.push(reply.as_raw_fd());
+            sys::close_all_except(&mut keep);
+            work(task, reply, fds, filter.clone())
+        });
+        drop(forked);
+    }
+    Ok(())
+}
+
+fn enter_single(uid: u32, gid: u32) -> Result<(), Failure> {
+    sys::unshare(UnshareFlags::NEWUSER).doing("making a user namespace")?;
+    let put = |file: &str, content: &str| {
+        fs::write(format!("/proc/self/{file}"), content).doing(&format!("writing {file}"))
+    };
+    put("setgroups", "deny")?;
+    put("gid_map", &format!("0 {gid} 1\n"))?;
+    put("uid_map", &format!("0 {uid} 1\n"))
+}
+
+fn enter_range(socket: &OwnedFd) -> Result<(), Failure> {
+    sys::unshare(UnshareFlags::NEWUSER).doing("making a user namespace")?;
+    let lost = "waiting for the id maps";
+    sys::send(socket, &Welcome::MapMe, &[]).doing(lost)?;
+    sys::receive::<()>(socket).doing(lost)?;
+    let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+    rustix::thread::set_thread_res_gid(root.1, root.1, root.1).doing("becoming root in it")?;
+    rustix::thread::set_thread_res_uid(root.0, root.0, root.0).doing("becoming root in it")?;
+    sys::set_dumpable(true).doing("becoming root in it")
+}
+
+fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilter) -> i32 {
+    let done = match task {
+        Task::Launch(launch) => return launch::launch(*launch, reply, fds, filter),
+        Task::Copy { from, to } => copy::copy_tree(&from, &to).map(|bytes| Done::Bytes(bytes)),
+        Task::Flatten { layers, to } => flatten::flatten(&layers, &to).map(|()| Done::Ok),
+        Task::HostImage { to, hide } => {
+            Ok(reported(HostImage::plan(&[], hide).and_then(|plan| plan.generate(&to))))
+        }
+        Task::Measure { paths } => {
+            Ok(Done::Bytes(paths.iter().map(|path| copy::measure(path)).sum()))
+        }
+        Task::Remove { paths, groups } => {
+            paths.iter().for_each(|path| copy::remove_tree(path));
+            groups.iter().for_each(|group| remove_group(group));
+            Ok(Done::Ok)
+        }
+        Task::Sync { path, mark } => sync(&path, &mark).map(|()| Done::Ok),
+        Task::Unpack { archive, name, to, all_mine } => {
+            Ok(reported(unpack(&archive, name, &to, all_mine)))
+        }
+    };
+    let done = done.unwrap_or_else(Done::Failed);
+    let _ = sys::send(reply.as_fd(), &done, &[]);
+    0
+}
+
+fn sync(path: &Path, mark: &Path) -> Result<(), Failure> {
+    let folder = fs::File::open(path).doing("opening the store")?;
+    sys::sync_file_system(folder.as_fd()).doing("writing the store to disk")?;
+    fs::write(mark, b"").doing("marking the layer as written")
+}
+
+/// A cgroup is busy for a moment after its last process has ended.
+fn remove_group(group: &Path) {
+    for _ in 0..1000 {
+        match fs::remove_dir(group) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            _ => return,
+        }
+    }
+}
+
+fn unpack(archive: &Path, name: String, to: &Path, all_mine: bool) -> Outcome<Stats> {
+    let file = fs::File::open(archive)
+        .and_then(decompress)
+        .map_err(|error| Error::invalid("image", format!("{name}: {error}")))?;
+    let owners = if all_mine { Owners::Mine } else { Owners::Archive };
+    let root = to.join("root");
+    fs::create_dir(&root)
+        .map_err(|error| Error::internal(format!("{}: {error}", root.display())))?;
+    unpack_layer(file, &root, &LayerOptions::new(name, owners))
+}
+
+fn reported<T>(outcome: Outcome<T>) -> Done {
+    match outcome {
+        Ok(_) => Done::Ok,
+        Err(Error::InvalidInput { what, message, hint }) => Done::Refused { what, message, hint },
+        Err(Error::Exhausted { what, .. }) => Done::Failed(Failure { what, errno: libc::ENOSPC }),
+        Err(error) => Done::Failed(Failure::new(error.to_string())),
+    }
+}

@@ -1,0 +1,123 @@
+//! Starting a sandbox from its record.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::Inner;
+use super::mode::Mode;
+use super::protocol::{Address, Defaults, Done, IdMap, Launch, LaunchFds, Machine};
+use super::record::{Record, store_error};
+use super::{errors, net, range};
+use crate::sandbox::{Error, Policy, Result};
+
+/// Leases of private networks, shared by all stores of this machine's root.
+pub const NETWORKS: &str = "/run/sandscript/networks";
+
+/// What a start leaves with the caller.
+pub struct Started {
+    /// As long as it is open, and until the sandbox is told to forget it, the sandbox lives.
+    pub lifeline: OwnedFd,
+    /// The sandbox's cgroups, inner before outer.
+    pub groups: Vec<PathBuf>,
+    /// Its address.
+    pub address: Option<std::net::Ipv4Addr>,
+}
+
+impl Inner {
+    /// Starts it and waits until it is up. `made` is told the cgroups as soon as there are any.
+    pub(super) async fn launch(
+        &self,
+        record: &Record,
+        made: impl FnOnce(Vec<PathBuf>),
+    ) -> Result<Started> {
+        let name = &record.spec.name;
+        let listener = self.listen(name)?;
+        let (lifeline, held) =
+            std::io::pipe().map_err(|error| Error::internal(format!("opening a pipe: {error}")))?;
+        let (map, lock) = match &self.mode {
+            Mode::Root => {
+                let (base, lock) = range::allocate()?;
+                (IdMap::Private { base }, Some(lock))
+            }
+            Mode::Range(_) => (IdMap::Range, None),
+            Mode::Single { .. } => (IdMap::Single, None),
+        };
+        let mut group = self.groups.create(name, &record.spec.limits)?;
+        let groups = std::mem::take(&mut group.folders);
+        made(groups.clone());
+        let lease = match record.spec.egress {
+            Policy::None => None,
+            _ => Some(net::lease(Path::new(NETWORKS), name).map_err(|error| {
+                Error::internal(format!("making a network for sandbox '{name}': {error}"))
+            })?),
+        };
+        let network =
+            lease.as_ref().map(|lease| Address { address: lease.address, gateway: lease.gateway });
+        let locks: Vec<OwnedFd> = lock.into_iter().chain(lease.map(|lease| lease.lock)).collect();
+        let mut fds: Vec<BorrowedFd<'_>> = vec![listener.as_fd(), lifeline.as_fd()];
+        fds.extend(group.init.iter().map(AsFd::as_fd));
+        fds.extend(group.payload.iter().map(AsFd::as_fd));
+        if let Some((freeze, events)) = &group.freeze {
+            fds.extend([freeze.as_fd(), events.as_fd()]);
+        }
+        fds.extend(locks.iter().map(AsFd::as_fd));
+        let spec = &record.spec;
+        let launch = Launch {
+            fds: LaunchFds {
+                lifeline: true,
+                group: group.init.len(),
+                payload: group.payload.len(),
+                freeze: group.freeze.is_some(),
+                locks: locks.len(),
+            },
+            map,
+            layers_folder: self.store.layers(),
+            trees: record.trees.clone(),
+            layers: self.effective(&record.layers)?,
+            upper: record.upper.clone(),
+            mounts: spec.mounts.clone(),
+            machine: Machine {
+                hostname: spec.hostname.clone().unwrap_or_else(|| name.clone()),
+                id: record.machine_id.clone(),
+                fresh: record.fresh,
+                new: record.new,
+                resolv_conf: Some(match spec.egress {
+                    Policy::None => String::new(),
+                    _ => net::resolv_conf(),
+                }),
+            },
+            defaults: Defaults {
+                env: spec.env.clone(),
+                user: spec.user.clone(),
+                cwd: spec.cwd.clone(),
+            },
+            network: network.clone(),
+        };
+        let task = super::protocol::Task::Launch(Box::new(launch));
+        let mut link = self.keeper().await?.ask(&task, &fds)?;
+        // Its end must be seen when the sandbox is gone: only init may hold the listening socket.
+        drop((listener, lifeline, locks, group));
+        match link.receive::<Done>().await? {
+            Some((Done::Failed(failure), _)) => Err(errors::from_failure(&failure, &self.mode)),
+            Some(_) => Ok(Started {
+                lifeline: held.into(),
+                groups,
+                address: network.map(|network| network.address),
+            }),
+            None => Err(Error::internal(format!("sandbox '{name}' died while it started"))),
+        }
+    }
+
+    /// A fresh control socket. The old one, if any, belongs to an init that is gone.
+    fn listen(&self, name: &str) -> Result<OwnedFd> {
+        let path = self.store.socket(name);
+        let _ = std::fs::remove_file(&path);
+        let listener = std::os::unix::net::UnixListener::bind(&path).map_err(|error| {
+            store_error("making the control socket of", &self.store.folder(name), error)
+        })?;
+        let failed = |error| Error::internal(format!("making the control socket: {error}"));
+        listener.set_nonblocking(true).map_err(failed)?;
+        rustix::net::listen(&listener, 1024).map_err(|error| failed(error.into()))?;
+        Ok(listener.into())
+    }
+}

@@ -1,0 +1,92 @@
+//! Long chains of layers: merged in the background, so that mounting stays fast.
+
+use serde::{Deserialize, Serialize};
+
+use super::protocol::Task;
+use super::record;
+use super::{Inner, LocalBackend};
+use crate::sandbox::Result;
+
+/// Longer chains are merged.
+const LONG: usize = 64;
+/// The kernel stops at 500; there is room for the upper and the image.
+const TOO_LONG: usize = 400;
+
+/// Beside a layer: another one that holds it and those below it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Merged {
+    /// The merged layer.
+    pub layer: String,
+    /// The layers it stands for, top first.
+    pub covers: Vec<String>,
+}
+
+impl Inner {
+    /// The chain with merged layers in place of what they stand for.
+    pub(super) fn effective(&self, layers: &[String]) -> Result<Vec<String>> {
+        if layers.len() <= LONG {
+            return Ok(layers.to_vec());
+        }
+        for (place, layer) in layers.iter().enumerate() {
+            if let Some(merged) = self.merged(layer)?
+                && layers[place..].starts_with(&merged.covers)
+            {
+                let mut chain = layers[..place].to_vec();
+                chain.push(merged.layer);
+                chain.extend_from_slice(&layers[place + merged.covers.len()..]);
+                return Ok(chain);
+            }
+        }
+        Ok(layers.to_vec())
+    }
+
+    /// What a layer was merged into.
+    pub(super) fn merged(&self, layer: &str) -> Result<Option<Merged>> {
+        let merged = record::load::<Merged>(&self.store.layer(layer).join("meta.json"))?;
+        Ok(merged.filter(|merged| self.store.layer(&merged.layer).is_dir()))
+    }
+
+    /// Whether the chain should be merged, and whether that can't wait.
+    pub(super) fn is_long(&self, layers: &[String]) -> Result<(bool, bool)> {
+        let length = self.effective(layers)?.len();
+        Ok((length > LONG, length > TOO_LONG))
+    }
+}
+
+impl LocalBackend {
+    /// Merges a long chain: at once when the kernel would soon refuse it, else in the background.
+    pub(super) async fn shorten(&self, layers: Vec<String>, image_layers: usize) -> Result<()> {
+        let (long, urgent) = self.0.is_long(&layers)?;
+        if urgent {
+            return self.merge(layers, image_layers).await;
+        }
+        if long && self.0.held().merging.insert(layers[0].clone()) {
+            let backend = self.clone();
+            tokio::spawn(async move {
+                let top = layers[0].clone();
+                // A chain that stays long is slow, not wrong.
+                let _ = backend.merge(layers, image_layers).await;
+                backend.0.held().merging.remove(&top);
+            });
+        }
+        Ok(())
+    }
+
+    async fn merge(&self, layers: Vec<String>, image_layers: usize) -> Result<()> {
+        let inner = &self.0;
+        let _referring = inner.store.referring().await?;
+        let covers = layers[..layers.len() - image_layers].to_vec();
+        let Some(top) = covers.first() else { return Ok(()) };
+        // What was merged already is one step of the new merge.
+        let mut sources = inner.effective(&layers)?;
+        sources.truncate(sources.len() - image_layers);
+        let id = super::store::random_id();
+        let task = Task::Flatten {
+            layers: sources.iter().map(|layer| inner.store.layer(layer)).collect(),
+            to: inner.store.layer(&id),
+        };
+        inner.keeper().await?.perform(&task, &inner.mode).await?;
+        let file = inner.store.layer(top).join("meta.json");
+        record::save(&file, &Merged { layer: id, covers })
+    }
+}

@@ -1,0 +1,339 @@
+//! Making, starting, stopping and deleting.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::launch::{NETWORKS, Started};
+use super::protocol::Request;
+use super::record::{self, Record, VERSION};
+use super::store::random_id;
+use super::{Inner, net, protocol};
+use crate::sandbox::{
+    Cancel, Capability, Error, Info, Limits, Mount, Policy, Result, Spec, State, StopOptions,
+};
+
+impl Inner {
+    pub(super) async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info> {
+        spec.check()?;
+        self.check_supported(&spec.limits, spec.egress.clone(), &spec.mounts)?;
+        let name = spec.image.clone().unwrap_or_else(|| self.capabilities.default_image.clone());
+        let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
+        let _referring = self.store.referring().await?;
+        let upper = self.store.new_layer(image.trees.iter().map(|tree| &tree.name))?;
+        let record = Record {
+            version: VERSION,
+            spec: Spec { image: Some(name), ..spec.clone() },
+            fingerprint: image.fingerprint,
+            trees: image.trees,
+            image_layers: image.layers.len(),
+            layers: image.layers,
+            upper,
+            created: SystemTime::now(),
+            machine_id: machine_id(),
+            fresh: true,
+            new: true,
+            sealed: false,
+            source: None,
+            groups: Vec::new(),
+            address: None,
+            maker: None,
+        };
+        self.make(record).await
+    }
+
+    /// Publishes a record whose layers are in place, starts it unless it is bare, and undoes all on failure.
+    pub(super) async fn make(&self, mut record: Record) -> Result<Info> {
+        let name = record.spec.name.clone();
+        let upper = Some(record.upper.clone());
+        let mut pending = Pending { inner: self, upper, name: None, groups: Vec::new() };
+        let run = match &record.spec.owner {
+            Some(owner) => owner.run.clone(),
+            None => format!("make-{}", random_id()),
+        };
+        let run_lock = self.enter_run(&run, record.spec.owner.is_some())?;
+        record.maker = Some(run);
+        let scratch = self.store.scratch()?;
+        let _lock = self.store.lock_new(&scratch)?;
+        record::save(&scratch.join("record.json"), &record)?;
+        self.store.publish(&scratch, &name)?;
+        pending.name = Some(name.clone());
+        let mut state = State::Stopped;
+        if !record.spec.bare {
+            let started = self.launch(&record, |groups| pending.groups = groups).await?;
+            self.adopt(&mut record, started).await?;
+            (record.fresh, record.new) = (false, false);
+            state = State::Running;
+        }
+        record.maker = None;
+        self.store.save(&record)?;
+        pending.done();
+        drop(run_lock);
+        Ok(info(&record, state))
+    }
+
+    /// Ties a started sandbox to its run, or lets it go.
+    async fn adopt(&self, record: &mut Record, started: Started) -> Result<()> {
+        (record.groups, record.address) = (started.groups, started.address);
+        let name = &record.spec.name;
+        if record.spec.owner.is_some() {
+            self.held().lifelines.insert(name.clone(), started.lifeline);
+            return Ok(());
+        }
+        self.request(name, &Request::Keep).await.map(drop)
+    }
+
+    fn enter_run(&self, run: &str, lasting: bool) -> Result<Option<super::store::Lock>> {
+        let mut held = self.held();
+        if held.runs.contains_key(run) {
+            return Ok(None);
+        }
+        let lock = self.store.enter_run(run)?;
+        if !lasting {
+            return Ok(Some(lock));
+        }
+        held.runs.insert(run.to_owned(), lock);
+        Ok(None)
+    }
+
+    pub(super) fn check_supported(
+        &self,
+        limits: &Limits,
+        egress: Policy,
+        mounts: &[Mount],
+    ) -> Result<()> {
+        let wanted = [
+            (limits.cpu.is_some(), Capability::LimitCpu),
+            (limits.memory.is_some(), Capability::LimitMemory),
+            (limits.pids.is_some(), Capability::LimitPids),
+            (limits.disk.is_some(), Capability::LimitDisk),
+            (limits.inodes.is_some(), Capability::LimitInodes),
+            (egress != Policy::None, Capability::EgressUnrestricted),
+        ];
+        for (wanted, capability) in wanted {
+            if wanted {
+                self.capabilities.require(capability)?;
+            }
+        }
+        for mount in mounts {
+            if let Err(error) = std::fs::metadata(&mount.source) {
+                return Err(Error::invalid(
+                    "mounts",
+                    format!("source '{}': {error}", mount.source.display()),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn start(&self, name: &str) -> Result<()> {
+        crate::sandbox::check_name(name)?;
+        let _lock = self.store.changing(name).await?;
+        match self.state(name).await? {
+            State::Running => return Ok(()),
+            State::Frozen => return self.request(name, &Request::Thaw).await.map(drop),
+            _ => {}
+        }
+        let mut record = self.store.record(name)?;
+        self.start_stopped(&mut record).await
+    }
+
+    /// Starts a sandbox that is known to be stopped and locked.
+    pub(super) async fn start_stopped(&self, record: &mut Record) -> Result<()> {
+        if let Some(owner) = &record.spec.owner {
+            self.enter_run(&owner.run, true)?;
+        }
+        let mut groups = Vec::new();
+        let started = self.launch(record, |made| groups = made).await;
+        let Ok(started) = started else {
+            self.throw_away(Vec::new(), groups).await?;
+            return started.map(drop);
+        };
+        self.adopt(record, started).await?;
+        (record.fresh, record.new) = (false, false);
+        self.store.save(record)
+    }
+
+    pub(super) async fn stop(&self, name: &str, options: StopOptions) -> Result<()> {
+        crate::sandbox::check_name(name)?;
+        let _lock = self.store.changing(name).await?;
+        self.stop_locked(name, if options.force { Duration::ZERO } else { options.grace }).await
+    }
+
+    pub(super) async fn stop_locked(&self, name: &str, grace: Duration) -> Result<()> {
+        if self.end(name, grace).await? {
+            self.held().lifelines.remove(name);
+        }
+        let mut record = self.store.record(name)?;
+        if record.groups.is_empty() && record.address.is_none() {
+            return Ok(());
+        }
+        let groups = std::mem::take(&mut record.groups);
+        if record.address.take().is_some() {
+            collect_networks();
+        }
+        self.store.save(&record)?;
+        self.throw_away(Vec::new(), groups).await
+    }
+
+    pub(super) async fn delete(&self, name: &str) -> Result<()> {
+        crate::sandbox::check_name(name)?;
+        let _lock = self.store.changing(name).await?;
+        self.delete_locked(name).await
+    }
+
+    /// Deletes, whatever state it is in; a damaged record is no obstacle.
+    pub(super) async fn delete_locked(&self, name: &str) -> Result<()> {
+        self.end(name, Duration::ZERO).await?;
+        self.held().lifelines.remove(name);
+        let record = self.store.record(name);
+        let mut trash = Vec::new();
+        trash.extend(self.store.discard(&self.store.folder(name))?);
+        let (mut sealed, mut groups) = (true, Vec::new());
+        if let Ok(record) = record {
+            trash.extend(self.store.discard(&self.store.layer(&record.upper))?);
+            (sealed, groups) = (record.sealed, record.groups);
+            if record.address.is_some() {
+                collect_networks();
+            }
+        }
+        self.throw_away(trash, groups).await?;
+        if sealed { self.sweep_if_idle().await } else { Ok(()) }
+    }
+
+    /// Has the keeper delete what is in the trash; nobody waits for it.
+    pub(super) async fn throw_away(&self, paths: Vec<PathBuf>, groups: Vec<PathBuf>) -> Result<()> {
+        if paths.is_empty() && groups.is_empty() {
+            return Ok(());
+        }
+        self.keeper().await?.ask(&protocol::Task::Remove { paths, groups }, &[]).map(drop)
+    }
+
+    pub(super) async fn keep(&self, name: &str) -> Result<()> {
+        crate::sandbox::check_name(name)?;
+        let _lock = self.store.changing(name).await?;
+        let mut record = self.store.record(name)?;
+        record.spec.owner = None;
+        record.maker = None;
+        self.store.save(&record)?;
+        match self.request(name, &Request::Keep).await {
+            Ok(_) | Err(Error::NotRunning { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.held().lifelines.remove(name);
+        Ok(())
+    }
+
+    pub(super) async fn get(&self, name: &str) -> Result<Info> {
+        crate::sandbox::check_name(name)?;
+        let state = self.state(name).await?;
+        match self.store.record(name) {
+            Ok(record) => Ok(info(&record, state)),
+            Err(Error::Internal { message }) => Ok(damaged(name, message)),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn list(&self) -> Result<Vec<Info>> {
+        let mut all = Vec::new();
+        for name in self.store.names()? {
+            match self.get(&name).await {
+                Ok(info) => all.push(info),
+                Err(Error::NotFound { .. } | Error::InvalidInput { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A sandbox as the contract reports it.
+pub(super) fn info(record: &Record, state: State) -> Info {
+    let spec = record.spec.clone();
+    Info {
+        hostname: spec.hostname.unwrap_or_else(|| spec.name.clone()),
+        name: spec.name,
+        state,
+        image: spec.image.unwrap_or_default(),
+        fingerprint: record.fingerprint.clone(),
+        created: record.created,
+        source: record.source.clone(),
+        limits: spec.limits,
+        mounts: spec.mounts,
+        egress: spec.egress,
+        env: spec.env,
+        user: spec.user,
+        cwd: spec.cwd,
+        labels: spec.labels,
+        owner: spec.owner,
+        expires: spec.expires,
+        addresses: record.address.map(|address| address.to_string()).into_iter().collect(),
+    }
+}
+
+fn damaged(name: &str, message: String) -> Info {
+    let record = Record {
+        version: VERSION,
+        spec: Spec::new(name),
+        fingerprint: String::new(),
+        trees: Vec::new(),
+        layers: Vec::new(),
+        image_layers: 0,
+        upper: String::new(),
+        created: SystemTime::UNIX_EPOCH,
+        machine_id: String::new(),
+        fresh: false,
+        new: false,
+        sealed: false,
+        source: None,
+        groups: Vec::new(),
+        address: None,
+        maker: None,
+    };
+    info(&record, State::Error(message))
+}
+
+/// Takes away the networks of sandboxes that have ended; the kernel needs a while for each.
+pub(super) fn collect_networks() {
+    tokio::task::spawn_blocking(|| net::collect(Path::new(NETWORKS)));
+}
+
+/// A random machine id, as systemd makes them.
+pub(super) fn machine_id() -> String {
+    format!("{}{}", random_id(), random_id())
+}
+
+/// What has been made so far of a sandbox; dropped before the end, all of it goes again.
+struct Pending<'a> {
+    inner: &'a Inner,
+    upper: Option<String>,
+    name: Option<String>,
+    groups: Vec<PathBuf>,
+}
+
+impl Pending<'_> {
+    fn done(mut self) {
+        (self.upper, self.name) = (None, None);
+        self.groups.clear();
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let store = &self.inner.store;
+        let mut trash = Vec::new();
+        let groups = std::mem::take(&mut self.groups);
+        if let Some(name) = &self.name {
+            // Its lifeline is closed with this, or was never opened: it ends by itself.
+            self.inner.held().lifelines.remove(name);
+            trash.extend(store.discard(&store.folder(name)).ok().flatten());
+        }
+        if let Some(upper) = &self.upper {
+            trash.extend(store.discard(&store.layer(upper)).ok().flatten());
+        }
+        if let Some(keeper) = self.inner.keeper.get()
+            && !(trash.is_empty() && groups.is_empty())
+        {
+            let _ = keeper.ask(&protocol::Task::Remove { paths: trash, groups }, &[]);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A message connection to a keeper's worker or a sandbox's init.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use super::sys;
+use crate::sandbox::{Error, Result};
+
+/// One end of it.
+pub struct Link {
+    stream: UnixStream,
+    header: Vec<u8>,
+    body: Vec<u8>,
+    filled: usize,
+    fds: Vec<OwnedFd>,
+}
+
+impl Link {
+    /// From a connected stream socket.
+    pub fn new(socket: OwnedFd) -> io::Result<Link> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Self::over(UnixStream::from_std(socket.into())?))
+    }
+
+    /// Over a tokio stream.
+    pub fn over(stream: UnixStream) -> Link {
+        Link { stream, header: Vec::new(), body: Vec::new(), filled: 0, fds: Vec::new() }
+    }
+
+    /// Sends a message. They are small and the peer reads at once, so this hardly ever waits.
+    pub fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        sys::send(self.stream.as_fd(), message, fds).map_err(lost)
+    }
+
+    /// The next message; `None` at the end. Cancel safe: a message half read is kept.
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Vec<OwnedFd>)>> {
+        while self.header.len() < 4 {
+            let mut rest = [0; 4];
+            let wanted = 4 - self.header.len();
+            let count = some(&self.stream, &mut rest[..wanted], &mut self.fds).await?;
+            if count == 0 {
+                return if self.header.is_empty() { Ok(None) } else { Err(lost(eof())) };
+            }
+            self.header.extend_from_slice(&rest[..count]);
+        }
+        let length =
+            u32::from_le_bytes([self.header[0], self.header[1], self.header[2], self.header[3]]);
+        if length as usize > sys::MAX_LENGTH {
+            return Err(lost(io::Error::other("the message is too long")));
+        }
+        self.body.resize(length as usize, 0);
+        while self.filled < self.body.len() {
+            match some(&self.stream, &mut self.body[self.filled..], &mut self.fds).await? {
+                0 => return Err(lost(eof())),
+                count => self.filled += count,
+            }
+        }
+        let message = serde_json::from_slice(&self.body).map_err(|error| lost(error.into()))?;
+        self.header.clear();
+        self.filled = 0;
+        Ok(Some((message, std::mem::take(&mut self.fds))))
+    }
+}
+
+async fn some(stream: &UnixStream, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize> {
+    stream
+        .async_io(Interest::READABLE, || sys::receive_some(stream.as_fd(), buffer, fds))
+        .await
+        .map_err(lost)
+}
+
+fn eof() -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
+}
+
+fn lost(error: io::Error) -> Error {
+    Error::Transport { message: error.to_string() }
+}

@@ -1,0 +1,122 @@
+//! What the store knows of a sandbox and of a snapshot: one JSON file each, replaced by rename.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::protocol::Tree;
+use crate::sandbox::{Error, Result, Snapshot, Spec};
+
+/// A sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Of this format.
+    pub version: u32,
+    /// What it was made from, with all defaults filled in.
+    pub spec: Spec,
+    /// Digest of the image.
+    pub fingerprint: String,
+    /// Its trees, root first.
+    pub trees: Vec<Tree>,
+    /// Layers, top first; the image's own at the end.
+    pub layers: Vec<String>,
+    /// How many of them are the image's.
+    pub image_layers: usize,
+    /// The layer it writes to.
+    pub upper: String,
+    /// When it was made.
+    pub created: SystemTime,
+    /// Content of `/etc/machine-id`.
+    pub machine_id: String,
+    /// Its identity is still to be written.
+    pub fresh: bool,
+    /// It has not run yet: SSH host keys in it are another machine's.
+    pub new: bool,
+    /// Layers of its own are below the upper.
+    pub sealed: bool,
+    /// `NAME` or `NAME/LABEL` it was cloned from.
+    pub source: Option<String>,
+    /// Its cgroups since its last start, inner before outer.
+    pub groups: Vec<PathBuf>,
+    /// Its address since its last start.
+    pub address: Option<std::net::Ipv4Addr>,
+    /// The run that is making it; none when it is made.
+    pub maker: Option<String>,
+}
+
+/// The version written.
+pub const VERSION: u32 = 1;
+
+/// A snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Saved {
+    /// Its label.
+    pub label: String,
+    /// When it was taken.
+    pub created: SystemTime,
+    /// How long processes stood still.
+    pub frozen: Duration,
+    /// Layers, top first.
+    pub layers: Vec<String>,
+    /// Free-form labels.
+    pub labels: BTreeMap<String, String>,
+    /// Bytes of the layer that it added, once measured.
+    pub size: Option<u64>,
+}
+
+impl Saved {
+    /// As the contract reports it.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            label: self.label.clone(),
+            created: self.created,
+            size: self.size.unwrap_or(0),
+            frozen: self.frozen,
+            labels: self.labels.clone(),
+        }
+    }
+}
+
+/// Reads a record; `None` when there is none.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Error::internal(format!("{} is damaged: {error}", path.display()))),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(store_error("reading", path, error)),
+    }
+}
+
+/// Replaces a record in one step: a reader sees the old one or the new one.
+pub fn save(path: &Path, record: &impl Serialize) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let bytes = serde_json::to_vec(record)
+        .map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
+    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        store_error("writing", path, error)
+    })
+}
+
+/// A failure of the store's file system.
+pub fn store_error(doing: &str, path: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Exhausted {
+            what: format!("no space left {doing} {}", path.display()),
+            hint: "free some space, or choose another folder with --store".into(),
+        },
+        io::ErrorKind::PermissionDenied => Error::Permission { what: path.display().to_string() },
+        _ => Error::internal(format!("{doing} {}: {error}", path.display())),
+    }
+}

@@ -1,0 +1,276 @@
+//! Snapshots, restoring and cloning: a layer list each, at a cost that does not depend on the
+//! size of the root file system.
+
+use std::fs;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::control::ask;
+use super::lifecycle::machine_id;
+use super::link::Link;
+use super::protocol::{Reply, Request, Task};
+use super::record::{self, Record, Saved, VERSION};
+use super::store::Lock;
+use super::{Inner, LocalBackend};
+use crate::sandbox::{
+    CloneSpec, Error, Info, Kind, Result, Snapshot, SnapshotSpec, Spec, State, check_label,
+    check_name,
+};
+
+/// Layers of a sandbox's state at one moment.
+struct Frozen {
+    layers: Vec<String>,
+    still: Duration,
+}
+
+impl LocalBackend {
+    pub(super) async fn snapshot(&self, name: &str, spec: &SnapshotSpec) -> Result<Snapshot> {
+        let (saved, image_layers) = self.0.snapshot(name, spec).await?;
+        self.shorten(saved.layers.clone(), image_layers).await?;
+        Ok(saved.snapshot())
+    }
+
+    pub(super) async fn clone_box(&self, name: &str, spec: &CloneSpec) -> Result<Info> {
+        let (record, _referring) = self.0.prepare_clone(name, spec).await?;
+        self.shorten(record.layers.clone(), record.image_layers).await?;
+        self.0.make(record).await
+    }
+}
+
+impl Inner {
+    async fn snapshot(&self, name: &str, spec: &SnapshotSpec) -> Result<(Saved, usize)> {
+        check_name(name)?;
+        check_label(&spec.label)?;
+        let _lock = self.store.changing(name).await?;
+        let file = self.store.snapshot_file(name, &spec.label);
+        if file.exists() {
+            return Err(Error::exists(Kind::Snapshot, format!("{name}/{}", spec.label)));
+        }
+        let _referring = self.store.referring().await?;
+        let frozen = self.capture(name).await?;
+        let saved = Saved {
+            label: spec.label.clone(),
+            created: SystemTime::now(),
+            frozen: frozen.still,
+            layers: frozen.layers,
+            labels: spec.labels.clone(),
+            size: None,
+        };
+        record::save(&file, &saved)?;
+        Ok((saved, self.store.record(name)?.image_layers))
+    }
+
+    /// The sandbox's state as layers that no longer change. It goes on as it was.
+    async fn capture(&self, name: &str) -> Result<Frozen> {
+        let mut record = self.store.record(name)?;
+        let still = Duration::ZERO;
+        let Some(mut link) = self.connect(name).await? else {
+            if !self.is_empty(&record) {
+                self.seal_record(&mut record)?;
+                self.store.save(&record)?;
+            }
+            return Ok(Frozen { layers: record.layers, still });
+        };
+        let status = ask(&mut link, name, &Request::Status, &[]).await?.0;
+        let Reply::Status { frozen, processes, upper, layers } = status else {
+            return Err(Error::internal(format!("sandbox '{name}' answers nonsense")));
+        };
+        if processes == 0 && !frozen {
+            if upper == record.upper && self.is_empty(&record) {
+                return Ok(Frozen { layers: record.layers, still });
+            }
+            let before = record.clone();
+            self.seal_record(&mut record)?;
+            // First the record, then the switch: whoever dies between leaves a sandbox whose files are all there.
+            self.store.save(&record)?;
+            let layers = self.effective(&record.layers)?;
+            let request = Request::Seal { layers, upper: record.upper.clone() };
+            match ask(&mut link, name, &request, &[]).await {
+                Ok((Reply::Ok, _)) => {
+                    let _ = fs::remove_dir(self.store.layer(&before.upper).join("usr"));
+                    return Ok(Frozen { layers: record.layers, still });
+                }
+                Ok(_) => {
+                    self.store.save(&before)?;
+                    self.drop_layer(&record.upper).await?;
+                }
+                Err(error) => {
+                    self.store.save(&before)?;
+                    return Err(error);
+                }
+            }
+        }
+        self.copy_live(name, link, &record, &upper, layers).await
+    }
+
+    /// Copies the upper layer while the processes stand still.
+    async fn copy_live(
+        &self,
+        name: &str,
+        mut link: Link,
+        record: &Record,
+        upper: &str,
+        effective: Vec<String>,
+    ) -> Result<Frozen> {
+        // Its init may still write to a layer that the record already counts as sealed.
+        let below = match record.layers.iter().position(|layer| layer == upper) {
+            Some(place) => record.layers[place + 1..].to_vec(),
+            None if record.upper == upper => record.layers.clone(),
+            None => effective,
+        };
+        let copy = super::store::random_id();
+        let task = Task::Copy { from: self.store.layer(upper), to: self.store.layer(&copy) };
+        let keeper = self.keeper().await?;
+        let started = Instant::now();
+        ask(&mut link, name, &Request::Hold, &[]).await?;
+        let copied = keeper.perform(&task, &self.mode).await;
+        let still = started.elapsed();
+        let thawed = ask(&mut link, name, &Request::Thaw, &[]).await;
+        copied?;
+        thawed?;
+        let mut layers = vec![copy];
+        layers.extend(below);
+        Ok(Frozen { layers, still })
+    }
+
+    /// Makes the upper a layer and allots a new one.
+    fn seal_record(&self, record: &mut Record) -> Result<()> {
+        let fresh = self.store.new_layer(record.trees.iter().map(|tree| &tree.name))?;
+        let sealed = std::mem::replace(&mut record.upper, fresh);
+        record.layers.insert(0, sealed);
+        record.sealed = true;
+        Ok(())
+    }
+
+    /// Nothing was written since the upper was made.
+    fn is_empty(&self, record: &Record) -> bool {
+        let upper = self.store.layer(&record.upper);
+        !record.fresh
+            && record.trees.iter().all(|tree| {
+                fs::read_dir(upper.join(&tree.name))
+                    .is_ok_and(|mut entries| entries.next().is_none())
+            })
+    }
+
+    async fn drop_layer(&self, id: &str) -> Result<()> {
+        let trash = self.store.discard(&self.store.layer(id))?;
+        self.throw_away(trash.into_iter().collect(), Vec::new()).await
+    }
+
+    pub(super) async fn snapshots(&self, name: &str) -> Result<Vec<Snapshot>> {
+        check_name(name)?;
+        if !self.store.folder(name).is_dir() {
+            return Err(Error::not_found(Kind::Sandbox, name));
+        }
+        let mut all = self.store.snapshots(name)?;
+        for saved in &mut all {
+            if saved.size.is_none() {
+                let paths =
+                    saved.layers.first().map(|id| self.store.layer(id)).into_iter().collect();
+                let size =
+                    self.keeper().await?.perform(&Task::Measure { paths }, &self.mode).await?;
+                saved.size = Some(size);
+                let file = self.store.snapshot_file(name, &saved.label);
+                // Only a shortcut for the next time, and gone is gone.
+                if file.exists() {
+                    let _ = record::save(&file, saved);
+                }
+            }
+        }
+        Ok(all.iter().map(Saved::snapshot).collect())
+    }
+
+    pub(super) async fn delete_snapshot(&self, name: &str, label: &str) -> Result<()> {
+        check_name(name)?;
+        check_label(label)?;
+        let _lock = self.store.changing(name).await?;
+        self.store.saved(name, label)?;
+        let file = self.store.snapshot_file(name, label);
+        fs::remove_file(&file).map_err(|error| record::store_error("deleting", &file, error))?;
+        self.sweep_if_idle().await
+    }
+
+    pub(super) async fn restore(&self, name: &str, label: &str) -> Result<()> {
+        check_name(name)?;
+        check_label(label)?;
+        let _lock = self.store.changing(name).await?;
+        let saved = self.store.saved(name, label)?;
+        let mut record = self.store.record(name)?;
+        let running = matches!(self.state(name).await?, State::Running | State::Frozen);
+        let _referring = self.store.referring().await?;
+        let fresh = self.store.new_layer(record.trees.iter().map(|tree| &tree.name))?;
+        self.stop_locked(name, Duration::ZERO).await?;
+        let old = std::mem::replace(&mut record.upper, fresh);
+        record.layers = saved.layers;
+        record.fresh = true;
+        record.sealed = true;
+        self.store.save(&record)?;
+        self.drop_layer(&old).await?;
+        if running { self.start_stopped(&mut record).await } else { Ok(()) }
+    }
+
+    async fn prepare_clone(&self, name: &str, spec: &CloneSpec) -> Result<(Record, Lock)> {
+        check_name(name)?;
+        check_name(&spec.name)?;
+        if let Some(label) = &spec.label {
+            check_label(label)?;
+        }
+        if let Some(limits) = &spec.limits {
+            limits.check()?;
+        }
+        let source = self.store.record(name)?;
+        if self.store.folder(&spec.name).exists() {
+            return Err(Error::exists(Kind::Sandbox, &spec.name));
+        }
+        let limits = spec.limits.clone().unwrap_or(source.spec.limits);
+        let egress = spec.egress.clone().unwrap_or(source.spec.egress);
+        self.check_supported(&limits, egress.clone(), &source.spec.mounts)?;
+        let referring = self.store.referring().await?;
+        let layers = match &spec.label {
+            Some(label) => self.store.saved(name, label)?.layers,
+            None => {
+                let _lock = self.store.changing(name).await?;
+                self.capture(name).await?.layers
+            }
+        };
+        let mut env = source.spec.env;
+        env.extend(spec.env.clone());
+        let upper = self.store.new_layer(source.trees.iter().map(|tree| &tree.name))?;
+        let record = Record {
+            version: VERSION,
+            spec: Spec {
+                name: spec.name.clone(),
+                image: source.spec.image,
+                sha256: source.spec.sha256,
+                hostname: spec.hostname.clone(),
+                limits,
+                mounts: source.spec.mounts,
+                egress,
+                env,
+                user: source.spec.user,
+                cwd: source.spec.cwd,
+                labels: spec.labels.clone(),
+                owner: spec.owner.clone(),
+                expires: spec.expires,
+                bare: spec.bare,
+            },
+            fingerprint: source.fingerprint,
+            trees: source.trees,
+            image_layers: source.image_layers,
+            layers,
+            upper,
+            created: SystemTime::now(),
+            machine_id: machine_id(),
+            fresh: true,
+            new: true,
+            sealed: false,
+            source: Some(match &spec.label {
+                Some(label) => format!("{name}/{label}"),
+                None => name.to_owned(),
+            }),
+            groups: Vec::new(),
+            address: None,
+            maker: None,
+        };
+        Ok((record, referring))
+    }
+}

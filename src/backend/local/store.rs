@@ -1,0 +1,333 @@
+//! The store: a folder that every process of one user shares.
+//!
+//! ```text
+//! lock            shared while layers are being referred to, exclusive while they are collected
+//! boxes/NAME/     record.json, snapshots/LABEL.json, control (socket)
+//! layers/ID/      one subfolder a tree; .work-N of the overlay that writes to it
+//! images/KEY.json which layers an image is
+//! runs/ID         locked while that run lives
+//! trash/          on its way out
+//! ```
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::record::{self, Record, Saved, store_error};
+use crate::sandbox::{Error, Kind, Result};
+
+/// The folder.
+pub struct Store {
+    root: PathBuf,
+    handle: OwnedFd,
+}
+
+/// A lock that its holder's death releases.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code, reason = "held for its lock")] OwnedFd);
+
+impl Store {
+    /// Opens it, making what is missing. It holds real setuid programs, so nobody else may enter.
+    pub fn open(root: &Path) -> Result<Store> {
+        let failed = |error| store_error("opening the store", root, error);
+        let mut folder = DirBuilder::new();
+        folder.recursive(true).mode(0o700);
+        folder.create(root).map_err(failed)?;
+        let root = root.canonicalize().map_err(failed)?;
+        for name in ["boxes", "layers", "images", "runs", "trash"] {
+            folder.create(root.join(name)).map_err(failed)?;
+        }
+        let handle = File::open(&root).map_err(failed)?;
+        let metadata = handle.metadata().map_err(failed)?;
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(Error::Permission {
+                what: format!("the store {} belongs to another user", root.display()),
+            });
+        }
+        if metadata.mode() & 0o077 != 0 {
+            fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        }
+        Ok(Store { root, handle: handle.into() })
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of all layers.
+    pub fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// A layer's folder.
+    pub fn layer(&self, id: &str) -> PathBuf {
+        self.root.join("layers").join(id)
+    }
+
+    /// A sandbox's folder.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.root.join("boxes").join(name)
+    }
+
+    /// Where images are recorded.
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// Where a run's lock is.
+    pub fn run(&self, id: &str) -> PathBuf {
+        self.root.join("runs").join(id)
+    }
+
+    /// A path to a sandbox's socket that is short enough for a socket address.
+    pub fn socket(&self, name: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/boxes/{name}/control", self.handle.as_raw_fd()).into()
+    }
+
+    /// Names of all sandboxes, sorted.
+    pub fn names(&self) -> Result<Vec<String>> {
+        list(&self.root.join("boxes"))
+    }
+
+    /// Ids of all layers.
+    pub fn layer_ids(&self) -> Result<Vec<String>> {
+        list(&self.layers())
+    }
+
+    /// What waits to be deleted.
+    pub fn trash(&self) -> Result<Vec<PathBuf>> {
+        let trash = self.root.join("trash");
+        Ok(list(&trash)?.into_iter().map(|name| trash.join(name)).collect())
+    }
+
+    /// A sandbox's record.
+    pub fn record(&self, name: &str) -> Result<Record> {
+        record::load(&self.folder(name).join("record.json"))?
+            .ok_or_else(|| Error::not_found(Kind::Sandbox, name))
+    }
+
+    /// Replaces it.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        record::save(&self.folder(&record.spec.name).join("record.json"), record)
+    }
+
+    /// A sandbox's snapshots, oldest first.
+    pub fn snapshots(&self, name: &str) -> Result<Vec<Saved>> {
+        let folder = self.folder(name).join("snapshots");
+        let mut all = Vec::new();
+        for file in list(&folder)? {
+            if file.ends_with(".json")
+                && let Some(saved) = record::load::<Saved>(&folder.join(file))?
+            {
+                all.push(saved);
+            }
+        }
+        all.sort_by_key(|saved| saved.created);
+        Ok(all)
+    }
+
+    /// Where a snapshot is recorded.
+    pub fn snapshot_file(&self, name: &str, label: &str) -> PathBuf {
+        self.folder(name).join("snapshots").join(format!("{label}.json"))
+    }
+
+    /// One snapshot.
+    pub fn saved(&self, name: &str, label: &str) -> Result<Saved> {
+        record::load(&self.snapshot_file(name, label))?
+            .ok_or_else(|| Error::not_found(Kind::Snapshot, format!("{name}/{label}")))
+    }
+
+    /// A folder for a new layer with the given trees.
+    pub fn new_layer(&self, trees: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<String> {
+        let id = random_id();
+        let folder = self.layer(&id);
+        let made = fs::create_dir(&folder).and_then(|()| {
+            trees.into_iter().try_for_each(|tree| fs::create_dir(folder.join(tree)))
+        });
+        match made {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                let _ = fs::remove_dir_all(&folder);
+                Err(store_error("making a layer in", &folder, error))
+            }
+        }
+    }
+
+    /// Moves something out of the way, to be deleted later. Missing is fine.
+    pub fn discard(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let place = self.root.join("trash").join(random_id());
+        match fs::rename(path, &place) {
+            Ok(()) => Ok(Some(place)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(store_error("deleting", path, error)),
+        }
+    }
+
+    /// Puts a prepared folder in place as a sandbox, unless the name is taken.
+    pub fn publish(&self, prepared: &Path, name: &str) -> Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let place = self.folder(name);
+        match renameat_with(CWD, prepared, CWD, &place, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::EXIST) => Err(Error::exists(Kind::Sandbox, name)),
+            Err(error) => Err(store_error("making", &place, error.into())),
+        }
+    }
+
+    /// A folder to prepare a sandbox in; what is left there is trash.
+    pub fn scratch(&self) -> Result<PathBuf> {
+        let place = self.root.join("trash").join(random_id());
+        match fs::create_dir_all(place.join("snapshots")) {
+            Ok(()) => Ok(place),
+            Err(error) => Err(store_error("making", &place, error)),
+        }
+    }
+
+    /// Holds off collection while something that refers to layers is being written.
+    pub async fn referring(&self) -> Result<Lock> {
+        self.lock_file("lock", FlockOperation::NonBlockingLockShared).await
+    }
+
+    /// Waits for all that refer to layers.
+    pub async fn collecting(&self) -> Result<Lock> {
+        self.lock_file("lock", FlockOperation::NonBlockingLockExclusive).await
+    }
+
+    /// Like [`Store::collecting`], if nobody refers to layers right now.
+    pub fn collecting_now(&self) -> Option<Lock> {
+        let file = File::options().create(true).append(true).open(self.root.join("lock")).ok()?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some(Lock(file.into()))
+    }
+
+    /// One at a time may prepare this image.
+    pub async fn image_lock(&self, key: &str) -> Result<Lock> {
+        self.lock_file(&format!("images/{key}.lock"), FlockOperation::NonBlockingLockExclusive)
+            .await
+    }
+
+    async fn lock_file(&self, name: &str, operation: FlockOperation) -> Result<Lock> {
+        let path = self.root.join(name);
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.map_err(|error| store_error("opening", &path, error))?;
+        let deadline = Instant::now() + Duration::from_secs(600);
+        match wait_for(file.as_fd(), operation, deadline).await {
+            true => Ok(Lock(file.into())),
+            false => Err(Error::Timeout {
+                what: format!("waiting for {}", path.display()),
+                after: Duration::from_secs(600),
+            }),
+        }
+    }
+
+    /// One at a time may change a sandbox. Waits for up to half a minute.
+    pub async fn changing(&self, name: &str) -> Result<Lock> {
+        let path = self.folder(name);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let folder = match File::open(&path) {
+                Ok(folder) => folder,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(Error::not_found(Kind::Sandbox, name));
+                }
+                Err(error) => return Err(store_error("opening", &path, error)),
+            };
+            if !wait_for(folder.as_fd(), FlockOperation::NonBlockingLockExclusive, deadline).await {
+                let what = "another command is working on it".into();
+                return Err(Error::Busy { name: name.into(), what });
+            }
+            // Meanwhile it may have been deleted, or deleted and made anew.
+            use std::os::unix::fs::MetadataExt;
+            let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|m| m.ino()).ok();
+            if inode(folder.metadata()) == inode(fs::metadata(&path)) {
+                return Ok(Lock(folder.into()));
+            }
+        }
+    }
+
+    /// Whether another process is changing it right now.
+    pub fn being_changed(&self, name: &str) -> bool {
+        File::open(self.folder(name))
+            .is_ok_and(|folder| flock(&folder, FlockOperation::NonBlockingLockShared).is_err())
+    }
+
+    /// Takes the lock of a folder or file that nobody else knows yet.
+    pub fn lock_new(&self, path: &Path) -> Result<Lock> {
+        let file = File::open(path).map_err(|error| store_error("opening", path, error))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| store_error("locking", path, error.into()))?;
+        Ok(Lock(file.into()))
+    }
+
+    /// Marks a run as alive for as long as the lock is held.
+    pub fn enter_run(&self, id: &str) -> Result<Lock> {
+        use std::os::unix::fs::MetadataExt;
+        let path = self.run(id);
+        loop {
+            let file = File::options().create(true).append(true).open(&path);
+            let file = file.map_err(|error| store_error("opening", &path, error))?;
+            flock(&file, FlockOperation::NonBlockingLockShared)
+                .map_err(|error| store_error("locking", &path, error.into()))?;
+            // A collector may have taken the file away between the two.
+            let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|m| m.ino()).ok();
+            if inode(file.metadata()) == inode(fs::metadata(&path)) {
+                return Ok(Lock(file.into()));
+            }
+        }
+    }
+
+    /// Whether a run's process lives.
+    pub fn run_lives(&self, id: &str) -> bool {
+        let Ok(file) = File::options().append(true).open(self.run(id)) else { return false };
+        flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+    }
+
+    /// Forgets the marks of dead runs.
+    pub fn forget_dead_runs(&self) -> Result<()> {
+        for id in list(&self.root.join("runs"))? {
+            if !self.run_lives(&id) {
+                let _ = fs::remove_file(self.run(&id));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn wait_for(file: std::os::fd::BorrowedFd<'_>, how: FlockOperation, until: Instant) -> bool {
+    let mut pause = Duration::from_micros(200);
+    while flock(file, how).is_err() {
+        if Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+    true
+}
+
+fn list(folder: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(store_error("reading", folder, error)),
+    };
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Sixteen random hex digits.
+pub fn random_id() -> String {
+    let mut bytes = [0; 8];
+    // The kernel's pool is ready long before any program of ours runs.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    format!("{:016x}", u64::from_ne_bytes(bytes))
+}

@@ -1,0 +1,19 @@
+//! System calls that no safe crate offers in the shape needed here. The only `unsafe` of the crate.
+#![allow(unsafe_code)]
+
+mod caps;
+mod filter;
+mod mount;
+mod process;
+mod socket;
+
+pub use caps::{drop_capabilities, keep_guest_capabilities};
+pub use filter::{SyscallFilter, apply_filter};
+pub use mount::{idmap_mount, overlay, restrict_mount, tmpfs};
+pub use process::{
+    NEW_ALL, SignalFd, clone_with, close_all_except, exec, exit_now, fork, kill_all,
+    new_session_keyring, pidfd_of_self, register, reset_signals, send_signal, set_controlling_tty,
+    set_dumpable, set_limit_tag, set_no_file_limit, set_subreaper, sync_file_system, tag_of,
+    unblock_signals, unshare,
+};
+pub use socket::{MAX_LENGTH, receive, receive_some, send};
