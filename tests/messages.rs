@@ -1,5 +1,7 @@
 //! The message of each wrong script, as a person reads it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use sandscript::api::{Host, Registry, ScriptError};

@@ -8,6 +8,8 @@
 //!
 //! `SANDSCRIPT_BLESS=1` writes what came out; read the difference before you keep it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 

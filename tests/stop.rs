@@ -1,5 +1,7 @@
 //! Cancel and deadline end a script whatever it does, and nothing it made is left.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! What a script function knows about the run it is called in.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{ErrorKind, Host, Result, ScriptError};
@@ -19,6 +19,8 @@ pub struct Ctx {
     pub cell: Option<Arc<str>>,
     /// How many bodies wait for this one.
     depth: usize,
+    /// What a cell made.
+    made: Option<Arc<Mutex<Vec<String>>>>,
 }
 
 /// How deep bodies may call bodies through the host.
@@ -59,7 +61,7 @@ impl Ctx {
 
     /// The context of a script's main body.
     pub(super) fn main(host: Arc<Host>, stop: Arc<Stop>) -> Ctx {
-        Ctx { host, stop, cell: None, depth: 0 }
+        Ctx { host, stop, cell: None, depth: 0, made: None }
     }
 
     /// The same for a function that the host calls on behalf of this body.
@@ -73,13 +75,33 @@ impl Ctx {
         Ok(Ctx { depth: self.depth + 1, ..self.clone() })
     }
 
-    /// The same run for a body that `cancel` ends as well.
-    pub fn within(&self, cancel: &Cancel, cell: Option<&str>) -> Ctx {
+    /// The same run for a cell, which `cancel` ends as well.
+    pub fn in_cell(&self, cancel: &Cancel, cell: &str) -> Ctx {
         Ctx {
             host: Arc::clone(&self.host),
             stop: Stop::within(&self.stop, cancel),
-            cell: cell.map(Arc::from).or_else(|| self.cell.clone()),
+            cell: Some(cell.into()),
             depth: self.depth,
+            made: Some(Arc::default()),
+        }
+    }
+
+    /// Remembers that the body made this sandbox: it goes with its cell or with the run.
+    pub(super) fn track(&self, name: &str, keep: bool) {
+        self.host.track(name, keep);
+        if let Some(made) = &self.made {
+            made.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        }
+    }
+
+    /// Deletes what the cell made and did not keep. What fails is left to the end of the run.
+    pub(super) async fn leave_cell(&self) {
+        let Some(made) = &self.made else { return };
+        let names = std::mem::take(&mut *made.lock().unwrap_or_else(PoisonError::into_inner));
+        for name in names.into_iter().filter(|name| self.host.is_live(name)) {
+            if self.backend().delete(&name, &Cancel::new()).await.is_ok() {
+                self.host.forget(&name);
+            }
         }
     }
 

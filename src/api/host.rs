@@ -142,6 +142,11 @@ impl Host {
         made.kept.insert(name.to_owned());
     }
 
+    /// Whether it is there and not kept.
+    pub(super) fn is_live(&self, name: &str) -> bool {
+        self.made().live.contains(name)
+    }
+
     /// Remembers that the script deleted it.
     pub(super) fn forget(&self, name: &str) {
         let mut made = self.made();

@@ -70,14 +70,16 @@ struct Body {
 #[async_trait]
 impl CellBody for Body {
     async fn run(&self, cell: CellContext) -> Result<(), Failure> {
-        let ctx = self.ctx.within(cell.cancel(), Some(&cell.cell.id));
+        let ctx = self.ctx.in_cell(cell.cancel(), &cell.cell.id);
         let sandbox = SandboxObject::in_cell(&ctx, &cell.sandbox, cell.output.clone());
         let object = CellObject {
             matrix: cell.matrix.clone(),
             cell: cell.cell.clone(),
             sandbox: Handle::new(sandbox),
         };
-        match self.body.call(&ctx, vec![Value::object(object)]).await {
+        let done = self.body.call(&ctx, vec![Value::object(object)]).await;
+        ctx.leave_cell().await;
+        match done {
             Ok(_) => ctx.stop.check().map_err(|_| Error::Cancelled.into()),
             Err(error) if is_cancel(&error) => Err(Error::Cancelled.into()),
             Err(error) => Err(told(&error)),

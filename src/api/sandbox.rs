@@ -226,7 +226,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
 
 /// A handle on a sandbox that the run has made.
 pub(super) fn made(ctx: &Ctx, info: Info, keep: bool) -> Value {
-    ctx.host.track(&info.name, keep);
+    ctx.track(&info.name, keep);
     Value::object(SandboxObject::new(ctx, info.name))
 }
 

@@ -11,6 +11,7 @@ use crate::api::{ErrorObject, Frame, Position, Registry, ScriptError, Value, sug
 use crate::lang::{Source, syntax};
 
 /// An error of a body, with its place in the script and the user's functions around it.
+#[allow(clippy::boxed_local, reason = "Rhai boxes its errors")]
 pub(super) fn script_error(error: Box<EvalAltResult>, body: &Body) -> ScriptError {
     let source = &body.script.source;
     let mut frames = Vec::new();
