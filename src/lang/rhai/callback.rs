@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::rhai::{Dynamic, FnPtr};
+use ::rhai::{Array, Dynamic, FnPtr, Map};
 use async_trait::async_trait;
 
 use super::body::{self, Body, Script};
@@ -80,14 +80,33 @@ impl Callable for Function {
     }
 
     fn isolated(&self) -> Arc<dyn Callable> {
-        let mut pointer = self.pointer.clone();
-        for captured in pointer.iter_curry_mut() {
-            *captured = captured.flatten_clone();
-        }
         Arc::new(Function {
-            pointer,
+            pointer: isolate_pointer(self.pointer.clone(), 0),
             script: Arc::clone(&self.script),
             runtime: self.runtime.clone(),
         })
     }
+}
+
+/// The value without any variable that it shares with others, also not by the functions in it.
+fn isolate(value: &Dynamic, depth: usize) -> Dynamic {
+    let mut value = value.flatten_clone();
+    if depth > 16 {
+        return value;
+    }
+    if let Some(mut items) = value.write_lock::<Array>() {
+        items.iter_mut().for_each(|item| *item = isolate(item, depth + 1));
+    } else if let Some(mut map) = value.write_lock::<Map>() {
+        map.values_mut().for_each(|item| *item = isolate(item, depth + 1));
+    } else if let Some(mut pointer) = value.write_lock::<FnPtr>() {
+        *pointer = isolate_pointer(pointer.clone(), depth + 1);
+    }
+    value
+}
+
+fn isolate_pointer(mut pointer: FnPtr, depth: usize) -> FnPtr {
+    for captured in pointer.iter_curry_mut() {
+        *captured = isolate(captured, depth);
+    }
+    pointer
 }
