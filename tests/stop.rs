@@ -142,3 +142,14 @@ async fn a_process_ends_with_the_run() {
     let outcome = run(host(&backend), text).await;
     assert_eq!(outcome.result.unwrap().to_string(), "[false, true]");
 }
+
+#[tokio::test]
+async fn a_runtime_of_one_thread_is_enough() {
+    let backend = Arc::new(FakeBackend::new());
+    let text = "sleep(0.01); let a = sandbox(\"a\"); let p = a.spawn(\"cat\"); p.write(\"x\"); \
+                let report = matrix(\"m\", #{ from: a, axes: #{ n: [1, 2, 3] } }, |cell| { \
+                cell.sandbox.run(\"sleep 0.01\"); }); [p.wait().stdout, report.passed]";
+    let outcome = run(host(&backend).timeout(Duration::from_secs(20)), text).await;
+    assert_eq!(outcome.result.unwrap().to_string(), "[\"x\", 3]");
+    assert_eq!(names(&backend).await, [""; 0]);
+}
