@@ -201,8 +201,8 @@ impl Host {
         }
         leftovers.failed.sort();
         for name in &leftovers.kept {
-            let why = format!("sandscript exec {name} -- sh");
-            self.run.events.send(Event::SandboxKept { name: name.clone(), why });
+            let why = if self.run.keep { "--keep" } else { "the script keeps it" };
+            self.run.events.send(Event::SandboxKept { name: name.clone(), why: why.into() });
         }
         for (name, why) in &leftovers.failed {
             self.run.events.send(Event::Warning {
