@@ -7,7 +7,7 @@ use super::Inner;
 use super::mode::Mode;
 use super::protocol::{Address, Defaults, Done, IdMap, Launch, LaunchFds, Machine};
 use super::record::{Record, store_error};
-use super::{errors, net, range};
+use super::{cgroup, errors, net, range};
 use crate::sandbox::{Error, Policy, Result};
 
 /// Leases of private networks, shared by all stores of this machine's root.
@@ -42,7 +42,7 @@ impl Inner {
             Mode::Range(_) => (IdMap::Range, None),
             Mode::Single { .. } => (IdMap::Single, None),
         };
-        let mut group = self.groups.create(name, &record.spec.limits)?;
+        let mut group = self.groups.create(&cgroup::name_of_start(name), &record.spec.limits)?;
         let groups = std::mem::take(&mut group.folders);
         made(groups.clone());
         let lease = match record.spec.egress {

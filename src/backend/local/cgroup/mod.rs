@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use self::hierarchy::{Found, find, words};
 use crate::sandbox::{Error, Limits, Result};
@@ -169,7 +170,7 @@ impl Cgroups {
         hand_down(base, controllers)
     }
 
-    /// Groups of this scope, found from this process's cgroup, whose names are not in `known`:
+    /// Groups of this scope, found from this process's cgroup, whose sandboxes are not in `known`:
     /// folders, inner before outer. Take a lock that keeps others from creating meanwhile.
     pub fn stale(&self, known: &HashSet<String>) -> Vec<PathBuf> {
         let unified = self.found.unified.iter().map(|base| &base.path);
@@ -179,7 +180,8 @@ impl Cgroups {
             let Ok(entries) = fs::read_dir(base.join(self.folder())) else { continue };
             for entry in entries.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if entry.path().is_dir() && !known.contains(&name) {
+                let sandbox = name.split('.').next().unwrap_or_default();
+                if entry.path().is_dir() && !known.contains(sandbox) {
                     all.extend(["payload", "init"].map(|inner| entry.path().join(inner)));
                     all.push(entry.path());
                 }
@@ -239,6 +241,13 @@ pub fn remove(folders: &[PathBuf]) -> bool {
         });
     }
     all
+}
+
+/// A name for the groups of one start of a sandbox: those of an earlier start may still be on their
+/// way out.
+pub fn name_of_start(sandbox: &str) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{sandbox}.{:x}-{:x}", std::process::id(), now.as_nanos() as u64)
 }
 
 fn wanted(limits: &Limits) -> Vec<Controller> {
