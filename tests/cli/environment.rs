@@ -42,6 +42,11 @@ pub fn program() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_sandscript").into(), PathBuf::from)
 }
 
+/// Says what is left out, past the capture of test output.
+pub fn skip(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skip: {why}");
+}
+
 /// The repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -53,9 +58,24 @@ impl TestEnvironment {
         TestEnvironment::on("fake")
     }
 
-    /// On this machine's own backend, with a store that goes with the environment.
-    pub fn local() -> TestEnvironment {
-        TestEnvironment::on("local")
+    /// On this machine's own backend, with a store that goes with the environment. `None`, and a
+    /// line that says so, where that backend can't work at all.
+    pub fn local() -> Option<TestEnvironment> {
+        let environment = TestEnvironment::on("local");
+        let doctor = environment.run(["doctor"]);
+        if doctor.code == Some(0) {
+            return Some(environment);
+        }
+        let why = doctor.stderr.lines().next().unwrap_or_default().to_owned();
+        skip(&format!("backend local: {why}"));
+        None
+    }
+
+    /// Whether the backend has this capability.
+    pub fn has(&self, capability: &str) -> bool {
+        let answer: serde_json::Value =
+            serde_json::from_str(&self.ok(["doctor", "--format", "json"])).unwrap();
+        answer["has"].as_array().unwrap().iter().any(|one| one == capability)
     }
 
     fn on(backend: &'static str) -> TestEnvironment {

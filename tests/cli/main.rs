@@ -3,8 +3,11 @@
 mod docs;
 mod environment;
 mod errors;
+mod local;
 mod progress;
+mod readme;
 mod run;
 mod settings;
 mod signals;
+mod terminal;
 mod verbs;

@@ -1,77 +1,7 @@
 //! The progress display, in a real terminal (tmux).
 
-use std::process::Command;
-use std::time::{Duration, Instant};
-
 use crate::environment::{TestEnvironment, program};
-
-/// A terminal of 80 × 24 with a server of its own.
-struct Terminal {
-    socket: String,
-}
-
-impl Terminal {
-    fn open(environment: &TestEnvironment, command: &str) -> Terminal {
-        let socket = environment.path("tmux").display().to_string();
-        let terminal = Terminal { socket };
-        let folder = environment.path("project").display().to_string();
-        let started = terminal
-            .tmux()
-            .args(["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "-c"])
-            .args([folder.as_str(), command])
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("LANG", "C.UTF-8")
-            .env("HOME", environment.path("home"))
-            .status()
-            .unwrap();
-        assert!(started.success());
-        terminal
-    }
-
-    fn tmux(&self) -> Command {
-        let mut command = Command::new("tmux");
-        command.args(["-u", "-S", &self.socket]);
-        command
-    }
-
-    fn screen(&self) -> String {
-        let output = self.tmux().args(["capture-pane", "-p"]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn wait_for(&self, what: &str) -> String {
-        let start = Instant::now();
-        loop {
-            let screen = self.screen();
-            if screen.contains(what) {
-                return screen;
-            }
-            assert!(start.elapsed() < Duration::from_secs(20), "no '{what}' on:\n{screen}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn keys(&self, keys: &str) {
-        assert!(self.tmux().args(["send-keys", keys]).status().unwrap().success());
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.tmux().arg("kill-server").status();
-    }
-}
-
-fn tmux_is_there() -> bool {
-    let there = Command::new("tmux").arg("-V").output().is_ok();
-    if !there {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "skip: tmux is not installed: the progress display");
-    }
-    there
-}
+use crate::terminal::{Terminal, tmux_is_there};
 
 fn run(environment: &TestEnvironment, script: &str) -> Terminal {
     environment.write("x.rhai", script);

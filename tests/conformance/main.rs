@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use sandscript::sandbox::Error;
 
 use case::Case;
 use rig::Rig;
@@ -30,8 +29,8 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     let mut skips = Vec::new();
     let mut rigs = Vec::new();
-    for opening in rig::RIGS.iter().filter_map(|rig| rig()) {
-        let rig = match runtime.block_on(opening) {
+    for open in rig::RIGS {
+        let rig = match runtime.block_on(open()) {
             Ok(rig) => Arc::new(rig),
             Err(error) => {
                 eprintln!("a rig does not open: {error}");
@@ -72,13 +71,8 @@ fn main() -> ExitCode {
     }
     let mut clean = true;
     for rig in rigs {
-        let name = rig.name;
-        let closed = match Arc::try_unwrap(rig) {
-            Ok(rig) => runtime.block_on(rig.close()),
-            Err(_) => Err(Error::internal("a case still holds it")),
-        };
-        if let Err(error) = closed {
-            eprintln!("{name}: not left clean: {error}");
+        if let Err(error) = runtime.block_on(rig.close()) {
+            eprintln!("{}: not left clean: {error}", rig.name);
             clean = false;
         }
     }
