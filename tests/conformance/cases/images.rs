@@ -64,7 +64,7 @@ async fn a_tarball(scope: Scope) -> CaseResult {
     assert_eq!(sandbox.run("cat /etc/marker; cat /root/kept; id -u").await?, "onekept0");
     assert_eq!(sandbox.info().await?.image, image);
     assert_eq!(sandbox.stat("/root/kept").await?.mode, 0o600);
-    sandbox.write("/usr/ours", "x").await?;
+    sandbox.write("/bin/ours", "x").await?;
     sandbox
         .run("rm -f /etc/marker; echo x > /bin/new; cat /dev/null /proc/self/status > /tmp/f")
         .await?;
