@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Owner, Policy};
+use super::{Limits, Owner, Policy, Result, Spec, check_label};
 
 /// What a snapshot is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,5 +79,17 @@ impl CloneSpec {
     /// A clone of a snapshot.
     pub fn of(label: impl Into<String>, name: impl Into<String>) -> Self {
         CloneSpec { label: Some(label.into()), ..CloneSpec::new(name) }
+    }
+
+    /// Refuses what no backend can make, before any I/O.
+    pub fn check(&self) -> Result<()> {
+        if let Some(label) = &self.label {
+            check_label(label)?;
+        }
+        let mut made = Spec::new(&self.name);
+        made.hostname = self.hostname.clone();
+        made.limits = self.limits.clone().unwrap_or_default();
+        made.env = self.env.clone();
+        made.check()
     }
 }

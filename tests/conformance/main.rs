@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use sandscript::sandbox::Error;
 
 use case::Case;
 use rig::Rig;
@@ -29,8 +30,8 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     let mut skips = Vec::new();
     let mut rigs = Vec::new();
-    for open in rig::RIGS {
-        let rig = match runtime.block_on(open()) {
+    for opening in rig::RIGS.iter().filter_map(|rig| rig()) {
+        let rig = match runtime.block_on(opening) {
             Ok(rig) => Arc::new(rig),
             Err(error) => {
                 eprintln!("a rig does not open: {error}");
@@ -71,8 +72,13 @@ fn main() -> ExitCode {
     }
     let mut clean = true;
     for rig in rigs {
-        if let Err(error) = runtime.block_on(rig.close()) {
-            eprintln!("{}: not left clean: {error}", rig.name);
+        let name = rig.name;
+        let closed = match Arc::try_unwrap(rig) {
+            Ok(rig) => runtime.block_on(rig.close()),
+            Err(_) => Err(Error::internal("a case still holds it")),
+        };
+        if let Err(error) = closed {
+            eprintln!("{name}: not left clean: {error}");
             clean = false;
         }
     }

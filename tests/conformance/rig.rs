@@ -19,11 +19,22 @@ use crate::sandbox::Sandbox;
 
 type Opening = Pin<Box<dyn Future<Output = Result<Rig>>>>;
 
-/// Every backend the suite runs against.
-pub const RIGS: &[fn() -> Opening] = &[|| Box::pin(fake())];
+/// Every backend the suite runs against here; none where it can't (root's rig for a user).
+pub const RIGS: &[fn() -> Option<Opening>] = &[
+    || Some(Box::pin(fake())),
+    #[cfg(feature = "local")]
+    || is_root().then(|| Box::pin(local("local/root", false)) as _),
+    #[cfg(feature = "local")]
+    || (!is_root()).then(|| Box::pin(local("local/user", false)) as _),
+    #[cfg(feature = "local")]
+    || (!is_root()).then(|| Box::pin(local("local/one-id", true)) as _),
+];
 
 /// What must happen first thing in `main`.
-pub fn init() {}
+pub fn init() {
+    #[cfg(feature = "local")]
+    sandscript::backend::local::init();
+}
 
 /// A backend with a fresh store.
 pub struct Rig {
@@ -35,6 +46,7 @@ pub struct Rig {
     /// An owner whose run is alive.
     pub live: Owner,
     begin: Box<dyn Fn(String) -> Result<Run> + Send + Sync>,
+    store: Option<TempDir>,
 }
 
 /// A run of its own on the rig's store. When it ends, what it owned is a dead run's.
@@ -68,6 +80,34 @@ async fn fake() -> Result<Rig> {
             let (backend, owner, fake) = (fake.clone(), owner(&run), fake.clone());
             Ok(Run { backend, owner, end: Box::new(move || fake.end_run(run)) })
         }),
+        store: None,
+    })
+}
+
+#[cfg(feature = "local")]
+fn is_root() -> bool {
+    // The owner of our own folder in /proc is our effective user.
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// `local` as root, as an ordinary user with subordinate ids, and as one who does without them.
+#[cfg(feature = "local")]
+async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
+    use sandscript::backend::local::{LocalBackend, LocalConfig};
+    let store = scratch()?;
+    let config =
+        LocalConfig { store: store.path().join("store"), single_id, ..LocalConfig::default() };
+    let backend = Arc::new(LocalBackend::open(config.clone())?);
+    Ok(Rig {
+        name,
+        backend,
+        host: scratch()?,
+        live: owner("live"),
+        begin: Box::new(move |run| {
+            let backend = Arc::new(LocalBackend::open(config.clone())?);
+            Ok(Run { backend, owner: owner(&run), end: Box::new(|| ()) })
+        }),
+        store: Some(store),
     })
 }
 
@@ -102,13 +142,21 @@ impl Rig {
         }
     }
 
-    /// Fails when a case left a sandbox behind.
-    pub async fn close(&self) -> Result<()> {
+    /// Fails when a case left a sandbox behind, or the store can't be thrown away.
+    pub async fn close(self) -> Result<()> {
         let left = self.backend.list(&Cancel::new()).await?;
-        match left.first() {
-            Some(info) => Err(Error::internal(format!("sandbox '{}' is left", info.name))),
-            None => Ok(()),
+        if let Some(info) = left.first() {
+            return Err(Error::internal(format!("sandbox '{}' is left", info.name)));
         }
+        self.backend.gc(false, &Cancel::new()).await?;
+        drop((self.begin, self.backend));
+        for folder in self.store.into_iter().chain([self.host]) {
+            let path = folder.path().to_owned();
+            folder.close().map_err(|error| {
+                Error::internal(format!("{} can't be removed: {error}", path.display()))
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -512,13 +512,7 @@ impl Backend for FakeBackend {
 
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
         check_name(name)?;
-        check_name(&spec.name)?;
-        if let Some(label) = &spec.label {
-            check_label(label)?;
-        }
-        let mut probe = Spec::new(&spec.name);
-        (probe.hostname, probe.env) = (spec.hostname.clone(), spec.env.clone());
-        probe.check()?;
+        spec.check()?;
         self.check_limits(spec.limits.as_ref().unwrap_or(&Limits::default()))?;
         self.check_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
         let copy = {

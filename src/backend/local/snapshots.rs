@@ -210,13 +210,7 @@ impl Inner {
 
     async fn prepare_clone(&self, name: &str, spec: &CloneSpec) -> Result<(Record, Lock)> {
         check_name(name)?;
-        check_name(&spec.name)?;
-        if let Some(label) = &spec.label {
-            check_label(label)?;
-        }
-        if let Some(limits) = &spec.limits {
-            limits.check()?;
-        }
+        spec.check()?;
         let source = self.store.record(name)?;
         if self.store.folder(&spec.name).exists() {
             return Err(Error::exists(Kind::Sandbox, &spec.name));

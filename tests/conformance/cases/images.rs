@@ -40,6 +40,9 @@ fn rootfs(marker: &str) -> CaseResult<Vec<u8>> {
         let mut header = tar::Header::new_gnu();
         header.set_mode(mode);
         header.set_size(content.len() as u64);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_600_000_000);
         builder.append_data(&mut header, name.trim_start_matches('/'), content)
     };
     for path in files {
