@@ -260,7 +260,7 @@ fn become_init(
         .doing("setting the host name")?;
     net::loopback_up().doing("bringing the loopback interface up")?;
 
-    let stage = stage(launch, socket)?;
+    let Staged { namespace, system, proc } = stage(launch, socket)?;
     if let (IdMap::Private { .. }, Some(address)) = (launch.map, &launch.network) {
         net::configure_guest(address.address, address.gateway)
             .doing("configuring the sandbox's network")?;
@@ -273,12 +273,16 @@ fn become_init(
         })
         .collect::<Result<_, _>>()?;
     init::enter(overlays, |root| {
-        init::system_mounts(root, &stage.system)?;
+        init::system_mounts(root, &system)?;
         for (mount, spec) in mounts.iter().zip(&launch.mounts) {
             user_mount(root, mount, spec)?;
         }
         Ok(())
     })?;
+    let guest = open_namespace(&proc)?;
+    // From here on paths of the guest's making are followed, and such a path may lead through
+    // /proc/self/fd: no folder of the host's may be open.
+    drop((system, proc, mounts));
     init::write_identity(&launch.machine);
     sys::send(reply, &Done::Ok, &[]).doing("reporting")?;
     let init = Init {
@@ -287,7 +291,7 @@ fn become_init(
         payload: fds.payload,
         freezer: Freezer::new(fds.freeze),
         locks: fds.locks,
-        stage: Stage { guest: open_namespace(&stage.proc)?, namespace: stage.namespace },
+        stage: Stage { guest, namespace },
         trees: launch.trees.clone(),
         layers: launch.layers.clone(),
         upper: launch.upper.clone(),
