@@ -2,6 +2,7 @@
 //! them. Nothing here follows a link.
 
 use std::collections::HashMap;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::backend::local::protocol::{Doing, Failure};
+use crate::backend::local::store::random_id;
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -28,7 +30,8 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<u64> {
     let source = open_folder(CWD, from).doing(what)?;
     mkdirat(CWD, to, Mode::from_raw_mode(0o755)).doing(what)?;
     let target = open_folder(CWD, to).doing(what)?;
-    let mut copier = Copier { links: HashMap::new(), bytes: 0 };
+    let root = target.try_clone().doing(what)?;
+    let mut copier = Copier { links: HashMap::new(), root, path: Vec::new(), bytes: 0 };
     match copier.folder(&source, &target, 0) {
         Ok(()) => Ok(copier.bytes),
         Err(failure) => {
@@ -39,8 +42,12 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<u64> {
 }
 
 struct Copier {
-    /// Where files with several names were copied to, by inode.
-    links: HashMap<(u64, u64), (OwnedFd, Vec<u8>)>,
+    /// Where files with several names were copied to, by inode: paths, as a guest may make more of
+    /// them than there are descriptors.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    root: OwnedFd,
+    /// Of the folder that is being copied, with a slash at its end.
+    path: Vec<u8>,
     bytes: u64,
 }
 
@@ -64,7 +71,10 @@ impl Copier {
                     mkdirat(to, name, Mode::from_raw_mode(0o700)).doing(what)?;
                     let source = open_folder(from.as_fd(), name).doing(what)?;
                     let target = open_folder(to.as_fd(), name).doing(what)?;
+                    let length = self.path.len();
+                    self.path.extend([name.to_bytes(), b"/"].concat());
                     self.folder(&source, &target, depth + 1)?;
+                    self.path.truncate(length);
                     finish(&source, &target, &stat).doing(what)?;
                 }
                 FileType::Symlink => {
@@ -91,24 +101,21 @@ impl Copier {
     }
 
     /// Makes a further name of a file that was copied already; false for its first name.
-    fn link(&mut self, to: &OwnedFd, name: &std::ffi::CStr, stat: &Stat) -> Result<bool> {
+    fn link(&mut self, to: &OwnedFd, name: &CStr, stat: &Stat) -> Result<bool> {
         let key = (stat.st_dev, stat.st_ino);
-        let what = "copying the layer";
-        if let Some((folder, first)) = self.links.get(&key) {
-            linkat(folder, first.as_slice(), to, name, AtFlags::empty()).doing(what)?;
-            return Ok(true);
+        if let Some(first) = self.links.get(&key) {
+            return match linkat(&self.root, first.as_slice(), to, name, AtFlags::empty()) {
+                Ok(()) => Ok(true),
+                // Too deep to be named, or it has too many names: a copy of its own.
+                Err(Errno::NAMETOOLONG | Errno::MLINK) => Ok(false),
+                Err(error) => Err(error).doing("copying the layer"),
+            };
         }
-        self.links.insert(key, (to.try_clone().doing(what)?, name.to_bytes().to_vec()));
+        self.links.insert(key, [&self.path, name.to_bytes()].concat());
         Ok(false)
     }
 
-    fn file(
-        &mut self,
-        from: &OwnedFd,
-        to: &OwnedFd,
-        name: &std::ffi::CStr,
-        stat: &Stat,
-    ) -> io::Result<()> {
+    fn file(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, stat: &Stat) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let source = openat(from, name, flags, Mode::empty())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -208,15 +215,24 @@ pub fn measure(path: &Path) -> u64 {
 /// Deletes a tree as far as it can. What it can't delete stays for the next collection.
 pub fn remove_tree(path: &Path) {
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
-        && let Ok(parent) = open_folder(CWD, parent)
-        && let Ok(name) = std::ffi::CString::new(name.as_encoded_bytes())
+        && let Ok(top) = open_folder(CWD, parent)
+        && let Ok(name) = CString::new(name.as_encoded_bytes())
     {
-        let mut top = parent.as_fd();
-        remove(&mut top, parent.as_fd(), &name, 0);
+        // Trees that were nested too deep have been moved up here.
+        let mut rest = vec![name];
+        while let Some(name) = rest.pop() {
+            remove(&top, &mut rest, top.as_fd(), &name, 0);
+        }
     }
 }
 
-fn remove(top: &mut BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &std::ffi::CStr, depth: usize) {
+fn remove(
+    top: &OwnedFd,
+    rest: &mut Vec<CString>,
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    depth: usize,
+) {
     match unlinkat(parent, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM | Errno::ACCESS) => {}
         _ => return,
@@ -224,12 +240,11 @@ fn remove(top: &mut BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &std::ffi::CSt
     if unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok() {
         return;
     }
-    if depth > 500 {
-        // A tree nested without end: bring the rest up, where the descriptors suffice again.
-        let moved = std::ffi::CString::new(format!(".deep-{}", depth)).unwrap_or_default();
-        if rustix::fs::renameat(parent, name, *top, &*moved).is_ok() {
-            let parent = *top;
-            remove(top, parent, &moved, 0);
+    if depth > 200 {
+        // A guest may nest folders without end; descriptors and the stack have one.
+        let moved = CString::new(random_id()).unwrap_or_default();
+        if rustix::fs::renameat(parent, name, top, &*moved).is_ok() {
+            rest.push(moved);
         }
         return;
     }
@@ -242,7 +257,7 @@ fn remove(top: &mut BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &std::ffi::CSt
     if let Ok(entries) = Dir::read_from(&folder) {
         for entry in entries.flatten() {
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                remove(top, folder.as_fd(), entry.file_name(), depth + 1);
+                remove(top, rest, folder.as_fd(), entry.file_name(), depth + 1);
             }
         }
     }
