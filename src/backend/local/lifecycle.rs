@@ -197,7 +197,10 @@ impl Inner {
             }
         }
         self.throw_away(trash, groups).await?;
-        if sealed { self.sweep_if_idle().await } else { Ok(()) }
+        if sealed {
+            self.sweep_if_idle().await;
+        }
+        Ok(())
     }
 
     /// Has the keeper delete what is in the trash; nobody waits for it.

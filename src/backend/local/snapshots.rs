@@ -170,8 +170,10 @@ impl Inner {
                     self.keeper().await?.perform(&Task::Measure { paths }, &self.mode).await?;
                 saved.size = Some(size);
                 let file = self.store.snapshot_file(name, &saved.label);
-                // Only a shortcut for the next time, and gone is gone.
-                if file.exists() {
+                // Only a shortcut for the next time; and gone is gone.
+                if let Ok(_lock) = self.store.lock_new(&self.store.folder(name))
+                    && file.exists()
+                {
                     let _ = record::save(&file, saved);
                 }
             }
@@ -186,7 +188,8 @@ impl Inner {
         self.store.saved(name, label)?;
         let file = self.store.snapshot_file(name, label);
         fs::remove_file(&file).map_err(|error| record::store_error("deleting", &file, error))?;
-        self.sweep_if_idle().await
+        self.sweep_if_idle().await;
+        Ok(())
     }
 
     pub(super) async fn restore(&self, name: &str, label: &str) -> Result<()> {
