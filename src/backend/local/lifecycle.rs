@@ -20,6 +20,7 @@ impl Inner {
         let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
         let _referring = self.store.referring().await?;
         let upper = self.store.new_layer(image.trees.iter().map(|tree| &tree.name))?;
+        self.limit_disk(&upper, &spec.limits).await?;
         let record = Record {
             version: VERSION,
             spec: Spec { image: Some(name), ..spec.clone() },

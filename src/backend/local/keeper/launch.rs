@@ -92,7 +92,13 @@ fn start(
     if let IdMap::Private { base } = launch.map {
         let user_namespace =
             fs::File::open(format!("/proc/{pid}/ns/user")).doing("opening the user namespace")?;
-        let mounts = host_mounts(launch, Some((user_namespace.as_fd(), base)))?;
+        let mut mounts = host_mounts(launch, Some((user_namespace.as_fd(), base)))?;
+        if let Some(image) = &launch.disk {
+            let what = "mounting the sandbox's disk";
+            let disk = sys::mount_image(image).doing(what)?;
+            sys::idmap_mount(disk.as_fd(), user_namespace.as_fd()).doing(what)?;
+            mounts.push((format!("layers/{}", launch.upper), disk));
+        }
         tell(&ours, MAPPED)?;
         let Ok(Some(((), mut fds))) = sys::receive::<()>(&ours) else { return gone(guard) };
         let Some(stage) = fds.pop() else { return gone(guard) };

@@ -15,8 +15,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::backend::local::protocol::{Doing, Failure};
-use crate::backend::local::store::random_id;
+use super::protocol::{Doing, Failure};
+use super::store::random_id;
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -60,9 +60,7 @@ impl Copier {
         for entry in Dir::read_from(from).doing(what)? {
             let entry = entry.doing(what)?;
             let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..")
-                || (depth == 0 && name.to_bytes().starts_with(b".work-"))
-            {
+            if matches!(name.to_bytes(), b"." | b"..") || (depth == 0 && is_own(name.to_bytes())) {
                 continue;
             }
             let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW).doing(what)?;
@@ -130,6 +128,11 @@ impl Copier {
     }
 }
 
+/// What is in a layer's folder and not part of the layer.
+pub fn is_own(name: &[u8]) -> bool {
+    name.starts_with(b".work-") || matches!(name, b"lost+found" | b"disk.img" | b"meta.json")
+}
+
 fn open_folder<P: rustix::path::Arg>(
     parent: BorrowedFd<'_>,
     name: P,
@@ -164,7 +167,7 @@ fn finish(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+pub fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     let mut names = vec![0_u8; 0];
     let length = match flistxattr(from, &mut names) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
