@@ -1,0 +1,80 @@
+//! sandscript against its peers: medians of interleaved runs, as a Markdown table.
+//!
+//! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`.
+
+mod facts;
+mod library;
+mod peers;
+mod table;
+mod tool;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sandscript::backend;
+use sandscript::sandbox::{Backend, Cancel};
+
+use table::Table;
+
+/// What every measurement works with.
+pub struct Bench {
+    /// The backend, on a store of its own.
+    pub backend: Arc<dyn Backend>,
+    /// Never cancelled.
+    pub cancel: Cancel,
+    /// The store, for the program.
+    pub store: std::path::PathBuf,
+    /// A folder to work in.
+    pub folder: std::path::PathBuf,
+}
+
+fn main() {
+    backend::local::init();
+    let write = std::env::args().any(|arg| arg == "--write");
+    let temp = tempfile::Builder::new().prefix("sandscript-bench-").tempdir_in("/var/tmp").unwrap();
+    let store = temp.path().join("store");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let table = runtime.block_on(async {
+        let config = backend::Config { store: Some(store.clone()), ..backend::Config::default() };
+        let bench = Bench {
+            backend: backend::open("local", &config).await.unwrap(),
+            cancel: Cancel::new(),
+            store,
+            folder: temp.path().to_owned(),
+        };
+        let mut table = Table::default();
+        library::launch(&bench, &mut table).await;
+        library::snapshots(&bench, &mut table).await;
+        library::frozen(&bench, &mut table).await;
+        library::idle(&bench, &mut table).await;
+        tool::start(&bench, &mut table);
+        tool::matrix(&bench, &mut table);
+        table
+    });
+    let text = format!("{}\n{table}", facts::facts());
+    println!("{text}");
+    if write {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
+        std::fs::write(file, format!("{}{text}", include_str!("head.md"))).unwrap();
+    }
+}
+
+/// The middle one.
+pub fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// How long `work` took.
+pub fn timed<T>(work: impl FnOnce() -> T) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// How long `work` took.
+pub async fn timed_async<T>(work: impl Future<Output = T>) -> Duration {
+    let start = Instant::now();
+    work.await;
+    start.elapsed()
+}
