@@ -6,7 +6,7 @@ use crate::terminal::{Terminal, tmux_is_there};
 fn run(environment: &TestEnvironment, script: &str) -> Terminal {
     environment.write("x.rhai", script);
     let line = format!(
-        "SANDSCRIPT_BACKEND=fake {} run x.rhai; echo \"exit code $?\"; sleep 60",
+        "trap : INT; SANDSCRIPT_BACKEND=fake {} run x.rhai; echo \"exit code $?\"; sleep 60",
         program().display()
     );
     Terminal::open(environment, &line)
@@ -21,7 +21,7 @@ fn cells_are_shown_while_they_run() {
     let terminal = run(
         &environment,
         "matrix(\"m\", #{ axes: #{ a: [1, 2, 3] }, parallel: 1 }, |cell| {
-            sleep(if cell.a == 2 { \"1s\" } else { \"10ms\" });
+            sleep(if cell.a == 2 { \"3s\" } else { \"10ms\" });
         });",
     );
     let screen = terminal.wait_for("1/3");

@@ -2,7 +2,6 @@
 //! them. Nothing here follows a link.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,8 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::protocol::{Doing, Failure};
-use super::store::random_id;
+use crate::backend::local::protocol::{Doing, Failure};
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -30,8 +28,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<u64> {
     let source = open_folder(CWD, from).doing(what)?;
     mkdirat(CWD, to, Mode::from_raw_mode(0o755)).doing(what)?;
     let target = open_folder(CWD, to).doing(what)?;
-    let root = target.try_clone().doing(what)?;
-    let mut copier = Copier { links: HashMap::new(), root, path: Vec::new(), bytes: 0 };
+    let mut copier = Copier { links: HashMap::new(), bytes: 0 };
     match copier.folder(&source, &target, 0) {
         Ok(()) => Ok(copier.bytes),
         Err(failure) => {
@@ -42,12 +39,8 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<u64> {
 }
 
 struct Copier {
-    /// Where files with several names were copied to, by inode: paths, as a guest may make more of
-    /// them than there are descriptors.
-    links: HashMap<(u64, u64), Vec<u8>>,
-    root: OwnedFd,
-    /// Of the folder that is being copied, with a slash at its end.
-    path: Vec<u8>,
+    /// Where files with several names were copied to, by inode.
+    links: HashMap<(u64, u64), (OwnedFd, Vec<u8>)>,
     bytes: u64,
 }
 
@@ -60,7 +53,9 @@ impl Copier {
         for entry in Dir::read_from(from).doing(what)? {
             let entry = entry.doing(what)?;
             let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") || (depth == 0 && is_own(name.to_bytes())) {
+            if matches!(name.to_bytes(), b"." | b"..")
+                || (depth == 0 && name.to_bytes().starts_with(b".work-"))
+            {
                 continue;
             }
             let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW).doing(what)?;
@@ -69,10 +64,7 @@ impl Copier {
                     mkdirat(to, name, Mode::from_raw_mode(0o700)).doing(what)?;
                     let source = open_folder(from.as_fd(), name).doing(what)?;
                     let target = open_folder(to.as_fd(), name).doing(what)?;
-                    let length = self.path.len();
-                    self.path.extend([name.to_bytes(), b"/"].concat());
                     self.folder(&source, &target, depth + 1)?;
-                    self.path.truncate(length);
                     finish(&source, &target, &stat).doing(what)?;
                 }
                 FileType::Symlink => {
@@ -99,21 +91,24 @@ impl Copier {
     }
 
     /// Makes a further name of a file that was copied already; false for its first name.
-    fn link(&mut self, to: &OwnedFd, name: &CStr, stat: &Stat) -> Result<bool> {
+    fn link(&mut self, to: &OwnedFd, name: &std::ffi::CStr, stat: &Stat) -> Result<bool> {
         let key = (stat.st_dev, stat.st_ino);
-        if let Some(first) = self.links.get(&key) {
-            return match linkat(&self.root, first.as_slice(), to, name, AtFlags::empty()) {
-                Ok(()) => Ok(true),
-                // Too deep to be named, or it has too many names: a copy of its own.
-                Err(Errno::NAMETOOLONG | Errno::MLINK) => Ok(false),
-                Err(error) => Err(error).doing("copying the layer"),
-            };
+        let what = "copying the layer";
+        if let Some((folder, first)) = self.links.get(&key) {
+            linkat(folder, first.as_slice(), to, name, AtFlags::empty()).doing(what)?;
+            return Ok(true);
         }
-        self.links.insert(key, [&self.path, name.to_bytes()].concat());
+        self.links.insert(key, (to.try_clone().doing(what)?, name.to_bytes().to_vec()));
         Ok(false)
     }
 
-    fn file(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, stat: &Stat) -> io::Result<()> {
+    fn file(
+        &mut self,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        name: &std::ffi::CStr,
+        stat: &Stat,
+    ) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let source = openat(from, name, flags, Mode::empty())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -126,11 +121,6 @@ impl Copier {
         self.bytes += stat.st_size as u64;
         finish(&source, &target, stat)
     }
-}
-
-/// What is in a layer's folder and not part of the layer.
-pub fn is_own(name: &[u8]) -> bool {
-    name.starts_with(b".work-") || matches!(name, b"lost+found" | b"disk.img" | b"meta.json")
 }
 
 fn open_folder<P: rustix::path::Arg>(
@@ -167,7 +157,7 @@ fn finish(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> io::Result<()> {
     Ok(())
 }
 
-pub fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+pub(super) fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     let mut names = vec![0_u8; 0];
     let length = match flistxattr(from, &mut names) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
@@ -218,24 +208,15 @@ pub fn measure(path: &Path) -> u64 {
 /// Deletes a tree as far as it can. What it can't delete stays for the next collection.
 pub fn remove_tree(path: &Path) {
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
-        && let Ok(top) = open_folder(CWD, parent)
-        && let Ok(name) = CString::new(name.as_encoded_bytes())
+        && let Ok(parent) = open_folder(CWD, parent)
+        && let Ok(name) = std::ffi::CString::new(name.as_encoded_bytes())
     {
-        // Trees that were nested too deep have been moved up here.
-        let mut rest = vec![name];
-        while let Some(name) = rest.pop() {
-            remove(&top, &mut rest, top.as_fd(), &name, 0);
-        }
+        let mut top = parent.as_fd();
+        remove(&mut top, parent.as_fd(), &name, 0);
     }
 }
 
-fn remove(
-    top: &OwnedFd,
-    rest: &mut Vec<CString>,
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    depth: usize,
-) {
+fn remove(top: &mut BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &std::ffi::CStr, depth: usize) {
     match unlinkat(parent, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM | Errno::ACCESS) => {}
         _ => return,
@@ -243,11 +224,12 @@ fn remove(
     if unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok() {
         return;
     }
-    if depth > 200 {
-        // A guest may nest folders without end; descriptors and the stack have one.
-        let moved = CString::new(random_id()).unwrap_or_default();
-        if rustix::fs::renameat(parent, name, top, &*moved).is_ok() {
-            rest.push(moved);
+    if depth > 500 {
+        // A tree nested without end: bring the rest up, where the descriptors suffice again.
+        let moved = std::ffi::CString::new(format!(".deep-{}", depth)).unwrap_or_default();
+        if rustix::fs::renameat(parent, name, *top, &*moved).is_ok() {
+            let parent = *top;
+            remove(top, parent, &moved, 0);
         }
         return;
     }
@@ -260,7 +242,7 @@ fn remove(
     if let Ok(entries) = Dir::read_from(&folder) {
         for entry in entries.flatten() {
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                remove(top, rest, folder.as_fd(), entry.file_name(), depth + 1);
+                remove(top, folder.as_fd(), entry.file_name(), depth + 1);
             }
         }
     }
