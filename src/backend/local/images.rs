@@ -138,7 +138,8 @@ impl Inner {
         let kind = if matches!(self.mode, Mode::Single { .. }) { "single" } else { "ids" };
         let file = self.store.images().join(format!("{key}-{kind}.json"));
         let known = |file: &Path| -> Result<Option<Image>> {
-            let image = record::load::<Image>(file)?;
+            // A damaged one is made again.
+            let image = record::load::<Image>(file).unwrap_or_default();
             Ok(image.filter(|image| image.layers.iter().all(|id| self.store.layer(id).is_dir())))
         };
         if let Some(image) = known(&file)? {

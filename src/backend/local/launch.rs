@@ -7,7 +7,7 @@ use super::Inner;
 use super::mode::Mode;
 use super::protocol::{Address, Defaults, Done, IdMap, Launch, LaunchFds, Machine};
 use super::record::{Record, store_error};
-use super::{cgroup, errors, net, range};
+use super::{cgroup, disk, errors, net, range};
 use crate::sandbox::{Error, Policy, Result};
 
 /// Leases of private networks, shared by all stores of this machine's root.
@@ -75,6 +75,8 @@ impl Inner {
             trees: record.trees.clone(),
             layers: self.effective(&record.layers)?,
             upper: record.upper.clone(),
+            disk: disk::wanted(&spec.limits)
+                .then(|| self.store.layer(&record.upper).join(disk::IMAGE)),
             mounts: spec.mounts.clone(),
             machine: Machine {
                 hostname: spec.hostname.clone().unwrap_or_else(|| name.clone()),

@@ -20,6 +20,7 @@ impl Inner {
         let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
         let _referring = self.store.referring().await?;
         let upper = self.store.new_layer(image.trees.iter().map(|tree| &tree.name))?;
+        self.limit_disk(&upper, &spec.limits).await?;
         let record = Record {
             version: VERSION,
             spec: Spec { image: Some(name), ..spec.clone() },
@@ -197,7 +198,10 @@ impl Inner {
             }
         }
         self.throw_away(trash, groups).await?;
-        if sealed { self.sweep_if_idle().await } else { Ok(()) }
+        if sealed {
+            self.sweep_if_idle().await;
+        }
+        Ok(())
     }
 
     /// Has the keeper delete what is in the trash; nobody waits for it.

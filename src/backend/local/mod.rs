@@ -6,6 +6,8 @@
 mod backend;
 mod cgroup;
 mod control;
+mod copy;
+mod disk;
 mod errors;
 mod exec;
 mod files;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cgroup::{Cgroups, Controller};
+use super::disk;
 use super::mode::Mode;
 use crate::sandbox::{Capabilities, Capability, Enforcer};
 
@@ -56,7 +57,7 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         decide(limit, groups.missing(controller).map(str::to_owned));
     }
     for limit in [Capability::LimitDisk, Capability::LimitInodes] {
-        decide(limit, Some("not yet probed".to_owned()));
+        decide(limit, disk::missing(mode));
     }
     Capabilities {
         backend: "local".into(),

@@ -72,13 +72,6 @@ pub struct Tree {
 pub enum Task {
     /// Start a sandbox.
     Launch(Box<Launch>),
-    /// Copy a tree with everything an overlay layer needs.
-    Copy {
-        /// An upper folder.
-        from: PathBuf,
-        /// Where it goes; must not exist.
-        to: PathBuf,
-    },
     /// Merge layers, top first, into one.
     Flatten {
         /// Layer folders.
@@ -156,6 +149,8 @@ pub struct Launch {
     pub layers: Vec<String>,
     /// The layer that is written to.
     pub upper: String,
+    /// The upper layer is in a file system of its own.
+    pub disk: Option<PathBuf>,
     /// Host folders.
     pub mounts: Vec<Mount>,
     /// Who the guest is.
@@ -228,6 +223,11 @@ pub enum Request {
     Exec(Box<Exec>),
     /// Work on files, in a child inside the guest.
     File(FileRequest),
+    /// While it is held still, copy the upper layer to a new one.
+    Copy {
+        /// The new layer.
+        to: String,
+    },
     /// Hold still: no new process, all frozen. Ends with `Thaw` or with the connection.
     Hold,
     /// Freeze for good.

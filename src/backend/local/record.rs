@@ -99,7 +99,8 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 /// Replaces a record in one step: a reader sees the old one or the new one.
 pub fn save(path: &Path, record: &impl Serialize) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
+    // A name of its own: two writers must not write into one file.
+    temporary.push(format!(".{}", super::store::random_id()));
     let bytes = serde_json::to_vec(record)
         .map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
     let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));

@@ -10,7 +10,7 @@ use super::link::Link;
 use super::protocol::{Reply, Request, Task};
 use super::record::{self, Record, Saved, VERSION};
 use super::store::Lock;
-use super::{Inner, LocalBackend};
+use super::{Inner, LocalBackend, disk};
 use crate::sandbox::{
     CloneSpec, Error, Info, Kind, Result, Snapshot, SnapshotSpec, Spec, State, check_label,
     check_name,
@@ -64,6 +64,13 @@ impl Inner {
         let mut record = self.store.record(name)?;
         let still = Duration::ZERO;
         let Some(mut link) = self.connect(name).await? else {
+            if disk::wanted(&record.spec.limits) {
+                // Its files are in a file system that only a running sandbox has mounted.
+                self.start_stopped(&mut record).await?;
+                let captured = Box::pin(self.capture(name)).await;
+                self.stop_locked(name, Duration::ZERO).await?;
+                return captured;
+            }
             if !self.is_empty(&record) {
                 self.seal_record(&mut record)?;
                 self.store.save(&record)?;
@@ -74,7 +81,7 @@ impl Inner {
         let Reply::Status { frozen, processes, upper, layers } = status else {
             return Err(Error::internal(format!("sandbox '{name}' answers nonsense")));
         };
-        if processes == 0 && !frozen {
+        if processes == 0 && !frozen && !disk::wanted(&record.spec.limits) {
             if upper == record.upper && self.is_empty(&record) {
                 return Ok(Frozen { layers: record.layers, still });
             }
@@ -118,11 +125,9 @@ impl Inner {
             None => effective,
         };
         let copy = super::store::random_id();
-        let task = Task::Copy { from: self.store.layer(upper), to: self.store.layer(&copy) };
-        let keeper = self.keeper().await?;
         let started = Instant::now();
         ask(&mut link, name, &Request::Hold, &[]).await?;
-        let copied = keeper.perform(&task, &self.mode).await;
+        let copied = ask(&mut link, name, &Request::Copy { to: copy.clone() }, &[]).await;
         let still = started.elapsed();
         let thawed = ask(&mut link, name, &Request::Thaw, &[]).await;
         copied?;
@@ -170,8 +175,10 @@ impl Inner {
                     self.keeper().await?.perform(&Task::Measure { paths }, &self.mode).await?;
                 saved.size = Some(size);
                 let file = self.store.snapshot_file(name, &saved.label);
-                // Only a shortcut for the next time, and gone is gone.
-                if file.exists() {
+                // Only a shortcut for the next time; and gone is gone.
+                if let Ok(_lock) = self.store.lock_new(&self.store.folder(name))
+                    && file.exists()
+                {
                     let _ = record::save(&file, saved);
                 }
             }
@@ -186,7 +193,8 @@ impl Inner {
         self.store.saved(name, label)?;
         let file = self.store.snapshot_file(name, label);
         fs::remove_file(&file).map_err(|error| record::store_error("deleting", &file, error))?;
-        self.sweep_if_idle().await
+        self.sweep_if_idle().await;
+        Ok(())
     }
 
     pub(super) async fn restore(&self, name: &str, label: &str) -> Result<()> {
@@ -198,6 +206,7 @@ impl Inner {
         let running = matches!(self.state(name).await?, State::Running | State::Frozen);
         let _referring = self.store.referring().await?;
         let fresh = self.store.new_layer(record.trees.iter().map(|tree| &tree.name))?;
+        self.limit_disk(&fresh, &record.spec.limits).await?;
         self.stop_locked(name, Duration::ZERO).await?;
         let old = std::mem::replace(&mut record.upper, fresh);
         record.layers = saved.layers;
@@ -229,6 +238,7 @@ impl Inner {
         let mut env = source.spec.env;
         env.extend(spec.env.clone());
         let upper = self.store.new_layer(source.trees.iter().map(|tree| &tree.name))?;
+        self.limit_disk(&upper, &limits).await?;
         let record = Record {
             version: VERSION,
             spec: Spec {

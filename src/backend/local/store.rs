@@ -273,8 +273,15 @@ impl Store {
         loop {
             let file = File::options().create(true).append(true).open(&path);
             let file = file.map_err(|error| store_error("opening", &path, error))?;
-            flock(&file, FlockOperation::NonBlockingLockShared)
-                .map_err(|error| store_error("locking", &path, error.into()))?;
+            match flock(&file, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => {}
+                // A collector looks for an instant whether anybody holds it.
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    std::thread::yield_now();
+                    continue;
+                }
+                Err(error) => return Err(store_error("locking", &path, error.into())),
+            }
             // A collector may have taken the file away between the two.
             let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|m| m.ino()).ok();
             if inode(file.metadata()) == inode(fs::metadata(&path)) {

@@ -67,9 +67,13 @@ impl Init {
         status: BorrowedFd<'_>,
         tag: u64,
     ) -> Result<Reply, Reply> {
+        self.join(Some(tag)).map_err(Reply::Failed)?;
+        // Before any path of the guest's making is followed: it may lead through /proc/self/fd.
+        let mut keep = vec![status.as_raw_fd(), control.as_raw_fd()];
+        keep.extend(streams.iter().map(AsRawFd::as_raw_fd));
+        sys::close_all_except(&mut keep);
         let user = exec.user.as_ref().or(self.defaults.user.as_ref());
         let account = account::look_up(user.map_or("0", String::as_str))?;
-        self.join(Some(tag)).map_err(Reply::Failed)?;
         rustix::process::setsid().doing("starting a session").map_err(Reply::Failed)?;
         match exec.tty {
             Some(size) => terminal(size, &account, control),

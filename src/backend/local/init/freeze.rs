@@ -85,15 +85,11 @@ impl Freezer {
             return Ok(());
         }
         // Processes that were stopped already stay so after the thaw.
-        let before: Vec<i32> = processes::all()
-            .into_iter()
-            .filter(|pid| processes::state(*pid) == Some('T'))
-            .collect();
+        let before: Vec<i32> =
+            processes::all().into_iter().filter(|pid| processes::stands_still(*pid)).collect();
         loop {
-            let moving: Vec<i32> = processes::all()
-                .into_iter()
-                .filter(|pid| !matches!(processes::state(*pid), Some('T' | 't') | None))
-                .collect();
+            let moving: Vec<i32> =
+                processes::all().into_iter().filter(|pid| !processes::stands_still(*pid)).collect();
             if moving.is_empty() {
                 return Ok(());
             }

@@ -13,12 +13,14 @@ mod root;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitOptions, wait};
 
 use self::connection::{Connection, Next};
+use super::copy::copy_tree;
 use super::protocol::{Defaults, Reply, Request, Tree};
 use super::sys;
 use crate::sandbox::Exit;
@@ -165,6 +167,7 @@ impl Init {
             }
             Request::Exec(exec) => return self.exec(connection, *exec, fds, tag),
             Request::File(request) => return self.work(connection, request, fds, tag),
+            Request::Copy { to } => return self.copy(connection, &to),
             Request::Hold => match self.freezer.hold(connection.id) {
                 Ok(()) => Reply::Ok,
                 Err(failure) => Reply::Failed(failure),
@@ -204,6 +207,25 @@ impl Init {
             Request::Commit => Reply::Ok,
         };
         sys::send(connection.socket.as_fd(), &reply, &[])?;
+        Ok(Next::Stay)
+    }
+
+    /// Copies the upper layer in a child that is not one of the guest's processes.
+    fn copy(&self, connection: &Connection, to: &str) -> io::Result<Next> {
+        let socket = connection.socket.as_fd();
+        sys::fork(|| {
+            sys::unblock_signals();
+            let copied = self.stage.enter().and_then(|()| {
+                let layers = Path::new("/layers");
+                copy_tree(&layers.join(&self.upper), &layers.join(to))
+            });
+            let reply = match copied {
+                Ok(_) => Reply::Ok,
+                Err(failure) => Reply::Failed(failure),
+            };
+            let _ = sys::send(socket, &reply, &[]);
+            0
+        })?;
         Ok(Next::Stay)
     }
 

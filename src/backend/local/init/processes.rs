@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::backend::local::sys;
 
-/// Ids of all processes but init. Zombies are left out.
+/// Ids of all processes but init. Zombies are left out, unless threads of theirs run on.
 pub fn all() -> Vec<i32> {
     let Ok(folder) = fs::read_dir("/proc") else { return Vec::new() };
     folder
@@ -20,12 +20,27 @@ pub fn count() -> usize {
 }
 
 fn alive(pid: i32) -> bool {
-    state(pid).is_some_and(|state| state != 'Z' && state != 'X')
+    match state(&format!("/proc/{pid}/stat")) {
+        // The first thread may end before the others: it is a zombie then, and the process is not.
+        Some('Z' | 'X') => threads(pid).any(|state| !matches!(state, 'Z' | 'X')),
+        Some(_) => true,
+        None => false,
+    }
 }
 
-/// The state letter of `/proc/PID/stat`.
-pub fn state(pid: i32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// Whether nothing of a process moves: each of its threads is stopped or has ended.
+pub fn stands_still(pid: i32) -> bool {
+    threads(pid).all(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
+}
+
+fn threads(pid: i32) -> impl Iterator<Item = char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| state(task.path().join("stat").to_str()?))
+}
+
+/// The state letter of a `stat` file.
+fn state(file: &str) -> Option<char> {
+    let stat = fs::read_to_string(file).ok()?;
     // The program's name is in parentheses and may hold anything, parentheses too.
     stat.rsplit(") ").next()?.chars().next()
 }

@@ -246,15 +246,19 @@ fn terminals() -> std::io::Result<OwnedFd> {
 }
 
 impl Stage {
+    /// Moves the calling process into the stage.
+    pub fn enter(&self) -> Result<(), Failure> {
+        move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Mount))
+            .doing("entering the stage")
+    }
+
     /// Goes over to new layers. Only while init is alone: a process that has a file open would go
     /// on writing into what is now a layer.
     pub fn switch(&self, trees: &[Tree], layers: &[String], upper: &str) -> Result<(), Failure> {
-        let into = |namespace: &OwnedFd| {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
-        };
-        into(&self.namespace).doing("entering the stage")?;
+        self.enter()?;
         let assembled = assemble(trees, layers, upper);
-        into(&self.guest).doing("leaving the stage")?;
+        move_into_link_name_space(self.guest.as_fd(), Some(LinkNameSpaceType::Mount))
+            .doing("leaving the stage")?;
         let kept = mounts_to_keep(trees)?;
         enter(assembled?, |root| {
             for (target, mount, folder) in &kept {

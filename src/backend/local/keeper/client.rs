@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use super::serve::{ARGV0, Hello, Welcome};
 use crate::backend::local::mode::{Mode, map_ranges};
@@ -13,16 +13,59 @@ use crate::backend::local::protocol::{Done, Failure, Task};
 use crate::backend::local::{link::Link, sys};
 use crate::sandbox::{Error, Result};
 
-/// A running keeper.
+/// A running keeper. One that was killed is started anew; its sandboxes live on.
 pub struct Keeper {
+    helper: Option<PathBuf>,
+    mode: Mode,
+    running: Mutex<Running>,
+}
+
+struct Running {
     child: Child,
-    socket: Mutex<OwnedFd>,
+    socket: OwnedFd,
 }
 
 impl Keeper {
     /// Starts one from `helper`, else from this very program, which must have called
     /// [`crate::backend::local::init`].
     pub fn start(helper: Option<&Path>, mode: &Mode) -> Result<Keeper> {
+        let running = Mutex::new(Running::start(helper, mode)?);
+        Ok(Keeper { helper: helper.map(Path::to_owned), mode: mode.clone(), running })
+    }
+
+    /// Asks for a task; the answer comes on the returned link.
+    pub fn ask(&self, task: &Task, fds: &[BorrowedFd<'_>]) -> Result<Link> {
+        let gone = |error: io::Error| Error::internal(format!("the keeper is gone: {error}"));
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(gone)?;
+        let mut all = vec![theirs.as_fd()];
+        all.extend_from_slice(fds);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if sys::send(running.socket.as_fd(), task, &all).is_err() {
+            *running = Running::start(self.helper.as_deref(), &self.mode)?;
+            sys::send(running.socket.as_fd(), task, &all).map_err(gone)?;
+        }
+        Link::new(ours.into()).map_err(gone)
+    }
+
+    /// Does a task to its end.
+    pub async fn perform(&self, task: &Task, mode: &Mode) -> Result<u64> {
+        let mut link = self.ask(task, &[])?;
+        match link.receive::<Done>().await? {
+            Some((Done::Ok, _)) => Ok(0),
+            Some((Done::Bytes(bytes), _)) => Ok(bytes),
+            Some((Done::Failed(failure), _)) => {
+                Err(crate::backend::local::errors::from_failure(&failure, mode))
+            }
+            Some((Done::Refused { what, message, hint }, _)) => {
+                Err(Error::InvalidInput { what, message, hint })
+            }
+            None => Err(Failure::new("the keeper's worker died").into()),
+        }
+    }
+}
+
+impl Running {
+    fn start(helper: Option<&Path>, mode: &Mode) -> Result<Running> {
         let program = helper.map_or_else(|| PathBuf::from("/proc/self/exe"), Path::to_owned);
         let lost = |what: &str, error: io::Error| Error::internal(format!("{what}: {error}"));
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()
@@ -56,7 +99,7 @@ impl Keeper {
             }
         })();
         match greeting {
-            Ok(None) => Ok(Keeper { child, socket: Mutex::new(ours.into()) }),
+            Ok(None) => Ok(Running { child, socket: ours.into() }),
             Ok(Some(failure)) => {
                 end(&mut child);
                 Err(crate::backend::local::errors::from_failure(&failure, mode))
@@ -67,33 +110,6 @@ impl Keeper {
             }
         }
     }
-
-    /// Asks for a task; the answer comes on the returned link.
-    pub fn ask(&self, task: &Task, fds: &[BorrowedFd<'_>]) -> Result<Link> {
-        let gone = |error: io::Error| Error::internal(format!("the keeper is gone: {error}"));
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(gone)?;
-        let mut all = vec![theirs.as_fd()];
-        all.extend_from_slice(fds);
-        let socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sys::send(socket.as_fd(), task, &all).map_err(gone)?;
-        Link::new(ours.into()).map_err(gone)
-    }
-
-    /// Does a task to its end.
-    pub async fn perform(&self, task: &Task, mode: &Mode) -> Result<u64> {
-        let mut link = self.ask(task, &[])?;
-        match link.receive::<Done>().await? {
-            Some((Done::Ok, _)) => Ok(0),
-            Some((Done::Bytes(bytes), _)) => Ok(bytes),
-            Some((Done::Failed(failure), _)) => {
-                Err(crate::backend::local::errors::from_failure(&failure, mode))
-            }
-            Some((Done::Refused { what, message, hint }, _)) => {
-                Err(Error::InvalidInput { what, message, hint })
-            }
-            None => Err(Failure::new("the keeper's worker died").into()),
-        }
-    }
 }
 
 fn end(child: &mut Child) {
@@ -101,12 +117,10 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-impl Drop for Keeper {
+impl Drop for Running {
     fn drop(&mut self) {
         // It reads the end of its socket and leaves; what it has forked goes on.
-        if let Ok(socket) = self.socket.get_mut() {
-            let _ = rustix::net::shutdown(&*socket, rustix::net::Shutdown::Both);
-        }
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         let _ = self.child.wait();
     }
 }

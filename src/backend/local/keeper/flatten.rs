@@ -10,7 +10,7 @@ use rustix::fs::{
     linkat, mkdirat, openat, statat,
 };
 
-use super::copy::{copy_attributes, remove_tree};
+use crate::backend::local::copy::{copy_attributes, is_own, remove_tree};
 use crate::backend::local::protocol::{Doing, Failure};
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -62,8 +62,7 @@ fn merge(sources: &[OwnedFd], to: &OwnedFd, top: bool, depth: usize) -> Result<(
         for entry in Dir::read_from(source).doing(WHAT)? {
             let entry = entry.doing(WHAT)?;
             let name = entry.file_name();
-            let skip = top && name.to_bytes().starts_with(b".work-") || top && name == c"meta.json";
-            if skip || matches!(name.to_bytes(), b"." | b"..") {
+            if top && is_own(name.to_bytes()) || matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
             let stat = statat(source, name, AtFlags::SYMLINK_NOFOLLOW).doing(WHAT)?;

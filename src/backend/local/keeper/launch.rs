@@ -92,7 +92,13 @@ fn start(
     if let IdMap::Private { base } = launch.map {
         let user_namespace =
             fs::File::open(format!("/proc/{pid}/ns/user")).doing("opening the user namespace")?;
-        let mounts = host_mounts(launch, Some((user_namespace.as_fd(), base)))?;
+        let mut mounts = host_mounts(launch, Some((user_namespace.as_fd(), base)))?;
+        if let Some(image) = &launch.disk {
+            let what = "mounting the sandbox's disk";
+            let disk = sys::mount_image(image).doing(what)?;
+            sys::idmap_mount(disk.as_fd(), user_namespace.as_fd()).doing(what)?;
+            mounts.push((format!("layers/{}", launch.upper), disk));
+        }
         tell(&ours, MAPPED)?;
         let Ok(Some(((), mut fds))) = sys::receive::<()>(&ours) else { return gone(guard) };
         let Some(stage) = fds.pop() else { return gone(guard) };
@@ -260,7 +266,7 @@ fn become_init(
         .doing("setting the host name")?;
     net::loopback_up().doing("bringing the loopback interface up")?;
 
-    let stage = stage(launch, socket)?;
+    let Staged { namespace, system, proc } = stage(launch, socket)?;
     if let (IdMap::Private { .. }, Some(address)) = (launch.map, &launch.network) {
         net::configure_guest(address.address, address.gateway)
             .doing("configuring the sandbox's network")?;
@@ -273,12 +279,16 @@ fn become_init(
         })
         .collect::<Result<_, _>>()?;
     init::enter(overlays, |root| {
-        init::system_mounts(root, &stage.system)?;
+        init::system_mounts(root, &system)?;
         for (mount, spec) in mounts.iter().zip(&launch.mounts) {
             user_mount(root, mount, spec)?;
         }
         Ok(())
     })?;
+    let guest = open_namespace(&proc)?;
+    // From here on paths of the guest's making are followed, and such a path may lead through
+    // /proc/self/fd: no folder of the host's may be open.
+    drop((system, proc, mounts));
     init::write_identity(&launch.machine);
     sys::send(reply, &Done::Ok, &[]).doing("reporting")?;
     let init = Init {
@@ -287,7 +297,7 @@ fn become_init(
         payload: fds.payload,
         freezer: Freezer::new(fds.freeze),
         locks: fds.locks,
-        stage: Stage { guest: open_namespace(&stage.proc)?, namespace: stage.namespace },
+        stage: Stage { guest, namespace },
         trees: launch.trees.clone(),
         layers: launch.layers.clone(),
         upper: launch.upper.clone(),

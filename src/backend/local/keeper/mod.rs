@@ -3,7 +3,6 @@
 //! backend, started at the first need; it ends with its backend.
 
 mod client;
-mod copy;
 mod flatten;
 mod launch;
 mod serve;

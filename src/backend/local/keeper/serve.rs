@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-use super::{copy, flatten, launch};
+use super::{flatten, launch};
+use crate::backend::local::copy;
 use crate::backend::local::mode::Mode;
 use crate::backend::local::protocol::{Doing, Done, Failure, Task};
 use crate::backend::local::sys;
@@ -116,7 +117,6 @@ fn enter_range(socket: &OwnedFd) -> Result<(), Failure> {
 fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilter) -> i32 {
     let done = match task {
         Task::Launch(launch) => return launch::launch(*launch, reply, fds, filter),
-        Task::Copy { from, to } => copy::copy_tree(&from, &to).map(|bytes| Done::Bytes(bytes)),
         Task::Flatten { layers, to } => flatten::flatten(&layers, &to).map(|()| Done::Ok),
         Task::HostImage { to, hide } => {
             Ok(reported(HostImage::plan(&[], hide).and_then(|plan| plan.generate(&to))))

@@ -3,12 +3,14 @@
 
 mod caps;
 mod filter;
+mod loopback;
 mod mount;
 mod process;
 mod socket;
 
 pub use caps::{drop_capabilities, keep_guest_capabilities};
 pub use filter::{SyscallFilter, apply_filter};
+pub use loopback::mount_image;
 pub use mount::{idmap_mount, overlay, restrict_mount, tmpfs};
 pub use process::{
     NEW_ALL, SignalFd, clone_with, close_all_except, exec, exit_now, fork, kill_all,
