@@ -69,7 +69,7 @@ async fn a_tarball(scope: Scope) -> CaseResult {
     assert_eq!(sandbox.stat("/root/kept").await?.mode, 0o600);
     sandbox.write("/bin/ours", "x").await?;
     sandbox
-        .run("rm -f /etc/marker; echo x > /bin/new; cat /dev/null /proc/self/status > /tmp/f")
+        .run("rm -f /etc/marker; echo x > /bin/new; cat /dev/null /proc/self/status > /root/f")
         .await?;
     sandbox.stop().await?;
     sandbox.start().await?;

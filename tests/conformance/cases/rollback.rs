@@ -14,6 +14,7 @@ cases!["restore";
     deleted_files,
     directory_becomes_file_and_back,
     directory_made_anew_is_empty,
+    of_snapshots_taken_while_something_ran,
     links_modes_and_times,
     keeps_identity_and_settings,
     twice_in_a_row,
@@ -180,6 +181,52 @@ async fn directory_made_anew_is_empty(scope: Scope) -> CaseResult {
     assert_eq!(second.ls("/root/d").await?, ["new", "sub"]);
     sandbox.restore("one").await?;
     assert_eq!(sandbox.ls("/root/d").await?, ["old", "sub"]);
+    Ok(())
+}
+
+/// A backend may take a snapshot of a busy sandbox in another way than of an idle one; each must know
+/// deleted files, folders made anew and links, and they must mix.
+async fn of_snapshots_taken_while_something_ran(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    sandbox.run("mkdir -p /root/d/sub /root/gone; echo 1 > /root/d/old; echo 1 > /root/gone/f; echo 1 > /root/f; ln -s f /root/l").await?;
+    for (busy, label) in [(true, "busy"), (false, "idle"), (true, "again")] {
+        sandbox.stop().await?;
+        sandbox.start().await?;
+        if busy {
+            sandbox.background().await?;
+        }
+        sandbox.run("mkdir -p /root/d /root/gone; touch /root/d/old /root/gone/f").await?;
+        sandbox.snapshot(&format!("{label}-before")).await?;
+        sandbox
+            .run(&format!("rm -rf /root/d /root/gone /root/l; mkdir -p /root/d/sub; echo {label} > /root/d/new; chmod 640 /root/f; ln -s d/new /root/l"))
+            .await?;
+        sandbox.snapshot(label).await?;
+        sandbox
+            .run(&format!(
+                "echo later > /root/d/later; rm -rf /root/d/new; echo {label} >> /root/f"
+            ))
+            .await?;
+        sandbox.snapshot(&format!("{label}-after")).await?;
+    }
+    for label in ["busy", "again", "idle", "busy", "idle", "again"] {
+        sandbox.restore(label).await?;
+        assert_eq!(
+            sandbox.ls("/root/d").await?,
+            ["new", "sub"],
+            "{label}: a deleted file came back"
+        );
+        assert_eq!(sandbox.ls("/root").await?, ["d", "f", "l"], "{label}");
+        assert_eq!(sandbox.run("cat /root/l").await?, label);
+        assert_eq!(sandbox.stat("/root/f").await?.mode, 0o640);
+        let clone = scope.clone_of(&sandbox, Some(&format!("{label}-after"))).await?;
+        assert_eq!(clone.ls("/root/d").await?, ["later", "sub"], "{label}: in a clone");
+        clone.delete().await?;
+        sandbox.restore(&format!("{label}-before")).await?;
+        assert_eq!(
+            sandbox.read_text("/root/gone/f").await?.len(),
+            if label == "busy" { 2 } else { 0 }
+        );
+    }
     Ok(())
 }
 
