@@ -10,8 +10,8 @@ use std::path::Path;
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags, chmodat,
-    chownat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, linkat, mkdirat, mknodat,
-    openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    chownat, fchmod, fchown, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query, fsetxattr,
+    futimens, linkat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -168,18 +168,15 @@ fn finish(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> io::Result<()> {
 }
 
 pub fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    let mut names = vec![0_u8; 0];
-    let length = match flistxattr(from, &mut names) {
+    let length = match flistxattr_query(from) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
         Ok(length) => length,
         Err(error) => return Err(error.into()),
     };
-    names.resize(length, 0);
+    let mut names = vec![0_u8; length];
     let length = flistxattr(from, &mut names)?;
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0_u8; 0];
-        let length = fgetxattr(from, name, &mut value)?;
-        value.resize(length, 0);
+        let mut value = vec![0_u8; fgetxattr_query(from, name)?];
         let length = fgetxattr(from, name, &mut value)?;
         match fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
             // Labels of the host's own, such as SELinux', are given anew.
@@ -265,4 +262,25 @@ fn remove(
         }
     }
     let _ = unlinkat(parent, name, AtFlags::REMOVEDIR);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_keeps_attributes() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let from = folder.path().join("from");
+        std::fs::create_dir_all(from.join("a/b")).unwrap();
+        let name = c"user.overlay.opaque";
+        rustix::fs::setxattr(from.join("a"), name, b"y", XattrFlags::empty()).unwrap();
+        rustix::fs::setxattr(from.join("a"), c"user.overlay.empty", b"", XattrFlags::empty())
+            .unwrap();
+        let to = folder.path().join("to");
+        copy_tree(&from, &to).unwrap();
+        let mut value = [0; 8];
+        let length = rustix::fs::getxattr(to.join("a"), name, &mut value[..]).unwrap();
+        assert_eq!(&value[..length], b"y");
+    }
 }
