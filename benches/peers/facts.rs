@@ -23,8 +23,13 @@ pub fn facts() -> String {
     };
     let load = read_to_string("/proc/loadavg").unwrap_or_default();
     let user = if rustix::process::geteuid().is_root() { "root" } else { "an ordinary user" };
+    let busy = load.split(' ').next().and_then(|load| load.parse::<f64>().ok()).unwrap_or_default();
+    let busy = match busy > 1.5 * cores as f64 {
+        true => "The machine was busy with other work: times are inflated, ratios less so.\n",
+        false => "",
+    };
     format!(
-        "{}, sandscript {}, as {user}; Linux {}, {}, {cores} cores, {} GiB, cgroups {cgroups}, load {}.\n",
+        "{}, sandscript {}, as {user}; Linux {}, {}, {cores} cores, {} GiB, cgroups {cgroups}, load {}.\n{busy}",
         jiff::Timestamp::now().strftime("%Y-%m-%d"),
         env!("CARGO_PKG_VERSION"),
         rustix::system::uname().release().to_string_lossy().split('-').next().unwrap_or_default(),
