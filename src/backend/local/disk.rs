@@ -1,11 +1,14 @@
 //! Limits on what a sandbox may write: its upper layer in a file system of its own, in a file.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::fs::{Mode, OFlags, fstatfs, mkdirat, openat};
+
 use super::Inner;
-use super::mode::Mode;
+use super::mode::Mode as Rights;
 use super::record::store_error;
 use crate::sandbox::{Error, Limits, Result};
 
@@ -23,8 +26,8 @@ pub fn wanted(limits: &Limits) -> bool {
 }
 
 /// Why it can't be had here.
-pub fn missing(mode: &Mode) -> Option<String> {
-    if *mode != Mode::Root {
+pub fn missing(mode: &Rights) -> Option<String> {
+    if *mode != Rights::Root {
         return Some("needs root for a loop device: run it with sudo".into());
     }
     if !Path::new("/dev/loop-control").exists() {
@@ -53,9 +56,29 @@ impl Inner {
     }
 }
 
+/// ext4 rounds the number of inodes up: uses up what is too many, out of the guest's sight.
+pub fn reserve(disk: &OwnedFd, inodes: u64) -> std::io::Result<()> {
+    let reserve = ".work-reserve";
+    match mkdirat(disk, reserve, Mode::from_raw_mode(0o700)) {
+        Ok(()) => {}
+        // It was done at the first start.
+        Err(rustix::io::Errno::EXIST) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    // The trees' folders and the overlay's work folders need some.
+    let spare = fstatfs(disk)?.f_ffree.saturating_sub(inodes + 24);
+    for number in 0..spare {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        openat(disk, format!("{reserve}/{number}"), flags, Mode::empty())?;
+    }
+    Ok(())
+}
+
 /// ext4 needs room of its own beside what the guest may write: inodes, bitmaps, journal.
 fn make(path: &Path, limits: &Limits) -> Result<()> {
-    let bytes = limits.disk.unwrap_or(LARGEST);
+    // Inodes come in portions of 16 for each 128 MiB: few inodes need a small file system.
+    let sized = limits.inodes.unwrap_or(u64::MAX).saturating_mul(1 << 20).clamp(1 << 30, LARGEST);
+    let bytes = limits.disk.unwrap_or(sized);
     // Its own first inodes, and the folders that a layer consists of.
     let inodes = limits.inodes.unwrap_or(bytes / 16384 + 1024).saturating_add(24).min(1 << 31);
     let size = (bytes + inodes * 256 + JOURNAL + (2 << 20)).next_multiple_of(4096);

@@ -65,14 +65,24 @@ impl Inner {
         let mut buffer = vec![0; 256 << 10];
         loop {
             // A failure of the source and one of the sandbox's disk are told apart.
-            let count =
-                content.read(&mut buffer).await.map_err(|error| source_error(path, error))?;
-            if count == 0 {
-                break;
+            let written = match content.read(&mut buffer).await {
+                Ok(0) => file.flush().await.map(|()| 0).map_err(|error| trouble(path, error)),
+                Ok(count) => match file.write_all(&buffer[..count]).await {
+                    Ok(()) => Ok(count),
+                    Err(error) => Err(trouble(path, error)),
+                },
+                Err(error) => Err(source_error(path, error)),
+            };
+            match written {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    // Its worker deletes what there is so far; that is waited for.
+                    let _ = ask(&mut link, name, &Request::Abandon, &[]).await;
+                    return Err(error);
+                }
             }
-            file.write_all(&buffer[..count]).await.map_err(|error| trouble(path, error))?;
         }
-        file.flush().await.map_err(|error| trouble(path, error))?;
         drop(file);
         ask(&mut link, name, &Request::Commit, &[]).await.map(drop)
     }

@@ -77,6 +77,7 @@ impl Inner {
             upper: record.upper.clone(),
             disk: disk::wanted(&spec.limits)
                 .then(|| self.store.layer(&record.upper).join(disk::IMAGE)),
+            inodes: spec.limits.inodes,
             mounts: spec.mounts.clone(),
             machine: Machine {
                 hostname: spec.hostname.clone().unwrap_or_else(|| name.clone()),

@@ -9,7 +9,8 @@ use super::record::{self, Record, VERSION};
 use super::store::random_id;
 use super::{Inner, net, protocol};
 use crate::sandbox::{
-    Cancel, Capability, Error, Info, Limits, Mount, Policy, Result, Spec, State, StopOptions,
+    Cancel, Capability, Command, Error, Info, Limits, Mount, Policy, Result, Spec, State,
+    StopOptions,
 };
 
 impl Inner {
@@ -64,12 +65,22 @@ impl Inner {
             self.adopt(&mut record, started).await?;
             (record.fresh, record.new) = (false, false);
             state = State::Running;
+            self.try_defaults(&record).await?;
         }
         record.maker = None;
         self.store.save(&record)?;
         pending.done();
         drop(run_lock);
         Ok(info(&record, state))
+    }
+
+    /// A user or working directory that every command would fail with is found now.
+    async fn try_defaults(&self, record: &Record) -> Result<()> {
+        let spec = &record.spec;
+        if record.source.is_some() || (spec.user.is_none() && spec.cwd.is_none()) {
+            return Ok(());
+        }
+        self.spawn(&spec.name, &Command::shell(":")).await?.control.wait().await.map(drop)
     }
 
     /// Ties a started sandbox to its run, or lets it go.

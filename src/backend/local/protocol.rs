@@ -151,6 +151,8 @@ pub struct Launch {
     pub upper: String,
     /// The upper layer is in a file system of its own.
     pub disk: Option<PathBuf>,
+    /// How many files may be made in it.
+    pub inodes: Option<u64>,
     /// Host folders.
     pub mounts: Vec<Mount>,
     /// Who the guest is.
@@ -256,6 +258,8 @@ pub enum Request {
     },
     /// Go on with a write: put the file in place.
     Commit,
+    /// Give a write up.
+    Abandon,
 }
 
 /// A command, fully resolved but for what only the guest knows.

@@ -268,6 +268,9 @@ fn unpack(path: &str, owner: Option<&str>, tar: File) -> Answer {
         let name = entry.path().map_err(failed)?.into_owned();
         let place = Path::new(path).join(&name);
         let shown = place.to_string_lossy().into_owned();
+        if name.is_absolute() {
+            return Err(invalid(&shown, "is an absolute name in an archive"));
+        }
         // Folders get their mode and time last, so that a read-only one can be filled.
         if entry.header().entry_type().is_dir() {
             if name.components().any(|part| part == std::path::Component::ParentDir) {

@@ -204,7 +204,7 @@ impl Init {
             },
             Request::Seal { layers, upper } => self.seal(&layers, &upper),
             Request::Stop { grace_ms } => return self.stop(connection, grace_ms),
-            Request::Commit => Reply::Ok,
+            Request::Commit | Request::Abandon => Reply::Ok,
         };
         sys::send(connection.socket.as_fd(), &reply, &[])?;
         Ok(Next::Stay)

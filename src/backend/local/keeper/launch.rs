@@ -12,6 +12,7 @@ use rustix::mount::{
 use rustix::process::{fchdir, pidfd_open, pivot_root};
 use rustix::thread::UnshareFlags;
 
+use crate::backend::local::disk;
 use crate::backend::local::init::{self, Freezer, Init, Stage};
 use crate::backend::local::mode::RANGE;
 use crate::backend::local::net;
@@ -96,6 +97,9 @@ fn start(
         if let Some(image) = &launch.disk {
             let what = "mounting the sandbox's disk";
             let disk = sys::mount_image(image).doing(what)?;
+            if let Some(inodes) = launch.inodes {
+                disk::reserve(&disk, inodes).doing(what)?;
+            }
             sys::idmap_mount(disk.as_fd(), user_namespace.as_fd()).doing(what)?;
             mounts.push((format!("layers/{}", launch.upper), disk));
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -165,7 +166,15 @@ fn unpack(archive: &Path, name: String, to: &Path, all_mine: bool) -> Outcome<St
     let root = to.join("root");
     fs::create_dir(&root)
         .map_err(|error| Error::internal(format!("{}: {error}", root.display())))?;
-    unpack_layer(file, &root, &LayerOptions::new(name, owners))
+    let stats = unpack_layer(file, &root, &LayerOptions::new(name, owners))?;
+    // What every program expects, however bare the archive is.
+    for (folder, mode) in [("tmp", 0o1777), ("root", 0o700), ("etc", 0o755)] {
+        let place = root.join(folder);
+        if fs::symlink_metadata(&place).is_err() && fs::create_dir(&place).is_ok() {
+            let _ = fs::set_permissions(&place, fs::Permissions::from_mode(mode));
+        }
+    }
+    Ok(stats)
 }
 
 fn reported<T>(outcome: Outcome<T>) -> Done {
