@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
 mod facts;
 mod library;
 mod peers;

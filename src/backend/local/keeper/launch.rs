@@ -221,7 +221,7 @@ fn give_owner(tree: &OwnedFd, source: &Path, base: u32) -> Result<(), Failure> {
     let metadata = fs::metadata(source).doing(&what)?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().doing(&what)?;
     let child = sys::clone_with(libc::CLONE_NEWUSER as u64, || {
-        sys::close_all_except(&mut vec![theirs.as_raw_fd()]);
+        sys::close_all_except(&mut [theirs.as_raw_fd()]);
         hear(&theirs, MAPPED);
         0
     })

@@ -173,7 +173,7 @@ pub fn set_controlling_tty(terminal: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Closes all descriptors above 2 but those given.
-pub fn close_all_except(keep: &mut Vec<RawFd>) {
+pub fn close_all_except(keep: &mut [RawFd]) {
     keep.sort_unstable();
     let mut from: u32 = 3;
     for fd in keep.iter().filter(|fd| **fd >= 3) {
