@@ -1,5 +1,7 @@
 //! The command line, as a person meets it: the real binary in a hermetic environment.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
 mod docs;
 mod environment;
 mod errors;

@@ -85,11 +85,17 @@ impl Freezer {
             return Ok(());
         }
         // Processes that were stopped already stay so after the thaw.
-        let before: Vec<i32> =
-            processes::all().into_iter().filter(|pid| processes::stands_still(*pid)).collect();
+        let before: Vec<i32> = processes::all()
+            .into_iter()
+            .filter(|pid| processes::stands_still(*pid, false))
+            .collect();
+        let started = Instant::now();
         loop {
-            let moving: Vec<i32> =
-                processes::all().into_iter().filter(|pid| !processes::stands_still(*pid)).collect();
+            let waiting = started.elapsed() > Duration::from_millis(20);
+            let moving: Vec<i32> = processes::all()
+                .into_iter()
+                .filter(|pid| !processes::stands_still(*pid, waiting))
+                .collect();
             if moving.is_empty() {
                 return Ok(());
             }

@@ -28,9 +28,11 @@ fn alive(pid: i32) -> bool {
     }
 }
 
-/// Whether nothing of a process moves: each of its threads is stopped or has ended.
-pub fn stands_still(pid: i32) -> bool {
-    threads(pid).all(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
+/// Whether nothing of a process moves: each of its threads is stopped or has ended. With
+/// `waiting`, one that waits in the kernel counts too: it stops before it runs another instruction,
+/// and a parent in vfork waits for as long as its child is stopped.
+pub fn stands_still(pid: i32, waiting: bool) -> bool {
+    threads(pid).all(|state| matches!(state, 'T' | 't' | 'Z' | 'X') || waiting && state == 'D')
 }
 
 fn threads(pid: i32) -> impl Iterator<Item = char> {
