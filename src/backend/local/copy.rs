@@ -130,7 +130,8 @@ impl Copier {
 
 /// What is in a layer's folder and not part of the layer.
 pub fn is_own(name: &[u8]) -> bool {
-    name.starts_with(b".work-") || matches!(name, b"lost+found" | b"disk.img" | b"meta.json")
+    name.starts_with(b".work-")
+        || matches!(name, b"lost+found" | b"disk.img" | b"meta.json" | b"synced")
 }
 
 fn open_folder<P: rustix::path::Arg>(

@@ -153,6 +153,9 @@ impl Inner {
         let id = self.store.new_layer([""; 0])?;
         let unfinished = Unfinished { inner: self, id: Some(id.clone()) };
         self.keeper().await?.perform(&task(self.store.layer(&id)), &self.mode).await?;
+        // An image that is recorded is whole, also after a power cut.
+        let task = Task::Sync { path: self.store.layers(), marks: Vec::new() };
+        self.keeper().await?.perform(&task, &self.mode).await?;
         let image = Image { fingerprint, layers: vec![id], trees };
         record::save(&file, &image)?;
         unfinished.done();

@@ -235,7 +235,7 @@ impl Inner {
             Err(error) => return Err(error),
         }
         self.held().lifelines.remove(name);
-        Ok(())
+        self.write_down(name).await
     }
 
     pub(super) async fn get(&self, name: &str) -> Result<Info> {

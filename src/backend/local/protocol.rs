@@ -98,12 +98,12 @@ pub enum Task {
         /// The cgroup folders, inner before outer.
         groups: Vec<PathBuf>,
     },
-    /// Write a layer to disk for good.
+    /// Write layers to disk for good.
     Sync {
         /// A folder on that file system.
         path: PathBuf,
-        /// The mark to make afterwards.
-        mark: PathBuf,
+        /// The marks to make afterwards.
+        marks: Vec<PathBuf>,
     },
     /// Unpack a tarball into a layer.
     Unpack {

@@ -64,6 +64,10 @@ pub struct Saved {
     pub layers: Vec<String>,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
+    /// Which boot of the machine it was taken in: overlays are volatile, so its files are sure to be
+    /// on disk only in that boot, or when its layer is marked as written.
+    #[serde(default)]
+    pub boot: String,
     /// Bytes of the layer that it added, once measured.
     pub size: Option<u64>,
 }
@@ -79,6 +83,11 @@ impl Saved {
             labels: self.labels.clone(),
         }
     }
+}
+
+/// The id of this boot of the machine.
+pub fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Reads a record; `None` when there is none.

@@ -16,6 +16,9 @@ use crate::sandbox::{
     check_name,
 };
 
+/// The mark of a layer that is on disk for good.
+const SYNCED: &str = "synced";
+
 /// Layers of a sandbox's state at one moment.
 struct Frozen {
     layers: Vec<String>,
@@ -53,6 +56,7 @@ impl Inner {
             frozen: frozen.still,
             layers: frozen.layers,
             labels: spec.labels.clone(),
+            boot: record::boot(),
             size: None,
         };
         record::save(&file, &saved)?;
@@ -167,6 +171,11 @@ impl Inner {
             return Err(Error::not_found(Kind::Sandbox, name));
         }
         let mut all = self.store.snapshots(name)?;
+        // Labelled ones are somebody's cache: what a power cut may have cut short is no hit.
+        let boot = record::boot();
+        all.retain(|saved| {
+            saved.labels.is_empty() || saved.boot == boot || self.is_written(&saved.layers)
+        });
         for saved in &mut all {
             if saved.size.is_none() {
                 let paths =
@@ -184,6 +193,26 @@ impl Inner {
             }
         }
         Ok(all.iter().map(Saved::snapshot).collect())
+    }
+
+    fn is_written(&self, layers: &[String]) -> bool {
+        layers.first().is_none_or(|layer| self.store.layer(layer).join(SYNCED).exists())
+    }
+
+    /// Writes the layers of a sandbox's snapshots to disk for good.
+    pub(super) async fn write_down(&self, name: &str) -> Result<()> {
+        let saved = self.store.snapshots(name)?;
+        let marks: Vec<_> = saved
+            .iter()
+            .filter(|saved| !self.is_written(&saved.layers))
+            .filter_map(|saved| saved.layers.first())
+            .map(|layer| self.store.layer(layer).join(SYNCED))
+            .collect();
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let task = Task::Sync { path: self.store.layers(), marks };
+        self.keeper().await?.perform(&task, &self.mode).await.map(drop)
     }
 
     pub(super) async fn delete_snapshot(&self, name: &str, label: &str) -> Result<()> {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::thread::UnshareFlags;
@@ -130,7 +130,7 @@ fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilte
             groups.iter().for_each(|group| remove_group(group));
             Ok(Done::Ok)
         }
-        Task::Sync { path, mark } => sync(&path, &mark).map(|()| Done::Ok),
+        Task::Sync { path, marks } => sync(&path, &marks).map(|()| Done::Ok),
         Task::Unpack { archive, name, to, all_mine } => {
             Ok(reported(unpack(&archive, name, &to, all_mine)))
         }
@@ -140,10 +140,10 @@ fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilte
     0
 }
 
-fn sync(path: &Path, mark: &Path) -> Result<(), Failure> {
+fn sync(path: &Path, marks: &[PathBuf]) -> Result<(), Failure> {
     let folder = fs::File::open(path).doing("opening the store")?;
     sys::sync_file_system(folder.as_fd()).doing("writing the store to disk")?;
-    fs::write(mark, b"").doing("marking the layer as written")
+    marks.iter().try_for_each(|mark| fs::write(mark, b"").doing("marking a layer as written"))
 }
 
 /// A cgroup is busy for a moment after its last process has ended.
