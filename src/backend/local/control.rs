@@ -21,7 +21,9 @@ impl Inner {
         match UnixStream::connect(self.store.socket(name)).await {
             Ok(stream) => Ok(Some(Link::over(stream))),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ECONNREFUSED | libc::ENOENT | libc::ENOTDIR) => Ok(None),
+                Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENOENT | libc::ENOTDIR) => {
+                    Ok(None)
+                }
                 _ => Err(Error::internal(format!("connecting to sandbox '{name}': {error}"))),
             },
         }
