@@ -323,7 +323,10 @@ fn unescape(path: &str) -> String {
 pub fn write_identity(machine: &crate::backend::local::protocol::Machine) {
     let put = |path: &str, content: &str| {
         // A link or device of the image's is replaced, not written through.
-        let _ = fs::remove_file(path);
+        // So is an empty folder; one of unknown depth goes out of the way where it can.
+        if fs::remove_file(path).is_err() && fs::remove_dir(path).is_err() {
+            let _ = fs::rename(path, format!("{path}.folder"));
+        }
         let file =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path);
         if let Ok(mut file) = file {
