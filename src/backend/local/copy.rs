@@ -262,6 +262,8 @@ fn remove(
             }
         }
     }
+    // A folder that is still open goes through the journal's list of orphans.
+    drop(folder);
     let _ = unlinkat(parent, name, AtFlags::REMOVEDIR);
 }
 
