@@ -26,6 +26,13 @@ impl From<Failure> for Error {
 
 /// What a failed launch or keeper means, given the rights it had.
 pub fn from_failure(failure: &Failure, mode: &Mode) -> Error {
+    // Mapping id 0 takes a capability that this root may lack.
+    if let Mode::Single { uid: 0, reason, .. } = mode
+        && failure.what.starts_with("writing ")
+        && failure.errno == libc::EPERM
+    {
+        return Error::unsupported("making user namespaces", BACKEND, reason.clone());
+    }
     let namespaces =
         failure.what.contains("namespace") || failure.what.starts_with("writing uid_map");
     if namespaces
