@@ -114,7 +114,13 @@ impl Inner {
     /// A fresh control socket. The old one, if any, belongs to an init that is gone.
     fn listen(&self, name: &str) -> Result<OwnedFd> {
         let path = self.store.socket(name);
-        let _ = std::fs::remove_file(&path);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let folder = self.store.folder(name);
+                return Err(store_error("making the control socket of", &folder, error));
+            }
+            _ => {}
+        }
         let listener = std::os::unix::net::UnixListener::bind(&path).map_err(|error| {
             store_error("making the control socket of", &self.store.folder(name), error)
         })?;

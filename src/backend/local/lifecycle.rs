@@ -16,6 +16,7 @@ use crate::sandbox::{
 impl Inner {
     pub(super) async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
+        self.store.check_file_system()?;
         self.check_supported(&spec.limits, spec.egress.clone(), &spec.mounts)?;
         let name = spec.image.clone().unwrap_or_else(|| self.capabilities.default_image.clone());
         let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
@@ -183,7 +184,8 @@ impl Inner {
         if record.address.take().is_some() {
             collect_networks();
         }
-        self.store.save(&record)?;
+        // Without space it stops all the same; the next start writes the record anew.
+        let _ = self.store.save(&record);
         self.throw_away(Vec::new(), groups).await
     }
 

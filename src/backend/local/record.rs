@@ -107,16 +107,40 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 
 /// Replaces a record in one step: a reader sees the old one or the new one.
 pub fn save(path: &Path, record: &impl Serialize) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    // A name of its own: two writers must not write into one file.
-    temporary.push(format!(".{}", super::store::random_id()));
-    let bytes = serde_json::to_vec(record)
-        .map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
-    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        store_error("writing", path, error)
-    })
+    Prepared::write(path, record)?.put()
+}
+
+/// A record that is written but not in place yet: the disk may be full before it, not after it.
+pub struct Prepared {
+    path: PathBuf,
+    temporary: PathBuf,
+}
+
+impl Prepared {
+    /// Writes it beside its place.
+    pub fn write(path: &Path, record: &impl Serialize) -> Result<Prepared> {
+        let mut temporary = path.as_os_str().to_owned();
+        // A name of its own: two writers must not write into one file.
+        temporary.push(format!(".{}", super::store::random_id()));
+        let prepared = Prepared { path: path.to_owned(), temporary: temporary.into() };
+        let bytes = serde_json::to_vec(record)
+            .map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
+        fs::write(&prepared.temporary, bytes)
+            .map_err(|error| store_error("writing", path, error))?;
+        Ok(prepared)
+    }
+
+    /// Puts it in place.
+    pub fn put(self) -> Result<()> {
+        fs::rename(&self.temporary, &self.path)
+            .map_err(|error| store_error("writing", &self.path, error))
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 /// A failure of the store's file system.

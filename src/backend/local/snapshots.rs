@@ -8,7 +8,7 @@ use super::control::ask;
 use super::lifecycle::machine_id;
 use super::link::Link;
 use super::protocol::{Reply, Request, Task};
-use super::record::{self, Record, Saved, VERSION};
+use super::record::{self, Prepared, Record, Saved, VERSION};
 use super::store::Lock;
 use super::{Inner, LocalBackend, disk};
 use crate::sandbox::{
@@ -236,12 +236,21 @@ impl Inner {
         let _referring = self.store.referring().await?;
         let fresh = self.store.new_layer(record.trees.iter().map(|tree| &tree.name))?;
         self.limit_disk(&fresh, &record.spec.limits).await?;
-        self.stop_locked(name, Duration::ZERO).await?;
-        let old = std::mem::replace(&mut record.upper, fresh);
+        let old = std::mem::replace(&mut record.upper, fresh.clone());
         record.layers = saved.layers;
         record.fresh = true;
         record.sealed = true;
-        self.store.save(&record)?;
+        (record.groups, record.address) = (Vec::new(), None);
+        let prepared = Prepared::write(&self.store.folder(name).join("record.json"), &record);
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.drop_layer(&fresh).await?;
+                return Err(error);
+            }
+        };
+        self.stop_locked(name, Duration::ZERO).await?;
+        prepared.put()?;
         self.drop_layer(&old).await?;
         if running { self.start_stopped(&mut record).await } else { Ok(()) }
     }

@@ -61,6 +61,21 @@ impl Store {
         &self.root
     }
 
+    /// Refuses a file system that overlays can't have their layers on.
+    pub fn check_file_system(&self) -> Result<()> {
+        let kind = match rustix::fs::fstatfs(&self.handle).map(|found| found.f_type) {
+            Ok(0x794c_7630) => "an overlay",
+            Ok(0x6969) => "NFS",
+            Ok(0x4d44) => "FAT",
+            _ => return Ok(()),
+        };
+        Err(Error::unsupported(
+            format!("a store on {kind} ({})", self.root.display()),
+            "local",
+            "put the store on ext4, xfs, btrfs or tmpfs with --store",
+        ))
+    }
+
     /// The folder of all layers.
     pub fn layers(&self) -> PathBuf {
         self.root.join("layers")
