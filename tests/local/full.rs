@@ -33,7 +33,7 @@ fails() {{
   grep -qi -- "$want" $T/out || fail "$*: $(cat $T/out)"
 }}
 clean() {{
-  mount -o remount,rw $T/disk 2>/dev/null || true; rm -f $T/disk/fill
+  mount -o remount,rw none $T/disk 2>/dev/null || true; rm -f $T/disk/fill
   for s in $($S list --format json 2>/dev/null | tr ',' '\n' | sed -n 's/.*"name": *"\([^"]*\)".*/\1/p'); do
     $S delete "$s" --yes >/dev/null 2>&1 || true
   done
@@ -115,14 +115,14 @@ fn full_from_the_start(_: &Rig) -> Outcome {
 mount -t tmpfs -o size=256k none $T/disk || { echo "SKIP: a tmpfs can't be mounted here"; exit; }
 fails "no space" $S create a
 grep -qi -- "--store" $T/out || fail "no hint: $(cat $T/out)"
-mount -o remount,size=64m $T/disk
+mount -o remount,size=64m none $T/disk
 $S create a
 [ "$($S exec a -- echo alive)" = alive ]
 $S gc --yes
 # no inodes left
 mount -o remount,nr_inodes=$(( $(df --output=iused $T/disk | tail -1) + 3 )) $T/disk
 fails "no space" $S create b
-mount -o remount,nr_inodes=100000 $T/disk
+mount -o remount,nr_inodes=100000 none $T/disk
 $S create b
 "#,
     )
@@ -133,17 +133,17 @@ fn read_only(_: &Rig) -> Outcome {
         r#"
 mount -t tmpfs -o size=64m none $T/disk || { echo "SKIP: a tmpfs can't be mounted here"; exit; }
 fails_writing() { fails "read-only" "$@"; grep -q "$T/disk" $T/out || fail "which folder? $(cat $T/out)"; }
-mount -o remount,ro $T/disk
+mount -o remount,ro none $T/disk
 fails_writing $S create a
-mount -o remount,rw $T/disk
+mount -o remount,rw none $T/disk
 $S create a
 $S stop a
-mount -o remount,ro $T/disk
+mount -o remount,ro none $T/disk
 $S list >/dev/null
 fails_writing $S create b
 fails_writing $S start a
 fails_writing $S snapshot create a s
-mount -o remount,rw $T/disk
+mount -o remount,rw none $T/disk
 $S start a
 "#,
     )
