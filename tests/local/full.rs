@@ -112,7 +112,7 @@ $S gc --yes
 fn full_from_the_start(_: &Rig) -> Outcome {
     apart(
         r#"
-mount -t tmpfs -o size=256k none $T/disk || { echo "SKIP: a tmpfs can't be mounted here"; exit; }
+mount -t tmpfs -o size=256k,nr_inodes=100000 none $T/disk || { echo "SKIP: a tmpfs can't be mounted here"; exit; }
 fails "no space" $S create a
 grep -qi -- "--store" $T/out || fail "no hint: $(cat $T/out)"
 mount -o remount,size=64m none $T/disk
