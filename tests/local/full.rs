@@ -119,8 +119,9 @@ mount -o remount,size=64m none $T/disk
 $S create a
 [ "$($S exec a -- echo alive)" = alive ]
 $S gc --yes
+while [ -n "$(ls $T/disk/store/trash)" ]; do sleep 0.05; done
 # no inodes left
-mount -o remount,nr_inodes=$(( $(df --output=iused $T/disk | tail -1) + 3 )) $T/disk
+mount -o remount,nr_inodes=$(( $(df --output=iused $T/disk | tail -1) + 3 )) none $T/disk
 fails "no space" $S create b
 mount -o remount,nr_inodes=100000 none $T/disk
 $S create b
