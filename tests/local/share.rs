@@ -22,9 +22,9 @@ fn everything_at_once(rig: &Rig) -> Outcome {
             let child = rig.cli(&store, args).spawn().unwrap();
             calls.push((args.iter().map(|arg| arg.to_string()).collect(), child));
         };
-        for n in 0..4 {
+        for name in &own[..4] {
             call(&["create", "same"]);
-            call(&["create", &own[n]]);
+            call(&["create", name]);
         }
         for name in &own[4..8] {
             call(&["clone", "kept", name]);
