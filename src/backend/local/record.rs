@@ -1,6 +1,7 @@
 //! What the store knows of a sandbox and of a snapshot: one JSON file each, replaced by rename.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -132,7 +133,7 @@ impl Prepared {
 
     /// Puts it in place.
     pub fn put(self) -> Result<()> {
-        fs::rename(&self.temporary, &self.path)
+        replace(&self.temporary, &self.path)
             .map_err(|error| store_error("writing", &self.path, error))
     }
 }
@@ -140,6 +141,17 @@ impl Prepared {
 impl Drop for Prepared {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Where a file is there already, the two change places: at a plain rename over a file, ext4 first
+/// begins to write the new one to the disk, which takes long while the disk is busy.
+fn replace(new: &OsStr, path: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => fs::remove_file(new),
+        // It is the first, or the file system can't exchange.
+        Err(_) => fs::rename(new, path),
     }
 }
 
