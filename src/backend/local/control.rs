@@ -70,6 +70,27 @@ impl Inner {
         }
     }
 
+    /// Ends a running sandbox at once and waits until its processes are gone. The kernel takes its
+    /// mounts down after that: what it wrote to may be thrown away, but not used again yet.
+    pub(super) async fn end_for_good(&self, name: &str) -> Result<()> {
+        let Some(mut link) = self.connect(name).await? else { return Ok(()) };
+        let pidfd = match ask(&mut link, name, &Request::Stop { grace_ms: 0 }, &[]).await {
+            Ok((_, mut fds)) => fds.pop(),
+            Err(Error::Transport { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(pidfd) = pidfd else { return Ok(()) };
+        // Its last act is to reap them all; the end of its connections comes right after.
+        let hears_out = async { while let Ok(Some(_)) = link.receive::<Reply>().await {} };
+        if tokio::time::timeout(PATIENCE, hears_out).await.is_ok() {
+            return Ok(());
+        }
+        match gone(pidfd, Duration::ZERO).await? {
+            true => Ok(()),
+            false => Err(Error::Busy { name: name.into(), what: "its init does not end".into() }),
+        }
+    }
+
     /// Ends a running sandbox and waits until it is gone. False when nothing ran.
     pub(super) async fn end(&self, name: &str, grace: Duration) -> Result<bool> {
         let Some(mut link) = self.connect(name).await? else { return Ok(false) };

@@ -44,6 +44,9 @@ impl Inner {
         };
         let mut group = self.groups.create(&cgroup::name_of_start(name), &record.spec.limits)?;
         let groups = std::mem::take(&mut group.folders);
+        if let IdMap::Private { base } = map {
+            group.give(base);
+        }
         made(groups.clone());
         let lease = match record.spec.egress {
             Policy::None => None,
@@ -57,8 +60,8 @@ impl Inner {
         let mut fds: Vec<BorrowedFd<'_>> = vec![listener.as_fd(), lifeline.as_fd()];
         fds.extend(group.init.iter().map(AsFd::as_fd));
         fds.extend(group.payload.iter().map(AsFd::as_fd));
-        if let Some((freeze, events)) = &group.freeze {
-            fds.extend([freeze.as_fd(), events.as_fd()]);
+        for (first, second) in group.birth.iter().chain(&group.freeze) {
+            fds.extend([first.as_fd(), second.as_fd()]);
         }
         fds.extend(locks.iter().map(AsFd::as_fd));
         let spec = &record.spec;
@@ -67,6 +70,7 @@ impl Inner {
                 lifeline: true,
                 group: group.init.len(),
                 payload: group.payload.len(),
+                birth: group.birth.is_some(),
                 freeze: group.freeze.is_some(),
                 locks: locks.len(),
             },

@@ -197,7 +197,7 @@ impl Inner {
 
     /// Deletes, whatever state it is in; a damaged record is no obstacle.
     pub(super) async fn delete_locked(&self, name: &str) -> Result<()> {
-        self.end(name, Duration::ZERO).await?;
+        self.end_for_good(name).await?;
         self.held().lifelines.remove(name);
         let record = self.store.record(name);
         let mut trash = Vec::new();

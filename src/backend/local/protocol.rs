@@ -128,6 +128,8 @@ pub struct LaunchFds {
     pub group: usize,
     /// `cgroup.procs` files that commands join.
     pub payload: usize,
+    /// The version 2 cgroup folders that init and commands are born in.
+    pub birth: bool,
     /// `cgroup.freeze` and `cgroup.events` of the commands' group.
     pub freeze: bool,
     /// Locks that must live as long as the sandbox.

@@ -36,8 +36,12 @@ impl Init {
         connection.detached = exec.detached;
         connection.tag = Some(tag);
         let control = connection.socket.as_fd();
-        let pid = sys::fork(|| {
-            let reply = self.become_command(&exec, &streams, control, status.as_fd(), tag);
+        let birth = self.birth.as_ref().map(AsFd::as_fd);
+        let pid = sys::fork_into(birth, |born| {
+            let reply = match self.join(tag, born) {
+                Ok(()) => self.become_command(&exec, &streams, control, status.as_fd()),
+                Err(failure) => Reply::Failed(failure),
+            };
             let report = serde_json::to_vec(&reply).unwrap_or_default();
             let _ = rustix::io::write(&status, &report);
             127
@@ -52,9 +56,8 @@ impl Init {
         streams: &[OwnedFd],
         control: BorrowedFd<'_>,
         status: BorrowedFd<'_>,
-        tag: u64,
     ) -> Reply {
-        match self.prepare(exec, streams, control, status, tag) {
+        match self.prepare(exec, streams, control, status) {
             Ok(reply) | Err(reply) => reply,
         }
     }
@@ -65,9 +68,7 @@ impl Init {
         streams: &[OwnedFd],
         control: BorrowedFd<'_>,
         status: BorrowedFd<'_>,
-        tag: u64,
     ) -> Result<Reply, Reply> {
-        self.join(Some(tag)).map_err(Reply::Failed)?;
         // Before any path of the guest's making is followed: it may lead through /proc/self/fd.
         let mut keep = vec![status.as_raw_fd(), control.as_raw_fd()];
         keep.extend(streams.iter().map(AsRawFd::as_raw_fd));
@@ -92,14 +93,12 @@ impl Init {
     }
 
     /// Leaves init's cgroup for the commands', with the mark of a command.
-    pub(super) fn join(&self, tag: Option<u64>) -> Result<(), Failure> {
+    pub(super) fn join(&self, tag: u64, born: bool) -> Result<(), Failure> {
         sys::unblock_signals();
-        for group in self.descriptors() {
+        for group in self.to_join(born) {
             rustix::io::write(group, b"0").doing("joining the cgroup")?;
         }
-        if let Some(tag) = tag {
-            sys::set_limit_tag(tag).doing("marking the process")?;
-        }
+        sys::set_limit_tag(tag).doing("marking the process")?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         Ok(())
     }

@@ -24,9 +24,10 @@ impl Init {
         tag: u64,
     ) -> io::Result<Next> {
         let socket = connection.socket.as_fd();
-        sys::fork(|| {
+        let birth = self.birth.as_ref().map(AsFd::as_fd);
+        sys::fork_into(birth, |born| {
             let reply = (|| {
-                self.join(Some(tag)).map_err(Reply::Failed)?;
+                self.join(tag, born).map_err(Reply::Failed)?;
                 sys::keep_guest_capabilities()
                     .doing("dropping capabilities")
                     .map_err(Reply::Failed)?;

@@ -36,6 +36,8 @@ pub struct Init {
     pub lifeline: Option<OwnedFd>,
     /// `cgroup.procs` of the commands' groups.
     pub payload: Vec<OwnedFd>,
+    /// The version 2 cgroup folder that commands are born in.
+    pub birth: Option<OwnedFd>,
     /// Freezes the commands.
     pub freezer: Freezer,
     /// Held open for their locks.
@@ -59,10 +61,15 @@ impl Init {
     /// Serves until told to stop or the lifeline closes. The kernel then ends every process of the
     /// sandbox and drops its mounts.
     pub fn run(mut self) -> i32 {
-        match self.serve() {
+        let code = match self.serve() {
             Ok(()) => 0,
             Err(_) => 70,
-        }
+        };
+        // The kernel would do it too, but after it has closed the connections that tell of the end.
+        let _ = self.freezer.thaw();
+        sys::kill_all(libc::SIGKILL);
+        while wait(WaitOptions::empty()).is_ok() {}
+        code
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -266,7 +273,8 @@ impl Init {
         }
     }
 
-    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.payload.iter().map(AsFd::as_fd)
+    /// The `cgroup.procs` that a command has to join by itself.
+    fn to_join(&self, born: bool) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.payload[..self.payload.len() - usize::from(born)].iter().map(AsFd::as_fd)
     }
 }

@@ -25,6 +25,7 @@ struct Fds {
     lifeline: Option<OwnedFd>,
     group: Vec<OwnedFd>,
     payload: Vec<OwnedFd>,
+    birth: Option<(OwnedFd, OwnedFd)>,
     freeze: Option<(OwnedFd, OwnedFd)>,
     locks: Vec<OwnedFd>,
 }
@@ -37,9 +38,10 @@ impl Fds {
         let lifeline = if wanted.lifeline { Some(fds.next()?) } else { None };
         let group = fds.by_ref().take(wanted.group).collect();
         let payload = fds.by_ref().take(wanted.payload).collect();
+        let birth = if wanted.birth { Some((fds.next()?, fds.next()?)) } else { None };
         let freeze = if wanted.freeze { Some((fds.next()?, fds.next()?)) } else { None };
         let locks = fds.by_ref().take(wanted.locks).collect();
-        Some(Fds { listener, lifeline, group, payload, freeze, locks })
+        Some(Fds { listener, lifeline, group, payload, birth, freeze, locks })
     }
 }
 
@@ -71,12 +73,11 @@ fn start(
 ) -> Result<(), Failure> {
     let fds =
         Fds::sort(launch, fds).ok_or_else(|| Failure::new("a launch without its descriptors"))?;
-    for group in &fds.group {
-        rustix::io::write(group, b"0").doing("joining the sandbox's cgroup")?;
-    }
+    let birth = fds.birth.as_ref().map(|(own, _)| own.try_clone()).transpose();
+    let birth = birth.doing("opening the sandbox's cgroup")?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().doing("opening a socket")?;
-    let child = sys::clone_with(sys::NEW_ALL, || {
-        let result = become_init(launch, &theirs, reply, fds, filter);
+    let child = sys::clone_with(sys::NEW_ALL, birth.as_ref().map(AsFd::as_fd), |born| {
+        let result = become_init(launch, &theirs, reply, fds, filter, born);
         match result {
             Ok(code) => code,
             Err(failure) => {
@@ -220,7 +221,7 @@ fn give_owner(tree: &OwnedFd, source: &Path, base: u32) -> Result<(), Failure> {
     let what = format!("mapping the ids of {}", source.display());
     let metadata = fs::metadata(source).doing(&what)?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().doing(&what)?;
-    let child = sys::clone_with(libc::CLONE_NEWUSER as u64, || {
+    let child = sys::clone_with(libc::CLONE_NEWUSER as u64, None, |_| {
         sys::close_all_except(&mut [theirs.as_raw_fd()]);
         hear(&theirs, MAPPED);
         0
@@ -252,7 +253,13 @@ fn become_init(
     reply: &OwnedFd,
     fds: Fds,
     filter: sys::SyscallFilter,
+    born: bool,
 ) -> Result<i32, Failure> {
+    if !born {
+        for group in &fds.group {
+            rustix::io::write(group, b"0").doing("joining the sandbox's cgroup")?;
+        }
+    }
     // Among what goes is the worker's end of the socket: with it open here, the worker's death would go unseen.
     sys::close_all_except(&mut kept(&fds, [reply.as_raw_fd(), socket.as_raw_fd()]));
     if !hear(socket, MAPPED) {
@@ -262,6 +269,7 @@ fn become_init(
     rustix::thread::set_thread_res_gid(root.1, root.1, root.1).doing("becoming root inside")?;
     rustix::thread::set_thread_res_uid(root.0, root.0, root.0).doing("becoming root inside")?;
     sys::set_dumpable(false).doing("hiding process 1")?;
+    sys::unshare(UnshareFlags::NEWCGROUP).doing("making a cgroup namespace")?;
     let _ = rustix::thread::set_name(c"sandscript-init");
     let _ = rustix::process::setsid();
     rustix::process::umask(FileMode::from_raw_mode(0o022));
@@ -299,6 +307,7 @@ fn become_init(
         listener: fds.listener,
         lifeline: fds.lifeline,
         payload: fds.payload,
+        birth: fds.birth.map(|(_, payload)| payload),
         freezer: Freezer::new(fds.freeze),
         locks: fds.locks,
         stage: Stage { guest, namespace },
@@ -317,6 +326,9 @@ fn kept(fds: &Fds, more: [i32; 2]) -> Vec<i32> {
     keep.push(fds.listener.as_raw_fd());
     keep.extend(fds.lifeline.iter().map(AsRawFd::as_raw_fd));
     keep.extend(fds.payload.iter().chain(&fds.locks).map(AsRawFd::as_raw_fd));
+    if let Some((_, payload)) = &fds.birth {
+        keep.push(payload.as_raw_fd());
+    }
     if let Some((freeze, events)) = &fds.freeze {
         keep.extend([freeze.as_raw_fd(), events.as_raw_fd()]);
     }

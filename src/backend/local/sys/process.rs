@@ -47,17 +47,36 @@ pub struct Cloned {
     pub pidfd: OwnedFd,
 }
 
-/// Namespaces of a sandbox: user, mount, pid, network, ipc, host name, cgroup.
+/// Namespaces of a sandbox: user, mount, pid, network, ipc, host name. That of cgroups is made once
+/// process 1 is in its cgroup, which becomes its root.
 pub const NEW_ALL: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP) as u64;
+    | libc::CLONE_NEWUTS) as u64;
 
-/// Like [`fork`], into new namespaces and as a child of the caller's parent.
-pub fn clone_with(namespaces: u64, body: impl FnOnce() -> i32) -> io::Result<Cloned> {
+/// Like [`fork`], into new namespaces, as a child of the caller's parent, and in the version 2 cgroup
+/// `birth`. `body` is told whether that worked.
+pub fn clone_with(
+    namespaces: u64,
+    birth: Option<BorrowedFd<'_>>,
+    body: impl FnOnce(bool) -> i32,
+) -> io::Result<Cloned> {
+    clone3(namespaces | libc::CLONE_PARENT as u64, 0, birth, body)
+}
+
+/// Like [`fork`], in the version 2 cgroup `birth`. `body` is told whether that worked.
+pub fn fork_into(birth: Option<BorrowedFd<'_>>, body: impl FnOnce(bool) -> i32) -> io::Result<Pid> {
+    Ok(clone3(0, libc::SIGCHLD as u64, birth, body)?.pid)
+}
+
+fn clone3(
+    flags: u64,
+    exit_signal: u64,
+    birth: Option<BorrowedFd<'_>>,
+    body: impl FnOnce(bool) -> i32,
+) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     #[repr(C)]
     #[derive(Default)]
@@ -70,18 +89,36 @@ pub fn clone_with(namespaces: u64, body: impl FnOnce() -> i32) -> io::Result<Clo
         stack: u64,
         stack_size: u64,
         tls: u64,
+        set_tid: u64,
+        set_tid_size: u64,
+        cgroup: u64,
     }
-    let args = CloneArgs {
-        flags: namespaces | libc::CLONE_PIDFD as u64 | libc::CLONE_PARENT as u64,
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
+    let mut args = CloneArgs {
+        flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: &raw mut pidfd as u64,
+        exit_signal,
         ..CloneArgs::default()
     };
+    if let Some(folder) = birth {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = folder.as_raw_fd() as u64;
+    }
     // SAFETY: without CLONE_VM this is a fork; `args` and `pidfd` outlive the call, and the caller
     // has one thread.
-    let pid =
-        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
+    let call = |args: &CloneArgs| unsafe {
+        check(libc::syscall(libc::SYS_clone3, &raw const *args, size_of::<CloneArgs>()))
+    };
+    let mut born = birth.is_some();
+    let mut made = call(&args);
+    if born && made.is_err() {
+        born = false;
+        args.flags &= !CLONE_INTO_CGROUP;
+        made = call(&args);
+    }
+    let pid = made?;
     if pid == 0 {
-        run_child(body);
+        run_child(|| body(born));
     }
     // SAFETY: the kernel has just put a new descriptor there, which nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
