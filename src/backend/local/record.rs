@@ -1,7 +1,6 @@
 //! What the store knows of a sandbox and of a snapshot: one JSON file each, replaced by rename.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -111,6 +110,20 @@ pub fn save(path: &Path, record: &impl Serialize) -> Result<()> {
     Prepared::write(path, record)?.put()
 }
 
+/// Like [`save`], for what need not outlive a power cut: the old and the new file change places. At
+/// a rename over a file, ext4 first begins to write the new one to the disk, which takes long while
+/// the disk is busy.
+pub fn save_for_a_run(path: &Path, record: &impl Serialize) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let prepared = Prepared::write(path, record)?;
+    match renameat_with(CWD, &prepared.temporary, CWD, path, RenameFlags::EXCHANGE) {
+        // What was the old one is deleted with the rest of the preparation.
+        Ok(()) => Ok(()),
+        // It is the first, or the file system can't exchange.
+        Err(_) => prepared.put(),
+    }
+}
+
 /// A record that is written but not in place yet: the disk may be full before it, not after it.
 pub struct Prepared {
     path: PathBuf,
@@ -133,7 +146,7 @@ impl Prepared {
 
     /// Puts it in place.
     pub fn put(self) -> Result<()> {
-        replace(&self.temporary, &self.path)
+        fs::rename(&self.temporary, &self.path)
             .map_err(|error| store_error("writing", &self.path, error))
     }
 }
@@ -141,17 +154,6 @@ impl Prepared {
 impl Drop for Prepared {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.temporary);
-    }
-}
-
-/// Where a file is there already, the two change places: at a plain rename over a file, ext4 first
-/// begins to write the new one to the disk, which takes long while the disk is busy.
-fn replace(new: &OsStr, path: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE) {
-        Ok(()) => fs::remove_file(new),
-        // It is the first, or the file system can't exchange.
-        Err(_) => fs::rename(new, path),
     }
 }
 

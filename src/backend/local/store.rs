@@ -131,7 +131,11 @@ impl Store {
 
     /// Replaces it.
     pub fn save(&self, record: &Record) -> Result<()> {
-        record::save(&self.folder(&record.spec.name).join("record.json"), record)
+        let path = self.folder(&record.spec.name).join("record.json");
+        match record.spec.owner {
+            Some(_) => record::save_for_a_run(&path, record),
+            None => record::save(&path, record),
+        }
     }
 
     /// A sandbox's snapshots, oldest first.
