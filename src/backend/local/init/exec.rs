@@ -219,6 +219,11 @@ fn replace(argv: &[String], env: &BTreeMap<String, String>) -> Reply {
     };
     let mut denied = false;
     for candidate in candidates {
+        // Until the exec, /proc/self/exe is this very program, a file of the host's.
+        if is_own_program(&candidate) {
+            denied = true;
+            continue;
+        }
         let error = sys::exec(&c(&candidate), &words, &variables);
         match error.raw_os_error() {
             // A script without an interpreter line is run by the shell, as execvp does.
@@ -250,4 +255,10 @@ fn failed(error: &io::Error) -> Reply {
         what: "executing the program".into(),
         errno: error.raw_os_error().unwrap_or(0),
     })
+}
+
+fn is_own_program(path: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |path: &str| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    id(path).is_some_and(|found| Some(found) == id("/proc/self/exe"))
 }

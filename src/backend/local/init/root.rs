@@ -65,6 +65,7 @@ pub fn assemble(
 ) -> Result<Vec<(String, OwnedFd)>, Failure> {
     let upper = Path::new("/layers").join(upper);
     let work = fresh_work(&upper)?;
+    let new = work.ends_with(".work-0");
     trees
         .iter()
         .map(|tree| {
@@ -85,10 +86,23 @@ pub fn assemble(
                     _ => {}
                 }
             }
+            if new && let Some(below) = lower.first() {
+                like_below(&top, below);
+            }
             let mount = sys::overlay(&lower, &top, &work).doing("mounting the overlay")?;
             Ok((tree.target.clone(), mount))
         })
         .collect()
+}
+
+/// A tree's own folder is that of the topmost layer: a new one takes mode and owner over. An owner
+/// that is not mapped stays out.
+fn like_below(top: &Path, below: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    if let Ok(metadata) = fs::metadata(below) {
+        let _ = std::os::unix::fs::lchown(top, Some(metadata.uid()), Some(metadata.gid()));
+        let _ = fs::set_permissions(top, metadata.permissions());
+    }
 }
 
 /// A volatile overlay marks its work folder as used; each mount gets a fresh one.

@@ -307,7 +307,11 @@ fn become_init(
         listener: fds.listener,
         lifeline: fds.lifeline,
         payload: fds.payload,
-        birth: fds.birth.map(|(_, payload)| payload),
+        birth: fds.birth.map(|(own, payload)| {
+            // Closed above: its number may be another's by now.
+            std::mem::forget(own);
+            payload
+        }),
         freezer: Freezer::new(fds.freeze),
         locks: fds.locks,
         stage: Stage { guest, namespace },
