@@ -1,5 +1,6 @@
 //! Making, starting, stopping and deleting.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +8,7 @@ use super::launch::{NETWORKS, Started};
 use super::protocol::Request;
 use super::record::{self, Record, VERSION};
 use super::store::random_id;
-use super::{Inner, net, protocol};
+use super::{Inner, net, protocol, sys};
 use crate::sandbox::{
     Cancel, Capability, Command, Error, Info, Limits, Mount, Policy, Result, Spec, State,
     StopOptions,
@@ -340,8 +341,11 @@ impl Drop for Pending<'_> {
         let mut trash = Vec::new();
         let groups = std::mem::take(&mut self.groups);
         if let Some(name) = &self.name {
-            // Its lifeline is closed with this, or was never opened: it ends by itself.
+            // Its lifeline is closed with this; one that had been let go already is told to end.
             self.inner.held().lifelines.remove(name);
+            if let Ok(socket) = UnixStream::connect(store.socket(name)) {
+                let _ = sys::send(&socket, &Request::Stop { grace_ms: 0 }, &[]);
+            }
             trash.extend(store.discard(&store.folder(name)).ok().flatten());
         }
         if let Some(upper) = &self.upper {

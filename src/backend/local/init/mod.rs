@@ -257,7 +257,8 @@ impl Init {
             sys::kill_all(libc::SIGTERM);
         }
         let _ = self.freezer.thaw();
-        sys::send(connection.socket.as_fd(), &Reply::Ok, &[pidfd.as_fd()])?;
+        // Whoever asked may not wait for the answer.
+        let _ = sys::send(connection.socket.as_fd(), &Reply::Ok, &[pidfd.as_fd()]);
         Ok(Next::End { grace: if processes::count() == 0 { Duration::ZERO } else { grace } })
     }
 
