@@ -74,51 +74,47 @@ impl Inner {
     /// mounts down after that: what it wrote to may be thrown away, but not used again yet.
     pub(super) async fn end_for_good(&self, name: &str) -> Result<()> {
         let Some(mut link) = self.connect(name).await? else { return Ok(()) };
-        let pidfd = match ask(&mut link, name, &Request::Stop { grace_ms: 0 }, &[]).await {
-            Ok((_, mut fds)) => fds.pop(),
-            Err(Error::Transport { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let Some(pidfd) = pidfd else { return Ok(()) };
+        let Some(pidfd) = ask_to_end(&mut link, name, Duration::ZERO).await? else { return Ok(()) };
         // Its last act is to reap them all; the end of its connections comes right after.
         let hears_out = async { while let Ok(Some(_)) = link.receive::<Reply>().await {} };
-        if tokio::time::timeout(PATIENCE, hears_out).await.is_ok() {
-            return Ok(());
-        }
-        match gone(pidfd, Duration::ZERO).await? {
-            true => Ok(()),
-            false => Err(Error::Busy { name: name.into(), what: "its init does not end".into() }),
+        match tokio::time::timeout(PATIENCE, hears_out).await {
+            Ok(()) => Ok(()),
+            Err(_) => gone(name, pidfd, Duration::ZERO).await,
         }
     }
 
     /// Ends a running sandbox and waits until it is gone. False when nothing ran.
     pub(super) async fn end(&self, name: &str, grace: Duration) -> Result<bool> {
         let Some(mut link) = self.connect(name).await? else { return Ok(false) };
-        let request = Request::Stop { grace_ms: grace.as_millis().try_into().unwrap_or(u64::MAX) };
-        let pidfd = match ask(&mut link, name, &request, &[]).await {
-            Ok((_, mut fds)) => fds.pop(),
-            // Its run ended meanwhile, and it with it.
-            Err(Error::Transport { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let Some(pidfd) = pidfd else { return Ok(true) };
-        let ended = gone(pidfd, grace + PATIENCE).await?;
-        if ended {
-            return Ok(true);
+        if let Some(pidfd) = ask_to_end(&mut link, name, grace).await? {
+            gone(name, pidfd, grace + PATIENCE).await?;
         }
-        Err(Error::Busy { name: name.into(), what: "its init does not end".into() })
+        Ok(true)
+    }
+}
+
+/// Tells init to end, and gets a descriptor to wait with; none when it has ended meanwhile.
+async fn ask_to_end(link: &mut Link, name: &str, grace: Duration) -> Result<Option<OwnedFd>> {
+    let request = Request::Stop { grace_ms: grace.as_millis().try_into().unwrap_or(u64::MAX) };
+    match ask(link, name, &request, &[]).await {
+        Ok((_, mut fds)) => Ok(fds.pop()),
+        Err(Error::Transport { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 /// Waits for a process to be gone; after `patience` it is killed.
-async fn gone(pidfd: OwnedFd, patience: Duration) -> Result<bool> {
+async fn gone(name: &str, pidfd: OwnedFd, patience: Duration) -> Result<()> {
     let failed = |error: std::io::Error| Error::internal(format!("waiting for init: {error}"));
     let pidfd = sys::register(pidfd, Interest::READABLE).map_err(failed)?;
     if let Ok(ready) = tokio::time::timeout(patience, pidfd.readable()).await {
-        return ready.map(|_| true).map_err(failed);
+        return ready.map(drop).map_err(failed);
     }
     let _ = rustix::process::pidfd_send_signal(pidfd.get_ref(), rustix::process::Signal::KILL);
-    Ok(tokio::time::timeout(PATIENCE, pidfd.readable()).await.is_ok())
+    match tokio::time::timeout(PATIENCE, pidfd.readable()).await {
+        Ok(ready) => ready.map(drop).map_err(failed),
+        Err(_) => Err(Error::Busy { name: name.into(), what: "its init does not end".into() }),
+    }
 }
 
 /// One request, one reply; refusals are errors.
