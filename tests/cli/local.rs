@@ -212,8 +212,8 @@ fn a_shell_in_a_terminal() {
     let terminal = Terminal::open(&environment, &line);
     terminal.wait_for("#");
     terminal.line("stty size; tty; echo $TERM");
-    let screen = terminal.wait_for("24 80");
-    assert!(screen.contains("/dev/pts/"), "{screen}");
+    terminal.wait_for("24 80");
+    terminal.wait_for("/dev/pts/");
     // Ctrl-C goes to the guest.
     terminal.line("sleep 63");
     std::thread::sleep(Duration::from_millis(200));
