@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app_name = FnSpec::function("app_name", |_ctx, _args| async { Ok("embed".into()) })
         .doc("The name of this program.")
         .returns(Type::String)
-        .example("print(app_name());");
+        .example("print(app_name());", "print(app_name())");
     let host = Host::builder(Arc::new(FakeBackend::new()))
         .print(|line| println!("{line}"))
         .function(app_name)

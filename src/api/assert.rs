@@ -32,12 +32,20 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .doc("Fails unless the condition holds.")
             .param("condition", Type::Bool, "What must hold.")
             .optional("message", Type::Any, "What to say when it does not.")
-            .example("assert(box.exists(\"/etc/passwd\"), \"no users\");"),
+            .error("assert", "It does not hold.")
+            .example(
+                "assert(box.exists(\"/etc/passwd\"), \"no users\");",
+                "assert(box:exists(\"/etc/passwd\"), \"no users\")",
+            ),
         FnSpec::function("assert_eq", assert_eq)
             .doc("Fails unless both are equal; shows both.")
             .param("left", Type::Any, "One value.")
             .param("right", Type::Any, "The other.")
             .optional("message", Type::Any, "What to say when they are not.")
-            .example("assert_eq(box.exec(\"false\").code, 1);"),
+            .error("assert", "They are not equal.")
+            .example(
+                "assert_eq(box.exec(\"false\").code, 1);",
+                "assert_eq(box:exec(\"false\").code, 1)",
+            ),
     ]
 }

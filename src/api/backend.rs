@@ -40,7 +40,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   parallelism.",
             )
             .returns(Type::Map)
-            .example("print(backend().default_image);"),
+            .example("print(backend().default_image);", "print(backend().default_image)"),
         FnSpec::function("gc", gc)
             .doc(
                 "Deletes what dead runs left and what has expired; never what a live run owns. \
@@ -48,6 +48,9 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .option("dry_run", Type::Bool, "Only say what would be deleted. Default: false.")
             .returns(Type::Map)
-            .example("print(gc(#{ dry_run: true }).sandboxes);"),
+            .example(
+                "print(gc(#{ dry_run: true }).sandboxes);",
+                "print(gc({ dry_run = true }).leftovers)",
+            ),
     ]
 }

@@ -219,11 +219,11 @@ fn property(
     name: &'static str,
     ty: Type,
     doc: &'static str,
-    example: &'static str,
+    (rhai, lua): (&'static str, &'static str),
     get: fn(&BaseHandle) -> Value,
 ) -> FnSpec {
     let read = move |_ctx: Ctx, args: Args| async move { Ok(get(&args.this::<BaseObject>()?.0)) };
-    FnSpec::property("Base", name, read).doc(doc).returns(ty).example(example)
+    FnSpec::property("Base", name, read).doc(doc).returns(ty).example(rhai, lua)
 }
 
 pub(super) fn specs() -> Vec<FnSpec> {
@@ -258,10 +258,9 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .options(limit_options())
             .param("steps", Type::Callback(vec![("b", Type::Object(on))]), "Does the steps.")
             .returns(Type::Object("Base"))
-            .example(
-                "let cc = base(\"cc\", #{ from: \"debian/12\" }, |b| {\n    b.run(\"apt-get \
-                      update && apt-get install -y gcc\");\n});",
-            ),
+            .error("command_failed", "A step does not return 0.")
+            .error("not_found", "What it starts from is not there.")
+            .example("let app = base(\"app\", #{ env: #{ LANG: \"C\" } }, |b| {\n    b.run(\"mkdir -p /opt/app\");\n    b.copy(\"requirements.txt\", \"/opt/app/requirements.txt\");\n});\nlet fresh = sandbox(#{ from: app });", "local app = base(\"app\", { env = { LANG = \"C\" } }, function(b)\n    b:run(\"mkdir -p /opt/app\")\n    b:copy(\"requirements.txt\", \"/opt/app/requirements.txt\")\nend)\nlocal fresh <close> = sandbox({ from = app })"),
         FnSpec::method(on, "run", run)
             .graceful()
             .doc("A step that runs a command, which must return 0.")
@@ -272,7 +271,9 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   exactly as it is.",
             )
             .options(step_options)
-            .example("b.run(\"make install\", #{ cwd: \"/src\" });"),
+            .error("command_failed", "It does not return 0.")
+            .error("timeout", "It took longer than timeout.")
+            .example("b.run(\"echo built > version\", #{ cwd: \"/opt\" });", "b:run(\"echo built > version\", { cwd = \"/opt\" })"),
         FnSpec::method(on, "copy", copy)
             .graceful()
             .doc("A step that copies a host file or folder, as Sandbox.push does.")
@@ -287,7 +288,9 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .option("mode", mode(), "Permission bits of a single file.")
             .option("owner", Type::String, "Owner in the base; root when not given.")
-            .example("b.copy(\"requirements.txt\", \"/opt/requirements.txt\");"),
+            .error("runtime", "The host path is not in the project folder.")
+            .error("not_found", "The host path is not there.")
+            .example("b.copy(\"requirements.txt\", \"/opt/requirements.txt\");", "b:copy(\"requirements.txt\", \"/opt/requirements.txt\")"),
         FnSpec::method(on, "write", write)
             .graceful()
             .doc("A step that writes a file; missing folders are made.")
@@ -295,7 +298,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .param("content", Type::Data, "Text or bytes.")
             .option("mode", mode(), "Permission bits, such as 0o755 or \"755\".")
             .option("owner", Type::String, "Owner: \"user\" or \"user:group\".")
-            .example("b.write(\"/etc/app.conf\", \"port = 80\\n\");"),
+            .example("b.write(\"/etc/app.conf\", \"port = 80\\n\");", "b:write(\"/etc/app.conf\", \"port = 80\\n\")"),
         FnSpec::method(on, "env", env)
             .doc(
                 "From here on, steps have this in their environment, and so has what is cloned \
@@ -303,50 +306,53 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .param("name", Type::String, "The variable.")
             .param("value", scalar(), "Its value.")
-            .example("b.env(\"CC\", \"clang\");"),
+            .example("b.env(\"CC\", \"clang\");", "b:env(\"CC\", \"clang\")"),
         FnSpec::method(on, "user", user)
             .doc("From here on, steps run as this user.")
             .param("user", Type::String, "User name or number, with optional :group.")
-            .example("b.user(\"nobody\");"),
+            .example("b.user(\"nobody\");", "b:user(\"nobody\")"),
         FnSpec::method(on, "workdir", workdir)
             .doc("From here on, steps run in this directory.")
             .param("path", Type::String, "An absolute path.")
-            .example("b.workdir(\"/src\");"),
-        property("name", Type::String, "Its name.", "print(cc.name);", |base| {
+            .example("b.workdir(\"/opt\");", "b:workdir(\"/opt\")"),
+        property("name", Type::String, "Its name.", ("print(tools.name);", "print(tools.name)"), |base| {
             base.name.as_str().into()
         }),
         property(
             "sandbox",
             Type::String,
             "The name of the sandbox that holds it.",
-            "print(cc.sandbox);",
+            ("print(tools.sandbox);", "print(tools.sandbox)"),
             |base| base.sandbox.as_str().into(),
         ),
-        property("label", Type::String, "The label of its snapshot.", "print(cc.label);", |base| {
+        property("label", Type::String, "The label of its snapshot.", ("print(tools.label);", "print(tools.label)"), |base| {
             base.label.as_str().into()
         }),
         property(
             "fingerprint",
             Type::String,
             "The digest of the image it started from.",
-            "print(cc.fingerprint);",
+            ("print(tools.fingerprint);", "print(tools.fingerprint)"),
             |base| base.fingerprint.as_str().into(),
         ),
-        property("steps", Type::Int, "How many steps it has.", "print(cc.steps);", |base| {
+        property("steps", Type::Int, "How many steps it has.", ("print(tools.steps);", "print(tools.steps)"), |base| {
             base.steps.into()
         }),
         property(
             "hits",
             Type::Int,
             "How many of its steps had been done before.",
-            "print(`${cc.hits} of ${cc.steps} steps were cached`);",
+            (
+                "print(`${tools.hits} of ${tools.steps} steps were cached`);",
+                "print(tools.hits .. \" of \" .. tools.steps .. \" steps were cached\")",
+            ),
             |base| base.hits.into(),
         ),
         property(
             "duration",
             Type::Number,
             "How long it took to have it, in seconds.",
-            "print(cc.duration);",
+            ("print(tools.duration);", "print(tools.duration)"),
             |base| base.duration.into(),
         ),
     ]

@@ -34,7 +34,11 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .param("name", Type::String, "Its name.")
             .optional("default", Type::Any, "What it is when not set.")
             .returns(Type::Any)
-            .example("let user = env(\"USER\", \"nobody\");"),
+            .error("runtime", "It is not set, and there is no default.")
+            .example(
+                "let user = env(\"USER\", \"nobody\");",
+                "local user = env(\"USER\", \"nobody\")",
+            ),
         FnSpec::function("log", log)
             .doc("Says something in the run's log.")
             .param("message", Type::Any, "What to say.")
@@ -44,6 +48,9 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "How loud. \
                   Default: info.",
             )
-            .example("log(\"no cache, this will take a while\", #{ level: \"warn\" });"),
+            .example(
+                "log(\"no cache, this will take a while\", #{ level: \"warn\" });",
+                "log(\"no cache, this will take a while\", { level = \"warn\" })",
+            ),
     ]
 }

@@ -53,6 +53,8 @@ pub enum ErrorKind {
     Thrown(Value),
     /// The run's time is over. A script can't catch it.
     Timeout,
+    /// What the run was started with does not fit the script.
+    Usage,
 }
 
 /// A place in a script.
@@ -115,7 +117,7 @@ impl ScriptError {
     }
 
     /// A stable word for the kind: `assert`, `cancelled`, `command_failed`, `runtime`, `syntax`,
-    /// `thrown`, `timeout`, or the code of the sandbox error.
+    /// `thrown`, `timeout`, `usage`, or the code of the sandbox error.
     pub fn code(&self) -> &'static str {
         match &self.0.kind {
             ErrorKind::Assert => "assert",
@@ -126,6 +128,7 @@ impl ScriptError {
             ErrorKind::Syntax => "syntax",
             ErrorKind::Thrown(_) => "thrown",
             ErrorKind::Timeout => "timeout",
+            ErrorKind::Usage => "usage",
         }
     }
 

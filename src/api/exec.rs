@@ -178,44 +178,53 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .param("command", Type::Command, doc)
             .options(command_options())
             .returns(Type::Object(result))
-            .example("box.run(\"make -j2\", #{ cwd: \"/src\", timeout: \"5m\" });"),
+            .error("command_failed", "It does not return 0.")
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "The program of a list is not there.")
+            .error("not_running", "It does not run.")
+            .error("timeout", "It took longer than timeout.")
+            .example("box.run(\"echo hello > greeting\", #{ cwd: \"/tmp\", timeout: \"5m\" });\nbox.run([\"cat\", \"/tmp/greeting\"]);", "box:run(\"echo hello > greeting\", { cwd = \"/tmp\", timeout = \"5m\" })\nbox:run({ \"cat\", \"/tmp/greeting\" })"),
         FnSpec::method(on, "exec", exec)
             .doc("Runs a command to its end and gives its result, whatever it is.")
             .param("command", Type::Command, doc)
             .options(command_options())
             .returns(Type::Object(result))
-            .example("let found = box.exec([\"test\", \"-e\", \"/etc/debian_version\"]).ok;"),
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "The program of a list is not there.")
+            .error("not_running", "It does not run.")
+            .error("timeout", "It took longer than timeout.")
+            .example("let found = box.exec([\"test\", \"-e\", \"/etc/passwd\"]).ok;", "local found = box:exec({ \"test\", \"-e\", \"/etc/passwd\" }).ok"),
         FnSpec::property(result, "code", code)
             .doc("The exit code; nothing when a signal ended the command.")
             .returns(Type::option(Type::Int))
-            .example("assert_eq(box.exec(\"exit 3\").code, 3);"),
+            .example("assert_eq(box.exec(\"exit 3\").code, 3);", "assert_eq(box:exec(\"exit 3\").code, 3)"),
         FnSpec::property(result, "signal", signal)
             .doc("The signal that ended the command, such as \"SIGKILL\"; else nothing.")
             .returns(Type::option(Type::String))
-            .example("print(box.exec(\"kill -9 $$\").signal);"),
+            .example("print(box.exec(\"kill -9 $$\").signal);", "print(box:exec(\"kill -9 $$\").signal)"),
         FnSpec::property(result, "stdout", stdout)
             .doc("Standard output as text; bytes that are no text are replaced.")
             .returns(Type::String)
-            .example("print(box.run(\"uname -r\").stdout);"),
+            .example("print(box.run(\"hostname\").stdout);", "print(box:run(\"hostname\").stdout)"),
         FnSpec::property(result, "stdout_bytes", stdout_bytes)
             .doc("Standard output as it was.")
             .returns(Type::Bytes)
-            .example("let bytes = box.run(\"gzip -c /etc/passwd\").stdout_bytes;"),
+            .example("let bytes = box.run(\"cat /etc/passwd\").stdout_bytes;", "local bytes = box:run(\"cat /etc/passwd\").stdout_bytes"),
         FnSpec::property(result, "stderr", stderr)
             .doc("Standard error as text; bytes that are no text are replaced.")
             .returns(Type::String)
-            .example("print(box.exec(\"ls /missing\").stderr);"),
+            .example("print(box.exec(\"ls /missing\").stderr);", "print(box:exec(\"ls /missing\").stderr)"),
         FnSpec::property(result, "ok", ok)
             .doc("Whether the command returned 0.")
             .returns(Type::Bool)
-            .example("if box.exec(\"which gcc\").ok { print(\"there\"); }"),
+            .example("if box.exec(\"test -d /opt\").ok { print(\"there\"); }", "if box:exec(\"test -d /opt\").ok then print(\"there\") end"),
         FnSpec::property(result, "duration", duration)
             .doc("How long it took, in seconds.")
             .returns(Type::Number)
-            .example("print(box.run(\"make\").duration);"),
+            .example("print(box.run(\"true\").duration);", "print(box:run(\"true\").duration)"),
         FnSpec::property(result, "truncated", truncated)
             .doc("Whether output was cut off at max_output.")
             .returns(Type::Bool)
-            .example("assert(!box.run(\"ls\").truncated);"),
+            .example("assert(!box.run(\"ls /\").truncated);", "assert(not box:run(\"ls /\").truncated)"),
     ]
 }

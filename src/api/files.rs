@@ -148,13 +148,24 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .param("path", Type::String, path)
             .options(range())
             .returns(Type::String)
-            .example("let hosts = box.read(\"/etc/hosts\");"),
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "There is nothing at the path.")
+            .error("runtime", "The file is no text, or larger than max.")
+            .example(
+                "let users = box.read(\"/etc/passwd\");",
+                "local users = box:read(\"/etc/passwd\")",
+            ),
         FnSpec::method(on, "read_bytes", read_bytes)
             .doc("Reads a file as bytes.")
             .param("path", Type::String, path)
             .options(range())
             .returns(Type::Bytes)
-            .example("let head = box.read_bytes(\"/bin/sh\", #{ length: 4 });"),
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "There is nothing at the path.")
+            .example(
+                "let head = box.read_bytes(\"/etc/passwd\", #{ length: 4 });",
+                "local head = box:read_bytes(\"/etc/passwd\", { length = 4 })",
+            ),
         FnSpec::method(on, "write", write)
             .doc(
                 "Replaces a file at once: a reader sees the old content or the new one. Mode and \
@@ -164,12 +175,22 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .param("content", Type::Data, "Text or bytes.")
             .options(owner_options())
             .option("parents", Type::Bool, "Make missing folders above it. Default: false.")
-            .example("box.write(\"/etc/motd\", \"hello\\n\", #{ mode: 0o644 });"),
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "The folder of the path is not there.")
+            .example(
+                "box.write(\"/etc/motd\", \"hello\\n\", #{ mode: 0o644 });",
+                "box:write(\"/etc/motd\", \"hello\\n\", { mode = \"644\" })",
+            ),
         FnSpec::method(on, "list", list)
             .doc("The entries of a folder, by name; each a map as stat() gives it.")
             .param("path", Type::String, path)
             .returns(Type::list(Type::Map))
-            .example("for entry in box.list(\"/etc\") { print(entry.name); }"),
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "There is nothing at the path.")
+            .example(
+                "for entry in box.list(\"/etc\") { print(entry.name); }",
+                "for _, entry in ipairs(box:list(\"/etc\")) do print(entry.name) end",
+            ),
         FnSpec::method(on, "stat", stat)
             .doc(
                 "What is known about a file: name, kind (\"file\", \"dir\", \"symlink\", \
@@ -177,22 +198,37 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .param("path", Type::String, path)
             .returns(Type::Map)
-            .example("print(box.stat(\"/etc/hosts\").size);"),
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "There is nothing at the path.")
+            .example(
+                "print(box.stat(\"/etc/passwd\").size);",
+                "print(box:stat(\"/etc/passwd\").size)",
+            ),
         FnSpec::method(on, "exists", exists)
             .doc("Whether there is something at the path. A link is not followed.")
             .param("path", Type::String, path)
             .returns(Type::Bool)
-            .example("if !box.exists(\"/opt/tool\") { box.run(\"install-tool\"); }"),
+            .error("not_found", "It is not there any more.")
+            .example(
+                "if !box.exists(\"/opt/tool\") { box.write(\"/opt/tool\", \"\"); }",
+                "if not box:exists(\"/opt/tool\") then box:write(\"/opt/tool\", \"\") end",
+            ),
         FnSpec::method(on, "remove", remove)
             .doc("Deletes a file, a link, or an empty folder.")
             .param("path", Type::String, path)
             .option("recursive", Type::Bool, "Delete a folder with all in it. Default: false.")
             .option("missing_ok", Type::Bool, "Do nothing when it is not there. Default: false.")
-            .example("box.remove(\"/tmp/work\", #{ recursive: true });"),
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "There is nothing at the path.")
+            .example(
+                "box.mkdir(\"/tmp/work\");\nbox.remove(\"/tmp/work\", #{ recursive: true });",
+                "box:mkdir(\"/tmp/work\")\nbox:remove(\"/tmp/work\", { recursive = true })",
+            ),
         FnSpec::method(on, "mkdir", mkdir)
             .doc("Makes a folder and those above it. One that is there is fine.")
             .param("path", Type::String, path)
             .options(owner_options())
-            .example("box.mkdir(\"/opt/app/data\");"),
+            .error("not_found", "It is not there any more.")
+            .example("box.mkdir(\"/opt/app/data\");", "box:mkdir(\"/opt/app/data\")"),
     ]
 }

@@ -66,12 +66,20 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .doc("A value from JSON text.")
             .param("text", Type::String, "JSON.")
             .returns(Type::Any)
-            .example("let version = json_parse(box.read(\"/app/package.json\")).version;"),
+            .error("runtime", "The text is not JSON.")
+            .example(
+                "let version = json_parse(\"{\\\"version\\\": \\\"1.2\\\"}\").version;",
+                "local version = json_parse('{\"version\": \"1.2\"}').version",
+            ),
         FnSpec::function("json_stringify", stringify)
             .doc("A value as JSON text; maps are ordered by key.")
             .param("value", Type::Any, "Nothing, bool, number, string, list or map.")
             .option("pretty", Type::Bool, "With line breaks. Default: false.")
             .returns(Type::String)
-            .example("box.write(\"/app/config.json\", json_stringify(#{ port: 80 }));"),
+            .error("runtime", "There is something in it that JSON does not have.")
+            .example(
+                "box.write(\"/tmp/config.json\", json_stringify(#{ port: 80 }));",
+                "box:write(\"/tmp/config.json\", json_stringify({ port = 80 }))",
+            ),
     ]
 }

@@ -273,26 +273,23 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .options(limit_options())
             .param("body", Type::Callback(vec![("cell", Type::Object(on))]), "Is run in each cell.")
             .returns(Type::Map)
-            .example(
-                "let report = matrix(\"tests\", #{ from: cc, axes: #{ opt: [\"-O0\", \
-                      \"-O2\"] } }, |cell| {\n    cell.sandbox.run([\"cc\", cell.opt, \
-                      \"/src/main.c\"]);\n});",
-            ),
+            .error("not_found", "What it starts from is not there.")
+            .example("let report = matrix(\"tests\", #{ from: tools, axes: #{ level: [\"O0\", \"O2\"] } }, |cell| {\n    cell.sandbox.run([\"echo\", \"cc\", \"-\" + cell.level]);\n});\nprint(report.passed);", "local report = matrix(\"tests\", { from = tools, axes = { level = { \"O0\", \"O2\" } } }, function(cell)\n    cell.sandbox:run({ \"echo\", \"cc\", \"-\" .. cell.level })\nend)\nprint(report.passed)"),
         FnSpec::property(on, "id", cell_id)
             .doc("Its id, which is a filter that selects it, such as \"db=sqlite,locale=C\".")
             .returns(Type::String)
-            .example("print(cell.id);"),
+            .example("print(cell.id);", "print(cell.id)"),
         FnSpec::property(on, "matrix", cell_matrix)
             .doc("The name of its matrix.")
             .returns(Type::String)
-            .example("print(cell.matrix);"),
+            .example("print(cell.matrix);", "print(cell.matrix)"),
         FnSpec::property(on, "sandbox", cell_sandbox)
             .doc("Its sandbox, which is deleted after it.")
             .returns(Type::Object("Sandbox"))
-            .example("cell.sandbox.run(\"make test\");"),
+            .example("cell.sandbox.run(\"echo test\");", "cell.sandbox:run(\"echo test\")"),
         FnSpec::property(on, "values", cell_values)
             .doc("Its values by axis. Each is a property of the cell, too: cell.db.")
             .returns(Type::Map)
-            .example("print(cell.values);"),
+            .example("print(cell.values);\nprint(cell.db);", "print(cell.values.db)\nprint(cell.db)"),
     ]
 }

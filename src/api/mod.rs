@@ -38,7 +38,7 @@ pub use error::{ErrorKind, ErrorObject, Frame, Position, Report, Result, ScriptE
 pub use host::{Host, HostBuilder, Leftovers, Plan, Print, new_run_id};
 pub use registry::Registry;
 pub use sandbox::SandboxObject;
-pub use spec::{FnSpec, Handler, HandlerFuture, Opt, Param, Use};
+pub use spec::{Fault, FnSpec, Handler, HandlerFuture, Opt, Param, Use};
 pub use types::Type;
 pub use value::{Callable, Callback, Handle, Map, Object, Value};
 

@@ -1,6 +1,6 @@
 //! What the script was started with: parameters and arguments.
 
-use super::{Args, Ctx, FnSpec, Result, ScriptError, Type, Value};
+use super::{Args, Ctx, ErrorKind, FnSpec, Result, ScriptError, Type, Value};
 
 async fn param(ctx: Ctx, args: Args) -> Result<Value> {
     let name = args.need("name")?;
@@ -10,17 +10,21 @@ async fn param(ctx: Ctx, args: Args) -> Result<Value> {
         Some(text) => parse(name, text, default),
         None if default.is_unit() => {
             let about = args.string("doc").map(|doc| format!(" ({doc})")).unwrap_or_default();
-            Err(ScriptError::runtime(format!("the script needs parameter '{name}'{about}"))
+            Err(usage(format!("the script needs parameter '{name}'{about}"))
                 .hint(format!("give it with --set {name}=VALUE")))
         }
         None => Ok(default.clone()),
     }
 }
 
+fn usage(message: String) -> ScriptError {
+    ScriptError::new(ErrorKind::Usage, message)
+}
+
 /// The text of the command line as the type that the default has.
 fn parse(name: &str, text: &str, default: &Value) -> Result<Value> {
     let wrong = || {
-        ScriptError::runtime(format!(
+        usage(format!(
             "parameter '{name}' must be {}, got '{text}'",
             match default {
                 Value::Bool(_) => "true or false",
@@ -66,10 +70,17 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .optional("doc", Type::String, "One sentence for whoever starts the script.")
             .returns(Type::Any)
-            .example("let jobs = param(\"jobs\", 4, \"how many cells at once\");"),
+            .error("usage", "It must be given and is not, or is of another type than the default.")
+            .example(
+                "let jobs = param(\"jobs\", 4, \"how many cells at once\");",
+                "local jobs = param(\"jobs\", 4, \"how many cells at once\")",
+            ),
         FnSpec::function("args", arguments)
             .doc("What stood after the script's name on the command line.")
             .returns(Type::list(Type::String))
-            .example("for word in args() { print(word); }"),
+            .example(
+                "for word in args() { print(word); }",
+                "for _, word in ipairs(args()) do print(word) end",
+            ),
     ]
 }

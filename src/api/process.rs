@@ -220,23 +220,27 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .options(command_options())
             .option("detached", Type::Bool, "Let it live on when the run ends. Default: false.")
             .returns(Type::Object(on))
-            .example("let server = box.spawn(\"python3 -m http.server 8000\");"),
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "The program of a list is not there.")
+            .error("not_running", "It does not run.")
+            .example("let server = box.spawn(\"sleep 60\");\nprint(server.running);", "local server = box:spawn(\"sleep 60\")\nprint(server.running)"),
         FnSpec::method(on, "write", write)
             .doc("Writes to its standard input.")
             .param("data", Type::Data, "Text or bytes.")
-            .example("process.write(\"hello\\n\");"),
+            .error("runtime", "Its standard input is closed.")
+            .example("process.write(\"hello\\n\");", "process:write(\"hello\\n\")"),
         FnSpec::method(on, "close_stdin", close_stdin)
             .doc("Ends its standard input.")
-            .example("process.close_stdin();"),
+            .example("process.close_stdin();", "process:close_stdin()"),
         FnSpec::method(on, "lines", lines)
             .doc("Its output line by line, as it comes; use it in a for loop.")
             .options(vec![stream()])
             .returns(Type::Object("Lines"))
-            .example("for line in process.lines() { print(line); }"),
+            .example("let make = box.spawn(\"echo one; echo two\");\nfor line in make.lines() { print(line); }", "local make = box:spawn(\"echo one; echo two\")\nfor line in make:lines() do print(line) end"),
         FnSpec::method("Lines", "next", next)
             .doc("The next line without its end; nothing when there is no more.")
             .returns(Type::option(Type::String))
-            .example("let line = process.lines().next();"),
+            .example("let line = box.spawn(\"echo one\").lines().next();", "local line = box:spawn(\"echo one\"):lines():next()"),
         FnSpec::method(on, "read_line", read_line)
             .doc("Waits for the next line of its output; nothing when there is no more.")
             .optional(
@@ -247,12 +251,13 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .options(vec![stream()])
             .returns(Type::option(Type::String))
-            .example("let greeting = process.read_line(\"5s\");"),
+            .error("timeout", "It took longer than timeout.")
+            .example("process.write(\"hello\\n\");\nlet greeting = process.read_line(\"5s\");", "process:write(\"hello\\n\")\nlocal greeting = process:read_line(\"5s\")"),
         FnSpec::method(on, "read", read)
             .doc("Waits for output and gives what is there; nothing when there is no more.")
             .options(vec![stream()])
             .returns(Type::option(Type::String))
-            .example("print(process.read());"),
+            .example("process.write(\"hello\\n\");\nprint(process.read());", "process:write(\"hello\\n\")\nprint(process:read())"),
         FnSpec::method(on, "on_output", on_output)
             .doc(
                 "Calls a function for each line of its output as it comes, one after the other. \
@@ -263,14 +268,15 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 Type::Callback(vec![("line", Type::String), ("stream", Type::String)]),
                 "Gets the line and \"stdout\" or \"stderr\".",
             )
-            .example("process.on_output(|line, stream| print(`${stream}: ${line}`));"),
+            .example("process.on_output(|line, stream| print(`${stream}: ${line}`));", "process:on_output(function(line, stream) print(stream .. \": \" .. line) end)"),
         FnSpec::method(on, "signal", signal)
             .doc("Sends it a signal.")
             .param("signal", Type::OneOf(vec![Type::String, Type::Int]), "\"TERM\" or 15.")
-            .example("process.signal(\"HUP\");"),
+            .error("not_running", "It does not run.")
+            .example("process.signal(\"HUP\");", "process:signal(\"HUP\")"),
         FnSpec::method(on, "kill", kill)
             .doc("Kills it and all it started.")
-            .example("process.kill();"),
+            .example("process.kill();", "process:kill()"),
         FnSpec::method(on, "wait", wait)
             .doc(
                 "Ends its standard input, waits for its end and gives its result, with the \
@@ -283,14 +289,15 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   given.",
             )
             .returns(Type::Object("Result"))
-            .example("let result = process.wait(\"1m\");"),
+            .error("timeout", "It took longer than timeout.")
+            .example("let result = process.wait(\"1m\");", "local result = process:wait(\"1m\")"),
         FnSpec::property(on, "pid", pid)
             .doc("Its process id in the sandbox, when known.")
             .returns(Type::option(Type::Int))
-            .example("print(process.pid);"),
+            .example("print(process.pid);", "print(process.pid)"),
         FnSpec::property(on, "running", running)
             .doc("Whether it has not ended yet.")
             .returns(Type::Bool)
-            .example("while process.running { sleep(\"100ms\"); }"),
+            .example("assert(process.running);", "assert(process.running)"),
     ]
 }

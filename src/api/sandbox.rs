@@ -413,42 +413,51 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .option("cwd", Type::String, "Working directory of every command that names none.")
             .options(machine_options())
             .returns(Type::Object(on))
-            .example("let box = sandbox(\"scratch\", #{ cpu: 2, memory: \"1GiB\" });"),
+            .error("already_exists", "There is one of that name.")
+            .error("invalid_input", "A name, size or path is none.")
+            .error("not_found", "The image, base or sandbox it starts from is not there.")
+            .error("unsupported", "The backend can't do what an option asks.")
+            .example("let tmp = sandbox(\"tmp\", #{ memory: \"1GiB\", env: #{ CI: true } });\nprint(tmp.state);", "local tmp <close> = sandbox(\"tmp\", { memory = \"1GiB\", env = { CI = true } })\nprint(tmp.state)"),
         FnSpec::function("open", open)
             .doc("Finds a sandbox that is there already. It is not deleted when the run ends.")
             .param("name", Type::String, "Its name.")
             .returns(Type::Object(on))
-            .example("let box = open(\"scratch\");"),
+            .error("not_found", "There is none of that name.")
+            .example("let web = open(\"web\");", "local web = open(\"web\")"),
         FnSpec::function("sandboxes", list)
             .doc("All sandboxes of the backend, by name.")
             .returns(Type::list(Type::Object(on)))
-            .example("for box in sandboxes() { print(box.name); }"),
+            .example("for one in sandboxes() { print(one.name); }", "for _, one in ipairs(sandboxes()) do print(one.name) end"),
         FnSpec::function("delete", delete_by_name)
             .doc("Deletes a sandbox with its snapshots. Clones of it live on.")
             .param("name", Type::String, "Its name.")
             .option("missing_ok", Type::Bool, "Do nothing when there is none. Default: false.")
-            .example("delete(\"scratch\", #{ missing_ok: true });"),
+            .error("not_found", "There is none of that name.")
+            .example("delete(\"scratch\", #{ missing_ok: true });", "delete(\"scratch\", { missing_ok = true })"),
         FnSpec::property(on, "name", name)
             .doc("Its name.")
             .returns(Type::String)
-            .example("print(box.name);"),
+            .example("print(box.name);", "print(box.name)"),
         FnSpec::property(on, "state", state)
             .doc("Its state: \"running\", \"stopped\", \"frozen\", \"transitional\" or \"error\".")
             .returns(Type::String)
-            .example("assert_eq(box.state, \"running\");"),
+            .error("not_found", "It is not there any more.")
+            .example("assert_eq(box.state, \"running\");", "assert_eq(box.state, \"running\")"),
         FnSpec::method(on, "info", info)
             .doc(
                 "All that is known about it: name, state, image, fingerprint, hostname, created, \
                   source, limits, mounts, egress, env, user, cwd, labels, run, expires, addresses.",
             )
             .returns(Type::Map)
-            .example("print(box.info().image);"),
+            .error("not_found", "It is not there any more.")
+            .example("print(box.info().image);", "print(box:info().image)"),
         FnSpec::method(on, "start", start)
             .doc(
                 "Starts it and waits until a command has run. A running one is left as it is; a \
                   frozen one is thawed.",
             )
-            .example("box.start();"),
+            .error("not_found", "It is not there any more.")
+            .example("box.start();", "box:start()"),
         FnSpec::method(on, "stop", stop)
             .doc("Stops it. A stopped one is left as it is.")
             .option(
@@ -458,7 +467,8 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   Default: 10s.",
             )
             .option("force", Type::Bool, "Kill them at once. Default: false.")
-            .example("box.stop(#{ grace: \"2s\" });"),
+            .error("not_found", "It is not there any more.")
+            .example("box.stop(#{ grace: \"2s\" });", "box:stop({ grace = \"2s\" })"),
         FnSpec::method(on, "restart", restart)
             .doc("Stops and starts it.")
             .option(
@@ -468,19 +478,29 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   Default: 10s.",
             )
             .option("force", Type::Bool, "Kill them at once. Default: false.")
-            .example("box.restart();"),
+            .error("not_found", "It is not there any more.")
+            .example("box.restart();", "box:restart()"),
         FnSpec::method(on, "delete", delete)
             .doc("Deletes it with its snapshots. Clones of it live on.")
             .option("missing_ok", Type::Bool, "Do nothing when it is gone. Default: false.")
-            .example("box.delete();"),
+            .error("not_found", "It is not there any more.")
+            .example("box.delete();", "box:delete()"),
         FnSpec::method(on, "ready", ready)
             .doc("Waits until a command has run in it.")
             .optional("timeout", Type::Duration, "How long. Default: 60s.")
-            .example("box.ready(\"30s\");"),
+            .error("not_found", "It is not there any more.")
+            .error("not_running", "It does not run.")
+            .error("timeout", "It took longer than timeout.")
+            .example("box.ready(\"30s\");", "box:ready(\"30s\")"),
         FnSpec::method(on, "freeze", freeze)
             .doc("Lets its processes stand still.")
-            .example("box.freeze();"),
-        FnSpec::method(on, "thaw", thaw).doc("Lets them go on.").example("box.thaw();"),
-        FnSpec::method(on, "keep", keep).doc("Keeps it when the run ends.").example("box.keep();"),
+            .error("not_found", "It is not there any more.")
+            .error("not_running", "It does not run.")
+            .example("box.freeze();", "box:freeze()"),
+        FnSpec::method(on, "thaw", thaw).doc("Lets them go on.").error("not_found", "It is not there any more.")
+            .error("not_running", "It does not run.")
+            .example("box.freeze();\nbox.thaw();", "box:freeze()\nbox:thaw()"),
+        FnSpec::method(on, "keep", keep).doc("Keeps it when the run ends.").error("not_found", "It is not there any more.")
+            .example("box.keep();", "box:keep()"),
     ]
 }

@@ -102,16 +102,20 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .param("label", Type::String, label)
             .option("labels", Type::map_of(scalar()), "Labels of your own, kept with it.")
             .returns(Type::Map)
-            .example("box.snapshot(\"clean\");"),
+            .error("already_exists", "There is one with that label.")
+            .error("not_found", "It is not there any more.")
+            .example("box.snapshot(\"clean\");", "box:snapshot(\"clean\")"),
         FnSpec::method(on, "snapshots", snapshots)
             .doc("Its snapshots, oldest first; each a map as snapshot() gives it.")
             .returns(Type::list(Type::Map))
-            .example("for s in box.snapshots() { print(s.label); }"),
+            .error("not_found", "It is not there any more.")
+            .example("for s in box.snapshots() { print(s.label); }", "for _, s in ipairs(box:snapshots()) do print(s.label) end"),
         FnSpec::method(on, "delete_snapshot", delete_snapshot)
             .doc("Deletes a snapshot. Clones of it live on.")
             .param("label", Type::String, label)
             .option("missing_ok", Type::Bool, "Do nothing when there is none. Default: false.")
-            .example("box.delete_snapshot(\"clean\");"),
+            .error("not_found", "There is none with that label.")
+            .example("box.delete_snapshot(\"clean\", #{ missing_ok: true });", "box:delete_snapshot(\"clean\", { missing_ok = true })"),
         FnSpec::method(on, "restore", restore)
             .doc(
                 "Takes the sandbox back to a snapshot, any of them. One that ran is running \
@@ -124,7 +128,8 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "Allow a backend that can't do otherwise to \
                   delete newer snapshots. Default: false.",
             )
-            .example("box.restore(\"clean\");"),
+            .error("not_found", "There is none with that label.")
+            .example("box.snapshot(\"clean\");\nbox.run(\"echo broken > /etc/motd\");\nbox.restore(\"clean\");", "box:snapshot(\"clean\")\nbox:run(\"echo broken > /etc/motd\")\nbox:restore(\"clean\")"),
         FnSpec::method(on, "clone", clone)
             .doc(
                 "Makes a new machine from a snapshot or from the current state. It keeps the \
@@ -135,6 +140,8 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .option("name", Type::String, "The new sandbox's name. Made up when not given.")
             .options(machine_options())
             .returns(Type::Object(on))
-            .example("let twin = box.clone(\"clean\", #{ name: \"twin\" });"),
+            .error("already_exists", "There is a sandbox of that name.")
+            .error("not_found", "There is no snapshot with that label.")
+            .example("box.snapshot(\"clean\");\nlet twin = box.clone(\"clean\", #{ name: \"twin\" });", "box:snapshot(\"clean\")\nlocal twin <close> = box:clone(\"clean\", { name = \"twin\" })"),
     ]
 }

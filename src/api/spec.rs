@@ -35,6 +35,15 @@ pub struct Opt {
     pub doc: &'static str,
 }
 
+/// Something that can go wrong.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// The error's code, as [`ScriptError::code`] gives it.
+    pub code: &'static str,
+    /// When, in a sentence.
+    pub when: &'static str,
+}
+
 /// How an entry is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -62,8 +71,12 @@ pub struct FnSpec {
     pub returns: Type,
     /// What it does, in sentences.
     pub doc: &'static str,
-    /// A line or two in Rhai.
+    /// What can go wrong, besides a wrong call.
+    pub errors: Vec<Fault>,
+    /// A line or two in Rhai, which a test runs.
     pub example: &'static str,
+    /// The same in Lua.
+    pub example_lua: &'static str,
     /// When the run is stopped, the call is let come to its own end and clean up.
     pub graceful: bool,
     /// What it does, in code.
@@ -85,7 +98,9 @@ impl FnSpec {
             options: Vec::new(),
             returns: Type::Unit,
             doc: "",
+            errors: Vec::new(),
             example: "",
+            example_lua: "",
             graceful: false,
             handler: Arc::new(move |ctx, args| Box::pin(handler(ctx, args))),
         }
@@ -145,9 +160,16 @@ impl FnSpec {
         self
     }
 
-    /// Shows how it is used.
-    pub fn example(mut self, example: &'static str) -> Self {
-        self.example = example;
+    /// Says what can go wrong.
+    pub fn error(mut self, code: &'static str, when: &'static str) -> Self {
+        self.errors.push(Fault { code, when });
+        self
+    }
+
+    /// Shows how it is used, in Rhai and in Lua.
+    pub fn example(mut self, rhai: &'static str, lua: &'static str) -> Self {
+        self.example = rhai;
+        self.example_lua = lua;
         self
     }
 

@@ -18,10 +18,10 @@ pub(super) fn specs() -> Vec<FnSpec> {
         FnSpec::function("sleep", sleep)
             .doc("Waits. Ends at once when the run is cancelled.")
             .param("duration", Type::Duration, "How long.")
-            .example("sleep(\"250ms\");"),
+            .example("sleep(\"20ms\");", "sleep(\"20ms\")"),
         FnSpec::function("now", now)
             .doc("The time: seconds since 1970, with a fraction.")
             .returns(Type::Number)
-            .example("let started = now();"),
+            .example("let started = now();", "local started = now()"),
     ]
 }

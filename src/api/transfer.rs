@@ -127,7 +127,12 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   single file.",
             )
             .option("owner", Type::String, "Owner in the sandbox; root when not given.")
-            .example("box.push(\".\", \"/src\", #{ exclude: [\"target\"] });"),
+            .error("not_found", "It is not there any more.")
+            .error("runtime", "The host path is not in the project folder.")
+            .example(
+                "box.push(\"src\", \"/src\", #{ exclude: [\"*.o\"] });",
+                "box:push(\"src\", \"/src\", { exclude = { \"*.o\" } })",
+            ),
         FnSpec::method(on, "pull", pull)
             .doc(
                 "Copies a file or folder of the sandbox to the host. What is in a folder comes \
@@ -136,6 +141,12 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .param("from", Type::String, "An absolute path in the sandbox.")
             .param("to", Type::String, "A host path, relative to the project folder.")
-            .example("box.pull(\"/src/report.xml\", \"out/report.xml\");"),
+            .error("not_found", "It is not there any more.")
+            .error("not_found", "There is nothing at the path.")
+            .error("runtime", "The host path is not in the project folder.")
+            .example(
+                "box.pull(\"/etc/passwd\", \"out/passwd\");",
+                "box:pull(\"/etc/passwd\", \"out/passwd\")",
+            ),
     ]
 }

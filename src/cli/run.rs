@@ -219,6 +219,7 @@ fn code_of(error: &ScriptError) -> u8 {
         ErrorKind::Cancelled => exit::INTERRUPTED,
         ErrorKind::Sandbox(error) => exit::of_error(error),
         ErrorKind::Timeout => exit::TIMEOUT,
+        ErrorKind::Usage => exit::USAGE,
         _ => exit::SCRIPT,
     }
 }

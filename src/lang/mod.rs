@@ -1,5 +1,6 @@
 //! Script languages: one adapter each, all made from the same registry.
 
+mod manual;
 #[cfg(feature = "rhai")]
 pub mod rhai;
 mod source;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use manual::{manual, setting_lua, setting_rhai, spellings};
 pub use source::Source;
 
 use crate::api::{Ctx, ErrorKind, Host, Leftovers, Registry, ScriptError, Value, suggest};

@@ -199,7 +199,7 @@ fn a_parameter_that_is_not_asked_for() {
 #[test]
 fn a_parameter_of_another_type() {
     assert_snapshot!(run("param(\"count\", 1);\n", &["--set", "count=many"]), @r#"
-    exit code 3
+    exit code 2
     -- stderr
     error: parameter 'count' must be a whole number, got 'many'
       --> x.rhai:1:1

@@ -1,0 +1,91 @@
+//! `docs/api.md` is what the registry says, and its examples run: on the fake backend, in every
+//! language there is. `UPDATE_DOCS=1` writes the page.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sandscript::api::{FnSpec, Host, Registry, ScriptError};
+use sandscript::backend::fake::FakeBackend;
+use sandscript::lang::{self, Source};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_page_is_what_the_registry_says() {
+    let text = lang::manual(&Registry::standard());
+    let file = repository().join("docs/api.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&file, &text).unwrap();
+    }
+    let there = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        there == text,
+        "docs/api.md is not what the registry says; UPDATE_DOCS=1 cargo test --test manual writes it"
+    );
+}
+
+async fn run(language: &str, script: String) -> Result<(), ScriptError> {
+    let project = tempfile::tempdir().unwrap();
+    std::fs::write(project.path().join("requirements.txt"), "requests\n").unwrap();
+    std::fs::create_dir(project.path().join("src")).unwrap();
+    std::fs::write(project.path().join("src/main.c"), "int main(void) {}\n").unwrap();
+    let backend = Arc::new(FakeBackend::builder().counter_clock().build());
+    let host = Host::builder(backend).project(project.path()).args(["one"]).build().unwrap();
+    let outcome = lang::run(&Source::new(format!("example.{language}"), script), &host).await;
+    let failed = host.take_reports().iter().any(|report| !report.ok());
+    assert!(!failed, "a cell failed");
+    outcome.result.map(drop)
+}
+
+fn script(spec: &FnSpec, language: &str) -> String {
+    let (setting, example) = match language {
+        "lua" => (lang::setting_lua(spec.receiver), spec.example_lua),
+        _ => (lang::setting_rhai(spec.receiver), spec.example),
+    };
+    setting.replace('%', example)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_example_runs() {
+    let mut wrong = String::new();
+    for spec in Registry::standard().specs() {
+        for language in lang::languages().iter().map(|language| language.extensions()[0]) {
+            let script = script(spec, language);
+            if let Err(error) = run(language, script).await {
+                wrong.push_str(&format!("{} in {language}\n{}\n", spec.title(), error.render()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn every_example_shows_its_function_in_both_languages() {
+    let known = [
+        "already_exists",
+        "assert",
+        "command_failed",
+        "invalid_input",
+        "not_found",
+        "not_running",
+        "runtime",
+        "timeout",
+        "unsupported",
+        "usage",
+    ];
+    for spec in Registry::standard().specs() {
+        let title = spec.title();
+        for example in [spec.example, spec.example_lua] {
+            assert!(example.contains(spec.name), "{title}: {example}");
+        }
+        assert!(!spec.example_lua.ends_with(';'), "{title}: Rhai where Lua should be");
+        for error in &spec.errors {
+            assert!(known.contains(&error.code), "{title}: {}", error.code);
+            assert!(error.when.ends_with('.'), "{title}: {}", error.when);
+        }
+    }
+}
