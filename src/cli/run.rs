@@ -2,19 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::args::{duration, key_value};
-use super::session::{Session, Work};
+use super::config::Settings;
+use super::session::Session;
+use super::signals::Signals;
 use super::terminal::window_size;
 use super::{CommandError, Result};
 use crate::api::{ErrorKind, Host, Plan, ScriptError, new_run_id};
 use crate::lang::{self, Source};
-use crate::sandbox::Owner;
+use crate::sandbox::{Backend, Cancel, Owner};
 use crate::workflow::report::{self, JsonLines, Out, Plain, Report, Terminal};
 use crate::workflow::{Dispatcher, Event, Filter, MatrixReport, Record, exit};
 
@@ -64,25 +66,65 @@ pub struct Run {
     args: Vec<String>,
 }
 
+/// What one run of a script works with.
+pub(super) struct Stage<'a> {
+    pub session: &'a Session<'a>,
+    /// What holds for this run.
+    pub settings: &'a Settings,
+    /// The project folder.
+    pub project: &'a Path,
+    pub backend: Arc<dyn Backend>,
+    /// Ends this run.
+    pub cancel: Cancel,
+    pub signals: &'a Signals,
+    pub reports: Vec<Box<dyn Report>>,
+}
+
+/// How a run ended.
+pub(super) struct Ended {
+    /// The exit code, or what went wrong.
+    pub result: Result,
+}
+
 impl Run {
     pub fn call(self, session: &Session<'_>) -> Result {
+        let source = self.source()?;
+        let reports = self.reports(session)?;
+        session.work(true, |work| async move {
+            let stage = Stage {
+                session,
+                settings: &session.settings,
+                project: &session.project,
+                backend: Arc::clone(&work.backend),
+                cancel: work.cancel.clone(),
+                signals: &work.signals,
+                reports,
+            };
+            self.once(&source, stage).await.result
+        })
+    }
+
+    /// Reads the script, whose language must be known.
+    pub(super) fn source(&self) -> Result<Source> {
         let source = Source::read(&self.script)
             .map_err(|error| CommandError::from_script(&error, exit::USAGE))?;
         lang::language(&source.name)
             .map_err(|error| CommandError::from_script(&error, exit::USAGE))?;
-        let reports = self.reports(session)?;
-        session.work(true, |work| self.run(session, source, reports, work))
+        Ok(source)
     }
 
-    async fn run(
-        self,
-        session: &Session<'_>,
-        source: Source,
-        reports: Vec<Box<dyn Report>>,
-        work: Work,
-    ) -> Result {
+    /// Runs the script once.
+    pub(super) async fn once(&self, source: &Source, stage: Stage<'_>) -> Ended {
+        match self.started(source, stage).await {
+            Ok(ended) => ended,
+            Err(error) => Ended { result: Err(error) },
+        }
+    }
+
+    async fn started(&self, source: &Source, stage: Stage<'_>) -> Result<Ended> {
+        let Stage { session, settings, project, backend, cancel, signals, reports } = stage;
         let started = Instant::now();
-        let jobs = self.jobs.map(|jobs| jobs as usize).or(session.settings.jobs);
+        let jobs = self.jobs.map(|jobs| jobs as usize).or(settings.jobs);
         let plan = Plan {
             filter: Filter::parse(&self.filter)?,
             list: self.list,
@@ -92,16 +134,16 @@ impl Run {
         let owner = Owner { run: new_run_id(), host: this_machine() };
         let dispatcher = Dispatcher::start(&owner.run, reports);
         let events = dispatcher.sink();
-        work.signals.tell(Some(events.clone()));
-        let mut host = Host::builder(Arc::clone(&work.backend))
+        signals.tell(Some(events.clone()));
+        let mut host = Host::builder(backend)
             .owner(owner)
             .events(events.clone())
-            .cancel(work.cancel.clone())
-            .project(&session.project)
+            .cancel(cancel)
+            .project(project)
             .keep(self.keep)
             .plan(plan)
             .args(self.args.clone());
-        for folder in self.allow_path.iter().chain(&session.settings.allow_path) {
+        for folder in self.allow_path.iter().chain(&settings.allow_path) {
             host = host.allow(folder);
         }
         for (name, value) in &self.set {
@@ -113,11 +155,11 @@ impl Run {
         let host = host.build()?;
         events.send(Event::RunStarted {
             script: Some(source.name.to_string()),
-            backend: session.settings.backend.clone(),
+            backend: settings.backend.clone(),
         });
         let outcome = tokio::select! {
-            outcome = lang::run(&source, &host) => Some(outcome),
-            () = work.signals.kill.cancelled() => None,
+            outcome = lang::run(source, &host) => Some(outcome),
+            () = signals.kill.cancelled() => None,
         };
         let result = match outcome {
             Some(outcome) => outcome.result.map(drop),
@@ -126,19 +168,20 @@ impl Run {
                 Err(ScriptError::new(ErrorKind::Cancelled, "killed"))
             }
         };
+        let matrices = host.take_reports();
         let code = match &result {
-            Ok(()) => code_of_cells(&host.take_reports()),
-            Err(error) => work.signals.code().unwrap_or_else(|| code_of(error)),
+            Ok(()) => code_of_cells(&matrices),
+            Err(error) => signals.code().unwrap_or_else(|| code_of(error)),
         };
         events.send(Event::RunEnded { code, duration: started.elapsed() });
-        work.signals.tell(None);
+        signals.tell(None);
         for (name, error) in dispatcher.finish().await {
             session.output.warn(format!("the {name} report is not complete: {error}"));
         }
         for name in host.unused_params() {
             session.output.warn(format!("the script never asked for '{name}' (--set {name}=…)"));
         }
-        match result {
+        let result = match result {
             // Where a script was when it was told to stop tells nobody anything.
             Err(error) if matches!(error.kind, ErrorKind::Cancelled) => Err(CommandError {
                 code,
@@ -147,7 +190,8 @@ impl Run {
             }),
             Err(error) => Err(CommandError::from_script(&error, code)),
             Ok(()) => Ok(code),
-        }
+        };
+        Ok(Ended { result })
     }
 
     /// One report for the person, and those that were asked for.

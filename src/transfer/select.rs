@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::sandbox::{Error, Kind, Result};
 
 /// What of a tree is taken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackOptions {
     /// Honour `.gitignore`, `.ignore` and `.sandscriptignore` in the tree, and leave `.git` out.
     /// Ignore files outside the tree have no say, so that the same tree gives the same selection anywhere.
@@ -101,6 +101,13 @@ fn overrides(root: &Path, exclude: &[String]) -> Result<ignore::overrides::Overr
         builder.add(&format!("!{glob}")).map_err(|error| wrong(glob, error.to_string()))?;
     }
     builder.build().map_err(|error| Error::invalid("exclude", error.to_string()))
+}
+
+impl Selection {
+    /// The real path of the tree or file.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
 }
 
 impl Iterator for Selection {
