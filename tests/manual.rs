@@ -1,12 +1,12 @@
-//! `docs/api.md` is what the registry says, and its examples run: on the fake backend, in every
-//! language there is. `UPDATE_DOCS=1` writes the page.
+//! `docs/api.md` and `stubs/` are what the registry says, and the examples run: on the fake backend,
+//! in every language there is. `UPDATE_DOCS=1` writes them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::Arc;
 
-use sandscript::api::{FnSpec, Host, Registry, ScriptError};
+use sandscript::api::{FnSpec, Host, Registry, ScriptError, Use};
 use sandscript::backend::fake::FakeBackend;
 use sandscript::lang::{self, Source};
 
@@ -15,17 +15,59 @@ fn repository() -> &'static Path {
 }
 
 #[test]
-fn the_page_is_what_the_registry_says() {
-    let text = lang::manual(&Registry::standard());
-    let file = repository().join("docs/api.md");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&file, &text).unwrap();
+fn the_files_are_what_the_registry_says() {
+    let registry = Registry::standard();
+    let files = [
+        ("docs/api.md", lang::manual(&registry)),
+        ("stubs/sandscript.d.lua", lang::stubs_lua(&registry)),
+        ("stubs/sandscript.d.rhai", lang::stubs_rhai(&registry)),
+    ];
+    for (name, text) in files {
+        let file = repository().join(name);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, &text).unwrap();
+        }
+        let there = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            there == text,
+            "{name} is not what the registry says; UPDATE_DOCS=1 cargo test --test manual writes it"
+        );
     }
-    let there = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        there == text,
-        "docs/api.md is not what the registry says; UPDATE_DOCS=1 cargo test --test manual writes it"
-    );
+}
+
+#[test]
+fn the_stubs_know_every_function_and_option() {
+    let (lua, rhai) =
+        (lang::stubs_lua(&Registry::standard()), lang::stubs_rhai(&Registry::standard()));
+    for spec in Registry::standard().specs() {
+        let title = spec.title();
+        let (in_lua, in_rhai) = match (spec.receiver, spec.usage) {
+            (Some(_), Use::Property) => {
+                (format!("---@field {} ", spec.name), format!("fn get {}(", spec.name))
+            }
+            (Some(of), Use::Call) => {
+                (format!("function {of}:{}(", spec.name), format!("fn {}(", spec.name))
+            }
+            _ => (format!("function {}(", spec.name), format!("fn {}(", spec.name)),
+        };
+        assert!(lua.contains(&in_lua), "{title}: {in_lua}");
+        assert!(rhai.contains(&in_rhai), "{title}: {in_rhai}");
+        for option in &spec.options {
+            assert!(lua.contains(&format!("---@field {}? ", option.name)), "{title}");
+            assert!(rhai.contains(&format!("/// - `{}`: ", option.name)), "{title}");
+        }
+    }
+}
+
+/// Each line is one that Rhai's language server knows: a comment, the head, or a function.
+#[test]
+fn the_rhai_stubs_are_definitions() {
+    for line in lang::stubs_rhai(&Registry::standard()).lines() {
+        let function = line.starts_with("fn ") && line.ends_with(';') && line.contains('(');
+        let known = line.is_empty() || line.starts_with("//") || line == "module static;";
+        assert!(known || function, "{line}");
+    }
 }
 
 async fn run(language: &str, script: String) -> Result<(), ScriptError> {

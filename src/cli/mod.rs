@@ -7,6 +7,7 @@ mod config;
 mod create;
 mod delete;
 mod doctor;
+mod editor;
 mod error;
 mod exec;
 mod gc;
@@ -19,6 +20,7 @@ mod signals;
 mod snapshot;
 mod start;
 mod stop;
+mod stubs;
 mod terminal;
 mod view;
 
@@ -102,6 +104,7 @@ enum Verb {
     Delete(delete::Delete),
     Gc(gc::Gc),
     Doctor(doctor::Doctor),
+    Stubs(stubs::Stubs),
 }
 
 impl Verb {
@@ -116,7 +119,9 @@ impl Verb {
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
             Verb::Doctor(verb) => verb.format.json(),
-            Verb::Run(_) | Verb::Start(_) | Verb::Stop(_) | Verb::Delete(_) => false,
+            Verb::Run(_) | Verb::Start(_) | Verb::Stop(_) | Verb::Delete(_) | Verb::Stubs(_) => {
+                false
+            }
         }
     }
 
@@ -134,6 +139,7 @@ impl Verb {
             Verb::Delete(verb) => verb.call(session),
             Verb::Gc(verb) => verb.call(session),
             Verb::Doctor(verb) => verb.call(session),
+            Verb::Stubs(verb) => verb.call(session),
         }
     }
 }

@@ -4,6 +4,7 @@ mod manual;
 #[cfg(feature = "rhai")]
 pub mod rhai;
 mod source;
+mod stubs;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 
 pub use manual::{manual, setting_lua, setting_rhai, spellings};
 pub use source::Source;
+pub use stubs::{MARK, stubs_lua, stubs_rhai};
 
 use crate::api::{Ctx, ErrorKind, Host, Leftovers, Registry, ScriptError, Value, suggest};
 

@@ -11,5 +11,6 @@ mod readme;
 mod run;
 mod settings;
 mod signals;
+mod stubs;
 mod terminal;
 mod verbs;
