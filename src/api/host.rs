@@ -93,6 +93,13 @@ impl Host {
         Ctx::main(Arc::clone(self), stop)
     }
 
+    /// The context of one of several bodies that run one after the other, which `cancel` ends as
+    /// well. Needs a running tokio runtime.
+    pub fn start_one(self: &Arc<Self>, cancel: &Cancel) -> Ctx {
+        let whole = Stop::new(&self.run.cancel, self.timeout);
+        Ctx::main(Arc::clone(self), Stop::within(&whole, cancel))
+    }
+
     /// A variable of the host's environment.
     pub fn env(&self, name: &str) -> Option<String> {
         match &self.env {
@@ -145,6 +152,23 @@ impl Host {
     /// Whether it is there and not kept.
     pub(super) fn is_live(&self, name: &str) -> bool {
         self.made().live.contains(name)
+    }
+
+    /// The sandboxes that the run made and [`Host::finish`] would delete, by name.
+    pub fn live(&self) -> Vec<String> {
+        self.made().live.iter().cloned().collect()
+    }
+
+    /// The sandboxes that the run made and keeps, by name.
+    pub fn kept(&self) -> Vec<String> {
+        self.made().kept.iter().cloned().collect()
+    }
+
+    /// Keeps a sandbox that [`Host::finish`] would delete.
+    pub async fn keep_one(&self, name: &str) -> sandbox::Result<()> {
+        self.run.backend.keep(name, &Cancel::new()).await?;
+        self.keep(name);
+        Ok(())
     }
 
     /// Remembers that the script deleted it.

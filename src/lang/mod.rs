@@ -3,6 +3,7 @@
 mod manual;
 #[cfg(feature = "rhai")]
 pub mod rhai;
+mod session;
 mod source;
 mod stubs;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use manual::{manual, setting_lua, setting_rhai, spellings};
+pub use session::{Session, TYPED};
 pub use source::Source;
 pub use stubs::{MARK, stubs_lua, stubs_rhai};
 
@@ -32,6 +34,11 @@ pub trait Language: Send + Sync {
     /// Runs the script. When `ctx` is stopped the script ends soon after, and the result is the
     /// stop, whatever the script made of it.
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value, ScriptError>;
+
+    /// Begins a conversation; none when the language can't hold one.
+    fn session(&self, _host: &Arc<Host>) -> Option<Arc<dyn Session>> {
+        None
+    }
 }
 
 /// All languages that are built in.
@@ -80,8 +87,14 @@ pub async fn run(source: &Source, host: &Arc<Host>) -> Outcome {
         Ok(language) => language.run(source, &ctx).await,
         Err(error) => Err(error),
     };
-    // A script that swallowed its stop has not succeeded.
-    let result = match (ctx.stop.check(), result) {
+    let result = settle(&ctx, result);
+    let leftovers = host.finish().await;
+    Outcome { result, leftovers }
+}
+
+/// The result, or the stop that the script swallowed: it then has not succeeded.
+fn settle(ctx: &Ctx, result: Result<Value, ScriptError>) -> Result<Value, ScriptError> {
+    match (ctx.stop.check(), result) {
         (Err(stopped), Ok(_)) => Err(stopped),
         (Err(stopped), Err(error)) if error.catchable() => {
             let mut stopped = stopped;
@@ -90,9 +103,7 @@ pub async fn run(source: &Source, host: &Arc<Host>) -> Outcome {
             Err(stopped)
         }
         (_, result) => result,
-    };
-    let leftovers = host.finish().await;
-    Outcome { result, leftovers }
+    }
 }
 
 /// An error of kind [`ErrorKind::Syntax`].

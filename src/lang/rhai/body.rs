@@ -19,7 +19,7 @@ pub(super) struct Body {
 
 /// A compiled script.
 pub(super) struct Script {
-    pub(super) engine: Engine,
+    pub(super) engine: Arc<Engine>,
     pub(super) ast: AST,
     pub(super) source: Source,
 }

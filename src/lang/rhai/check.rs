@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ::rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, ParseErrorType, Position, Stmt};
+use ::rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, ParseErrorType, Position, Scope, Stmt};
 
 use super::{error, unknown};
 use crate::api::{ErrorKind, Registry, Result, ScriptError};
@@ -10,7 +10,18 @@ use crate::lang::{Source, syntax};
 
 /// Compiles the script, and finds calls of functions that nobody has.
 pub(super) fn compile(engine: &Engine, source: &Source, registry: &Registry) -> Result<AST> {
-    let mut ast = engine.compile(&*source.text).map_err(|failed| {
+    compile_in(engine, &Scope::new(), &source.text, source, registry)
+}
+
+/// Compiles `text`, which knows the variables in `scope`. Its lines are those of `source`.
+pub(super) fn compile_in(
+    engine: &Engine,
+    scope: &Scope<'_>,
+    text: &str,
+    source: &Source,
+    registry: &Registry,
+) -> Result<AST> {
+    let mut ast = engine.compile_with_scope(scope, text).map_err(|failed| {
         let position = failed.position();
         let mut found = match failed.err_type() {
             ParseErrorType::VariableUndefined(name) => {

@@ -7,6 +7,7 @@ mod check;
 mod convert;
 mod engine;
 mod error;
+mod session;
 mod threads;
 mod unknown;
 mod words;
@@ -15,8 +16,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Language, Source};
-use crate::api::{Ctx, Registry, Result, Value};
+use super::{Language, Session, Source};
+use crate::api::{Ctx, Host, Registry, Result, Value};
 use body::{Body, Script};
 
 /// The Rhai language.
@@ -41,7 +42,7 @@ impl Language for Rhai {
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {
-        let engine = engine::build(&ctx.host.registry);
+        let engine = Arc::new(engine::build(&ctx.host.registry));
         let ast = check::compile(&engine, source, &ctx.host.registry)?;
         let body = Body {
             script: Arc::new(Script { engine, ast, source: source.clone() }),
@@ -49,5 +50,9 @@ impl Language for Rhai {
             runtime: tokio::runtime::Handle::current(),
         };
         body.run(|script| script.engine.eval_ast(&script.ast)).await
+    }
+
+    fn session(&self, host: &Arc<Host>) -> Option<Arc<dyn Session>> {
+        Some(Arc::new(session::RhaiSession::new(host)))
     }
 }
