@@ -890,6 +890,15 @@ function sleep(duration) end
 ---@return number
 function now() end
 
+---How many seconds a duration is.
+---
+---```lua
+---assert_eq(seconds("1m30s"), 90)
+---```
+---@param duration Duration The duration.
+---@return number
+function seconds(duration) end
+
 ---Fails unless the condition holds.
 ---
 ---- error `assert`: It does not hold.
@@ -912,6 +921,30 @@ function assert(condition, message) end
 ---@param right any The other.
 ---@param message? any What to say when they are not.
 function assert_eq(left, right, message) end
+
+---Fails with a message, as an assertion that does not hold.
+---
+---- error `assert`: Always.
+---
+---```lua
+---if not box:exists("/etc/passwd") then fail("no users", "use another image") end
+---```
+---@param message any What is wrong, in a sentence.
+---@param hint? string What to do about it.
+function fail(message, hint) end
+
+---For functions of your own that take options: the defaults with what is given over them. An option that is in neither the defaults nor also is an error with a suggestion, as is one of another type than its default.
+---
+---- error `runtime`: An option is unknown or of another type.
+---
+---```lua
+---local options = check_options({ jobs = 4 }, { jobs = 1, clean = true }, { "only" })
+---```
+---@param given table<string, any> The options that the function got.
+---@param defaults table<string, any> Every option that has a default.
+---@param also? string[] The names of options that have none.
+---@return table<string, any>
+function check_options(given, defaults, also) end
 
 ---A value from JSON text.
 ---

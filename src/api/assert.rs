@@ -26,6 +26,12 @@ async fn assert_eq(_ctx: Ctx, args: Args) -> Result<Value> {
     Err(failed(&args, format!("the two are not equal\n{what}")))
 }
 
+async fn fail(_ctx: Ctx, args: Args) -> Result<Value> {
+    let message = args.get("message").to_string();
+    let hint = args.string("hint").unwrap_or_default();
+    Err(ScriptError::new(ErrorKind::Assert, message).hint(hint))
+}
+
 pub(super) fn specs() -> Vec<FnSpec> {
     vec![
         FnSpec::function("assert", assert)
@@ -46,6 +52,15 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .example(
                 "assert_eq(box.exec(\"false\").code, 1);",
                 "assert_eq(box:exec(\"false\").code, 1)",
+            ),
+        FnSpec::function("fail", fail)
+            .doc("Fails with a message, as an assertion that does not hold.")
+            .param("message", Type::Any, "What is wrong, in a sentence.")
+            .optional("hint", Type::String, "What to do about it.")
+            .error("assert", "Always.")
+            .example(
+                "if !box.exists(\"/etc/passwd\") { fail(\"no users\", \"use another image\"); }",
+                "if not box:exists(\"/etc/passwd\") then fail(\"no users\", \"use another image\") end",
             ),
     ]
 }

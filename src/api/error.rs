@@ -31,6 +31,8 @@ pub struct Report {
     pub focus: Option<String>,
     /// The user's own functions it happened in, innermost first.
     pub trace: Vec<Frame>,
+    /// Where the module it happened in is imported, innermost first; empty for the script itself.
+    pub imported_at: Vec<Position>,
 }
 
 /// What kind of error it is.
@@ -95,6 +97,7 @@ impl ScriptError {
             source_line: None,
             focus: None,
             trace: Vec::new(),
+            imported_at: Vec::new(),
         }))
     }
 

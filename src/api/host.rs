@@ -32,6 +32,7 @@ pub struct Host {
     /// How matrices are run, whatever the script says.
     pub(super) plan: Plan,
     reports: Mutex<Vec<MatrixReport>>,
+    modules: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// What the command line says about every matrix of a run.
@@ -117,6 +118,17 @@ impl Host {
     /// The reports of all matrices so far, taken out.
     pub fn take_reports(&self) -> Vec<MatrixReport> {
         std::mem::take(&mut *self.reports.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The files of the modules that the script imported so far, and those that it tried to import
+    /// and that are missing: when one of them changes or appears, the script may do something else.
+    pub fn modules(&self) -> Vec<PathBuf> {
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Remembers that the script imports from this file, or would if it were there.
+    pub fn imported(&self, file: PathBuf) {
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
     }
 
     pub(super) fn reported(&self, report: MatrixReport) {
@@ -383,6 +395,7 @@ impl HostBuilder {
             background: Cancel::new(),
             plan: self.plan,
             reports: Mutex::default(),
+            modules: Mutex::default(),
         }))
     }
 }

@@ -16,6 +16,7 @@ mod files;
 mod host;
 mod json;
 mod matrix;
+mod options;
 mod param;
 mod path;
 mod process;
@@ -58,6 +59,7 @@ pub(crate) fn standard() -> Vec<FnSpec> {
         env::specs(),
         time::specs(),
         assert::specs(),
+        options::specs(),
         json::specs(),
         failure::specs(),
     ]

@@ -32,6 +32,9 @@ impl ScriptError {
                 None => writeln!(out, "  in a function called at {}", frame.called_at),
             };
         }
+        for position in &self.imported_at {
+            let _ = writeln!(out, "  imported at {position}");
+        }
         for (index, line) in self.hint.iter().flat_map(|hint| hint.lines()).enumerate() {
             let _ = writeln!(out, "  {}{line}", if index == 0 { "hint: " } else { "      " });
         }

@@ -13,6 +13,10 @@ async fn now(_ctx: Ctx, _args: Args) -> Result<Value> {
     Ok(SystemTime::now().into())
 }
 
+async fn seconds(_ctx: Ctx, args: Args) -> Result<Value> {
+    Ok(args.duration("duration")?.unwrap_or_default().into())
+}
+
 pub(super) fn specs() -> Vec<FnSpec> {
     vec![
         FnSpec::function("sleep", sleep)
@@ -23,5 +27,10 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .doc("The time: seconds since 1970, with a fraction.")
             .returns(Type::Number)
             .example("let started = now();", "local started = now()"),
+        FnSpec::function("seconds", seconds)
+            .doc("How many seconds a duration is.")
+            .param("duration", Type::Duration, "The duration.")
+            .returns(Type::Number)
+            .example("assert_eq(seconds(\"1m30s\"), 90);", "assert_eq(seconds(\"1m30s\"), 90)"),
     ]
 }

@@ -1,18 +1,21 @@
 //! Script languages: one adapter each, all made from the same registry.
 
 mod manual;
+mod modules;
 #[cfg(feature = "rhai")]
 pub mod rhai;
 mod session;
 mod source;
+pub mod stdlib;
 mod stubs;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 pub use manual::{manual, setting_lua, setting_rhai, spellings};
+pub use modules::{Found, Modules, cycle};
 pub use session::{Session, TYPED};
 pub use source::Source;
 pub use stubs::{MARK, stubs_lua, stubs_rhai};
@@ -73,6 +76,8 @@ pub struct Outcome {
     pub result: Result<Value, ScriptError>,
     /// What is still there.
     pub leftovers: Leftovers,
+    /// The files of the modules that the script imported or tried to, see [`Host::modules`].
+    pub modules: Vec<PathBuf>,
 }
 
 /// Reads a script without running it.
@@ -89,7 +94,7 @@ pub async fn run(source: &Source, host: &Arc<Host>) -> Outcome {
     };
     let result = settle(&ctx, result);
     let leftovers = host.finish().await;
-    Outcome { result, leftovers }
+    Outcome { result, leftovers, modules: host.modules() }
 }
 
 /// The result, or the stop that the script swallowed: it then has not succeeded.

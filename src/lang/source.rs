@@ -1,5 +1,6 @@
 //! The text of a script.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,13 +29,14 @@ impl Source {
     pub fn read(path: impl AsRef<Path>) -> Result<Source, ScriptError> {
         let path = path.as_ref();
         let name = path.display().to_string();
-        let failed = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                ScriptError::from(sandbox::Error::not_found(sandbox::Kind::File, name.clone()))
-            }
-            _ => ScriptError::runtime(format!("'{name}' can't be read: {error}")),
-        };
-        let meta = std::fs::metadata(path).map_err(failed)?;
+        let file = std::fs::File::open(path).map_err(|error| unreadable(&name, &error))?;
+        Source::from_file(&name, &file)
+    }
+
+    /// A script from an open file, which messages call `name`.
+    pub fn from_file(name: &str, file: &std::fs::File) -> Result<Source, ScriptError> {
+        let failed = |error: std::io::Error| unreadable(name, &error);
+        let meta = file.metadata().map_err(failed)?;
         if meta.is_dir() {
             return Err(
                 ScriptError::runtime(format!("'{name}' is a folder")).hint("name a script in it")
@@ -48,7 +50,9 @@ impl Source {
             ))
             .hint("put data into a file of its own and push() it"));
         }
-        let bytes = std::fs::read(path).map_err(failed)?;
+        let mut bytes = Vec::new();
+        // A file of another kind has no size, and may have no end.
+        file.take(Self::MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -58,5 +62,14 @@ impl Source {
             .hint("save it as UTF-8")
         })?;
         Ok(Source { name: name.into(), text: text.into() })
+    }
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> ScriptError {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            ScriptError::from(sandbox::Error::not_found(sandbox::Kind::File, name))
+        }
+        _ => ScriptError::runtime(format!("'{name}' can't be read: {error}")),
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ::rhai::{
-    Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, ImmutableString, Module, Position,
+    Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, ImmutableString, Module,
+    NativeCallContext, Position,
 };
 
 use super::body;
@@ -53,8 +54,8 @@ fn function(engine: &mut Engine, registry: &Arc<Registry>, name: &'static str, c
     }
     for types in overloads {
         let registry = Arc::clone(registry);
-        engine.register_raw_fn(name, types, move |_, args| {
-            let values = values(args)?;
+        engine.register_raw_fn(name, types, move |context, args| {
+            let values = values(&context, args)?;
             let Some(spec) = registry.function(name).cloned() else { return Ok(Dynamic::UNIT) };
             let registry = Arc::clone(&registry);
             host(move |ctx| async move { registry.call(&spec, ctx, None, values).await })
@@ -66,9 +67,9 @@ fn method(engine: &mut Engine, registry: &Arc<Registry>, name: &'static str, cou
     let registry = Arc::clone(registry);
     let mut types = vec![TypeId::of::<Held>()];
     types.extend(vec![TypeId::of::<Dynamic>(); count]);
-    engine.register_raw_fn(name, types, move |_, args| {
+    engine.register_raw_fn(name, types, move |context, args| {
         let handle = held(args[0]);
-        let values = values(&args[1..])?;
+        let values = values(&context, &args[1..])?;
         let found = handle.as_ref().and_then(|h| registry.member(h.0.type_name(), name)).cloned();
         let registry = Arc::clone(&registry);
         host(move |ctx| async move {
@@ -141,7 +142,7 @@ fn iteration(engine: &mut Engine, registry: &Arc<Registry>) {
 /// The friendly forms, alike in every language.
 fn printing(engine: &mut Engine) {
     let text = |value: &Dynamic, quoted: bool| -> ImmutableString {
-        match to_value(value) {
+        match to_value(value, None) {
             Ok(value) if quoted => value.quoted().into(),
             Ok(value) => value.to_string().into(),
             Err(_) => value.to_string().into(),
@@ -164,8 +165,8 @@ fn held(value: &Dynamic) -> Option<Handle> {
     value.read_lock::<Held>().map(|held| held.0.clone())
 }
 
-fn values(args: &[&mut Dynamic]) -> Answer<Vec<Value>> {
-    args.iter().map(|arg| to_value(arg)).collect::<Result<_>>().map_err(raise)
+fn values(from: &NativeCallContext<'_>, args: &[&mut Dynamic]) -> Answer<Vec<Value>> {
+    args.iter().map(|arg| to_value(arg, Some(from))).collect::<Result<_>>().map_err(raise)
 }
 
 /// Waits for a host function on the body's own thread.

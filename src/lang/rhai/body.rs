@@ -3,25 +3,28 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use ::rhai::{AST, Dynamic, Engine, EvalAltResult};
+use ::rhai::{Dynamic, Engine, EvalAltResult};
 
+use super::unit::{Unit, Units};
 use super::{convert, error, threads};
 use crate::api::{Ctx, ErrorKind, Result, ScriptError, Value};
-use crate::lang::Source;
 
 /// A compiled script and the context that one body of it runs in.
 #[derive(Clone)]
 pub(super) struct Body {
     pub(super) script: Arc<Script>,
+    /// The file that the body begins in.
+    pub(super) unit: Arc<Unit>,
     pub(super) ctx: Ctx,
     pub(super) runtime: tokio::runtime::Handle,
 }
 
-/// A compiled script.
+/// A compiled script with its modules.
 pub(super) struct Script {
     pub(super) engine: Arc<Engine>,
-    pub(super) ast: AST,
-    pub(super) source: Source,
+    /// The script's own file.
+    pub(super) main: Arc<Unit>,
+    pub(super) units: Arc<Units>,
 }
 
 thread_local! {
@@ -49,7 +52,7 @@ impl Body {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 work(&self.script)
                     .map_err(|error| error::script_error(error, &self))
-                    .and_then(|value| convert::to_value(&value))
+                    .and_then(|value| convert::to_value(&value, None))
             }));
             CURRENT.with(|current| *current.borrow_mut() = None);
             result

@@ -7,12 +7,16 @@ use async_trait::async_trait;
 
 use super::body::{self, Body, Script};
 use super::convert::{Held, to_dynamic};
+use super::unit::Unit;
+use super::world::World;
 use crate::api::{Callable, Ctx, Result, ScriptError, Value};
 
 /// A function pointer with the script it belongs to.
 pub(super) struct Function {
     pointer: FnPtr,
+    world: World,
     script: Arc<Script>,
+    unit: Arc<Unit>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -21,7 +25,7 @@ impl Function {
     ///
     /// Captured handles are copied out of the variables they share: a handle never changes, and a
     /// variable is locked while one of its methods runs, which would keep the others out.
-    pub(super) fn new(mut pointer: FnPtr) -> Result<Arc<Function>> {
+    pub(super) fn new(mut pointer: FnPtr, world: Option<World>) -> Result<Arc<Function>> {
         for captured in pointer.iter_curry_mut() {
             let held = captured.read_lock::<Held>().map(|held| held.clone());
             if let Some(held) = held {
@@ -29,35 +33,30 @@ impl Function {
             }
         }
         body::with(|body| match body {
-            Some(body) => Ok(Arc::new(Function {
-                pointer,
-                script: Arc::clone(&body.script),
-                runtime: body.runtime.clone(),
-            })),
+            Some(body) => {
+                let world = world.unwrap_or_else(|| World::plain(&body.unit, &body.script.engine));
+                Ok(Arc::new(Function {
+                    pointer,
+                    unit: Arc::clone(world.unit().unwrap_or(&body.unit)),
+                    world,
+                    script: Arc::clone(&body.script),
+                    runtime: body.runtime.clone(),
+                }))
+            }
             None => Err(ScriptError::runtime("a function can't leave its script")),
         })
     }
 
-    pub(super) fn pointer(&self) -> &FnPtr {
-        &self.pointer
-    }
-
-    /// How many arguments it takes beside those it captured; none when it is not the script's.
-    fn arity(&self) -> Option<usize> {
-        let captured = self.pointer.curry().len();
-        self.script
-            .ast
-            .iter_functions()
-            .filter(|function| function.name == self.pointer.fn_name())
-            .map(|function| function.params.len().saturating_sub(captured))
-            .max()
+    /// The function as a value of any file.
+    pub(super) fn pointer(&self) -> FnPtr {
+        self.world.bound(self.pointer.clone())
     }
 }
 
 #[async_trait]
 impl Callable for Function {
     async fn call(&self, ctx: &Ctx, mut args: Vec<Value>) -> Result<Value> {
-        if let Some(takes) = self.arity() {
+        if let Some(takes) = self.world.arity(&self.pointer) {
             if takes > args.len() {
                 return Err(ScriptError::runtime(format!(
                     "the function takes {takes} arguments, but gets only {}",
@@ -68,13 +67,14 @@ impl Callable for Function {
         }
         let body = Body {
             script: Arc::clone(&self.script),
+            unit: Arc::clone(&self.unit),
             ctx: ctx.deeper()?,
             runtime: self.runtime.clone(),
         };
-        let pointer = self.pointer.clone();
+        let (pointer, world) = (self.pointer.clone(), self.world.clone());
         body.run(move |script| {
             let args: Vec<Dynamic> = args.into_iter().map(to_dynamic).collect();
-            pointer.call::<Dynamic>(&script.engine, &script.ast, args)
+            world.call(&script.engine, &pointer, args)
         })
         .await
     }
@@ -82,7 +82,9 @@ impl Callable for Function {
     fn isolated(&self) -> Arc<dyn Callable> {
         Arc::new(Function {
             pointer: isolate_pointer(self.pointer.clone(), 0),
+            world: self.world.clone(),
             script: Arc::clone(&self.script),
+            unit: Arc::clone(&self.unit),
             runtime: self.runtime.clone(),
         })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ::rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, ParseErrorType, Position, Scope, Stmt};
 
-use super::{error, unknown};
+use super::{error, modules, unknown};
 use crate::api::{ErrorKind, Registry, Result, ScriptError};
 use crate::lang::{Source, syntax};
 
@@ -26,6 +26,11 @@ pub(super) fn compile_in(
         let mut found = match failed.err_type() {
             ParseErrorType::VariableUndefined(name) => {
                 let mut error = error::unknown_variable(name, source, registry);
+                error.kind = ErrorKind::Syntax;
+                error
+            }
+            ParseErrorType::ModuleUndefined(alias) => {
+                let mut error = modules::unknown_alias(alias, source);
                 error.kind = ErrorKind::Syntax;
                 error
             }

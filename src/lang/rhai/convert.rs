@@ -2,9 +2,10 @@
 
 use std::any::Any;
 
-use ::rhai::{Array, Blob, Dynamic, FnPtr, INT, ImmutableString};
+use ::rhai::{Array, Blob, Dynamic, FnPtr, INT, ImmutableString, NativeCallContext};
 
 use super::callback::Function;
+use super::world::World;
 use crate::api::{Callback, Handle, Result, ScriptError, Value};
 
 /// A [`Handle`] as a Rhai value.
@@ -13,19 +14,23 @@ pub(super) struct Held(pub(super) Handle);
 
 const DEPTH: usize = 64;
 
-/// From Rhai. Fails for what the host has no use for.
-pub(super) fn to_value(value: &Dynamic) -> Result<Value> {
-    deep(value, 0)
+/// From Rhai, passed in a call from a file; functions are that file's. Fails for what the host has
+/// no use for.
+pub(super) fn to_value(value: &Dynamic, from: From<'_, '_>) -> Result<Value> {
+    deep(value, from, 0)
 }
 
-fn deep(value: &Dynamic, depth: usize) -> Result<Value> {
+/// The call that a value is passed in; none where nobody will call functions in it.
+pub(super) type From<'a, 'b> = Option<&'a NativeCallContext<'b>>;
+
+fn deep(value: &Dynamic, from: From<'_, '_>, depth: usize) -> Result<Value> {
     if depth > DEPTH {
         return Err(ScriptError::runtime(format!(
             "lists and maps are nested deeper than {DEPTH} levels"
         )));
     }
     if value.is_shared() {
-        return deep(&value.flatten_clone(), depth);
+        return deep(&value.flatten_clone(), from, depth);
     }
     if value.is_unit() {
         return Ok(Value::Unit);
@@ -49,18 +54,22 @@ fn deep(value: &Dynamic, depth: usize) -> Result<Value> {
         return Ok(held.0.clone().into());
     }
     if let Some(items) = value.read_lock::<Array>() {
-        let items = items.iter().map(|item| deep(item, depth + 1));
+        let items = items.iter().map(|item| deep(item, from, depth + 1));
         return Ok(Value::List(items.collect::<Result<_>>()?));
     }
     if let Some(map) = value.read_lock::<::rhai::Map>() {
-        let pairs = map.iter().map(|(key, value)| Ok((key.to_string(), deep(value, depth + 1)?)));
+        let pairs =
+            map.iter().map(|(key, value)| Ok((key.to_string(), deep(value, from, depth + 1)?)));
         return Ok(Value::Map(pairs.collect::<Result<_>>()?));
     }
     if let Some(bytes) = value.read_lock::<Blob>() {
         return Ok(bytes.clone().into());
     }
     if let Some(function) = value.read_lock::<FnPtr>() {
-        return Ok(Value::Callback(Callback(Function::new(function.clone())?)));
+        return Ok(Value::Callback(Callback(Function::new(
+            function.clone(),
+            from.map(World::of),
+        )?)));
     }
     if let Some(range) = value.read_lock::<std::ops::Range<INT>>() {
         return numbers(range.clone());
@@ -100,7 +109,7 @@ pub(super) fn to_dynamic(value: Value) -> Dynamic {
         Value::Callback(callback) => {
             let any: &dyn Any = &*callback.0;
             match any.downcast_ref::<Function>() {
-                Some(function) => Dynamic::from(function.pointer().clone()),
+                Some(function) => Dynamic::from(function.pointer()),
                 None => Dynamic::UNIT,
             }
         }

@@ -1,45 +1,71 @@
 //! Rhai's errors in the script writer's words.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ::rhai::{EvalAltResult, Position as At};
 
 use super::body::Body;
 use super::convert::{Held, to_value};
-use super::{check, engine, unknown, words};
+use super::unit::Unit;
+use super::{check, engine, modules, unknown, words, world};
 use crate::api::{ErrorObject, Frame, Position, Registry, ScriptError, Value, suggest};
 use crate::lang::{Source, syntax};
+
+/// A call or an import on the way to an error.
+struct Step {
+    /// The function that was called; none for an import.
+    function: Option<String>,
+    /// The file that is entered.
+    file: Arc<Unit>,
+    /// Where, in the file around it.
+    at: At,
+}
 
 /// An error of a body, with its place in the script and the user's functions around it.
 #[allow(clippy::boxed_local, reason = "Rhai boxes its errors")]
 pub(super) fn script_error(error: Box<EvalAltResult>, body: &Body) -> ScriptError {
-    let source = &body.script.source;
-    let mut frames = Vec::new();
+    let mut steps: Vec<Step> = Vec::new();
     let mut error = *error;
     loop {
-        match error {
-            EvalAltResult::ErrorInFunctionCall(name, _, inner, at) => {
-                frames.push((name, at));
-                error = *inner;
+        let (function, file, inner, at) = match error {
+            EvalAltResult::ErrorInFunctionCall(name, file, inner, at) => {
+                (Some(name), file, inner, at)
             }
-            EvalAltResult::ErrorInModule(_, inner, _) => error = *inner,
+            EvalAltResult::ErrorInModule(file, inner, at) => (None, file, inner, at),
             _ => break,
-        }
+        };
+        let around = steps.last().map_or(&body.unit, |step| &step.file);
+        let file = body.script.units.get(&file).unwrap_or_else(|| Arc::clone(around));
+        steps.push(Step { function, file, at });
+        error = *inner;
     }
-    let at = error.position();
-    let mut found = translate(error, body);
+    let mut at = error.position();
+    let inside = steps.last().map_or(&body.unit, |step| &step.file);
+    let mut found = translate(error, body, inside);
+    // What happens inside the standard library happened where the user called it.
+    while steps.last().is_some_and(|step| step.file.standard) {
+        at = steps.pop().map_or(At::NONE, |step| step.at);
+    }
+    let inside = steps.last().map_or(&body.unit, |step| &step.file);
     if found.position.is_none() {
-        check::locate(&mut found, source, at);
-    } else if let Some(called_at) = position(source, at)
+        check::locate(&mut found, &inside.source, at);
+    } else if let Some(called_at) = position(inside, at)
         && found.position.as_ref() != Some(&called_at)
+        && found.imported_at.is_empty()
     {
         // It happened in a function that the host called for the call at this place.
         found.trace.push(Frame { function: None, called_at });
     }
-    for (name, at) in frames.into_iter().rev() {
-        if let Some(called_at) = position(source, at) {
-            let function = (!name.is_empty() && !name.starts_with("anon$")).then_some(name);
-            found.trace.push(Frame { function, called_at });
+    while let Some(step) = steps.pop() {
+        let around = steps.last().map_or(&body.unit, |step| &step.file);
+        let Some(at) = position(around, step.at) else { continue };
+        match step.function {
+            None => found.imported_at.push(at),
+            Some(name) => {
+                let named = !name.is_empty() && !name.starts_with("anon$");
+                found.trace.push(Frame { function: named.then_some(name), called_at: at });
+            }
         }
     }
     found.trace.dedup();
@@ -47,29 +73,35 @@ pub(super) fn script_error(error: Box<EvalAltResult>, body: &Body) -> ScriptErro
     found
 }
 
-fn position(source: &Source, at: At) -> Option<Position> {
-    let line = at.line()?;
-    Some(Position { file: source.name.to_string(), line, column: at.position().unwrap_or(0) })
+/// The place in a file; none in the standard library.
+fn position(file: &Unit, at: At) -> Option<Position> {
+    let line = at.line().filter(|_| !file.standard)?;
+    let (file, column) = (file.source.name.to_string(), at.position().unwrap_or(0));
+    Some(Position { file, line, column })
 }
 
-fn translate(error: EvalAltResult, body: &Body) -> ScriptError {
+/// The message of an error in a file.
+fn translate(error: EvalAltResult, body: &Body, file: &Unit) -> ScriptError {
     use EvalAltResult as E;
     let registry = &body.ctx.host.registry;
-    let source = &body.script.source;
+    let source = &file.source;
     match error {
         E::ErrorTerminated(value, _) => match to_error(&value) {
             Some(error) => error,
             None => body.ctx.stop.error(),
         },
-        E::ErrorRuntime(value, _) => match (to_error(&value), to_value(&value)) {
+        E::ErrorRuntime(value, _) => match (to_error(&value), to_value(&value, None)) {
             (Some(error), _) => error,
             (None, Ok(Value::Unit)) => ScriptError::thrown("the script threw an error".into()),
             (None, Ok(value)) => ScriptError::thrown(value),
             (None, Err(error)) => error,
         },
         E::ErrorParsing(error, _) => syntax(clean(&error.to_string())),
-        E::ErrorVariableNotFound(name, _) => unknown_variable(&name, source, registry),
-        E::ErrorFunctionNotFound(text, _) => unknown_function(&text, registry),
+        E::ErrorVariableNotFound(name, _) => match name.rsplit_once("::") {
+            Some((alias, name)) => modules::unknown_variable(alias, name, body, file),
+            None => unknown_variable(&name, source, registry),
+        },
+        E::ErrorFunctionNotFound(text, _) => unknown_function(&text, body, file),
         E::ErrorPropertyNotFound(name, _) => {
             let names = names(&source.text);
             let near = suggest::nearest(&name, names.into_iter().filter(|one| *one != name));
@@ -79,7 +111,7 @@ fn translate(error: EvalAltResult, body: &Body) -> ScriptError {
             })
         }
         E::ErrorIndexNotFound(key, _) => {
-            let key = to_value(&key).map(|key| key.quoted()).unwrap_or_default();
+            let key = to_value(&key, None).map(|key| key.quoted()).unwrap_or_default();
             ScriptError::runtime(format!("there is no {key} in it"))
         }
         E::ErrorMismatchDataType(wanted, got, _) | E::ErrorMismatchOutputType(wanted, got, _) => {
@@ -122,9 +154,7 @@ fn translate(error: EvalAltResult, body: &Body) -> ScriptError {
                 .hint("keep large data in files of the sandbox")
         }
         E::ErrorTooManyVariables(_) => ScriptError::runtime("there are too many variables"),
-        E::ErrorModuleNotFound(name, _) => {
-            ScriptError::runtime(format!("there is no module '{name}' to import"))
-        }
+        E::ErrorModuleNotFound(name, _) => modules::unknown_alias(&name, source),
         E::ErrorArithmetic(message, _) => ScriptError::runtime(clean(&message)),
         mut other => {
             let _ = other.take_position();
@@ -133,13 +163,31 @@ fn translate(error: EvalAltResult, body: &Body) -> ScriptError {
     }
 }
 
+/// The error that an uncatchable one carries.
+pub(super) fn held(error: &EvalAltResult) -> Option<ScriptError> {
+    match error {
+        EvalAltResult::ErrorTerminated(value, _) => to_error(value),
+        _ => None,
+    }
+}
+
 fn to_error(value: &::rhai::Dynamic) -> Option<ScriptError> {
     let held = value.read_lock::<Held>()?;
     held.0.downcast::<ErrorObject>().map(|object| object.0.clone())
 }
 
-fn unknown_function(text: &str, registry: &Registry) -> ScriptError {
+fn unknown_function(text: &str, body: &Body, file: &Unit) -> ScriptError {
+    let registry = &body.ctx.host.registry;
     let (name, types) = words::signature(text);
+    if name == world::BOUND {
+        let takes = types.first().map_or("more", String::as_str);
+        return ScriptError::runtime(format!(
+            "the function takes {takes} arguments, but gets fewer"
+        ));
+    }
+    if let Some((alias, name)) = name.rsplit_once("::") {
+        return modules::unknown_function(alias, name, types.len(), body, file);
+    }
     let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
     if !plain {
         return match types.as_slice() {
@@ -157,7 +205,7 @@ fn unknown_function(text: &str, registry: &Registry) -> ScriptError {
         let given = if types.is_empty() { "nothing".into() } else { types.join(", ") };
         return ScriptError::runtime(format!("{name}() can't be called with ({given})"));
     }
-    unknown::unknown(registry, &name, None)
+    unknown::unknown_among(registry, &name, None, &unknown::functions(&file.ast))
 }
 
 /// The error for a variable that is not declared.

@@ -7,10 +7,13 @@ mod check;
 mod convert;
 mod engine;
 mod error;
+mod modules;
 mod session;
 mod threads;
+mod unit;
 mod unknown;
 mod words;
+mod world;
 
 use std::sync::Arc;
 
@@ -19,6 +22,8 @@ use async_trait::async_trait;
 use super::{Language, Session, Source};
 use crate::api::{Ctx, Host, Registry, Result, Value};
 use body::{Body, Script};
+use modules::Modules;
+use unit::{Unit, Units};
 
 /// The Rhai language.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,14 +47,19 @@ impl Language for Rhai {
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {
-        let engine = Arc::new(engine::build(&ctx.host.registry));
+        let mut engine = engine::build(&ctx.host.registry);
+        Modules::install(&mut engine, source, &ctx.host.run);
         let ast = check::compile(&engine, source, &ctx.host.registry)?;
+        let unit = Arc::new(Unit { ast, source: source.clone(), standard: false });
+        let units = Arc::new(Units::default());
+        units.add(&unit);
         let body = Body {
-            script: Arc::new(Script { engine, ast, source: source.clone() }),
+            script: Arc::new(Script { engine: Arc::new(engine), main: Arc::clone(&unit), units }),
+            unit,
             ctx: ctx.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        body.run(|script| script.engine.eval_ast(&script.ast)).await
+        body.run(|script| script.engine.eval_ast(&script.main.ast)).await
     }
 
     fn session(&self, host: &Arc<Host>) -> Option<Arc<dyn Session>> {

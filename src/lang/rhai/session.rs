@@ -7,6 +7,8 @@ use async_trait::async_trait;
 
 use super::body::{Body, Script};
 use super::convert::{to_dynamic, to_value};
+use super::modules::Modules;
+use super::unit::{Unit, Units};
 use super::{check, engine, words};
 use crate::api::{Ctx, Host, Position, Registry, Result, ScriptError, Value};
 use crate::lang::{Session, Source, TYPED, settle};
@@ -17,6 +19,7 @@ const MOST_LINES: usize = 60_000;
 /// A conversation in Rhai.
 pub(super) struct RhaiSession {
     engine: Arc<Engine>,
+    units: Arc<Units>,
     registry: Arc<Registry>,
     state: Arc<Mutex<State>>,
 }
@@ -101,6 +104,7 @@ impl Told {
             self.place(position);
         }
         error.trace.iter_mut().for_each(|frame| self.place(&mut frame.called_at));
+        error.imported_at.iter_mut().for_each(|position| self.place(position));
         error
     }
 }
@@ -138,8 +142,11 @@ impl State {
 
 impl RhaiSession {
     pub(super) fn new(host: &Arc<Host>) -> RhaiSession {
+        let mut engine = engine::build(&host.registry);
+        Modules::install(&mut engine, &Source::new("", ""), &host.run);
         RhaiSession {
-            engine: Arc::new(engine::build(&host.registry)),
+            engine: Arc::new(engine),
+            units: Arc::default(),
             registry: Arc::clone(&host.registry),
             state: Arc::default(),
         }
@@ -158,9 +165,11 @@ impl RhaiSession {
         let ast = check::compile_in(&self.engine, &state.scope, &text, &source, &self.registry)
             .map_err(|error| state.told.translate(error))?;
         let mut ast = state.functions.merge(&ast);
-        ast.clear_source();
+        ast.set_source(WHOLE);
         state.keep(&ast);
-        Ok(Script { engine: Arc::clone(&self.engine), ast, source })
+        let main = Arc::new(Unit { ast, source, standard: false });
+        self.units.add(&main);
+        Ok(Script { engine: Arc::clone(&self.engine), main, units: Arc::clone(&self.units) })
     }
 }
 
@@ -169,6 +178,7 @@ impl Session for RhaiSession {
     async fn eval(&self, entry: &Source, ctx: &Ctx) -> Result<Value> {
         let script = Arc::new(self.read(entry)?);
         let body = Body {
+            unit: Arc::clone(&script.main),
             script: Arc::clone(&script),
             ctx: ctx.clone(),
             runtime: tokio::runtime::Handle::current(),
@@ -178,8 +188,8 @@ impl Session for RhaiSession {
             .run(move |script| {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 let value: Dynamic =
-                    script.engine.eval_ast_with_scope(&mut state.scope, &script.ast)?;
-                Ok(match to_value(&value) {
+                    script.engine.eval_ast_with_scope(&mut state.scope, &script.main.ast)?;
+                Ok(match to_value(&value, None) {
                     Ok(_) => value,
                     Err(_) => format!("<{}>", words::of_type(value.type_name())).into(),
                 })
@@ -187,7 +197,7 @@ impl Session for RhaiSession {
             .await;
         let mut state = self.state();
         if result.is_ok() {
-            state.import(&script.ast);
+            state.import(&script.main.ast);
         }
         settle(ctx, result).map_err(|error| state.told.translate(error))
     }
@@ -222,7 +232,7 @@ impl Session for RhaiSession {
     }
 
     fn get(&self, name: &str) -> Option<Value> {
-        to_value(self.state().scope.get(name)?).ok()
+        to_value(self.state().scope.get(name)?, None).ok()
     }
 
     fn set(&self, name: &str, value: Value) {

@@ -44,14 +44,14 @@ pub(super) fn explained(name: &str) -> Option<ScriptError> {
 pub(super) fn hooks(engine: &mut Engine, registry: &Arc<Registry>) {
     let registry = Arc::clone(registry);
     #[allow(deprecated, reason = "not deprecated: marked so because it may change")]
-    engine.on_missing_function(move |name, args, method, _| {
+    engine.on_missing_function(move |name, args, method, context| {
         // Rhai asks for every error of a call, so only what can be nothing else is answered.
         let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
         let held = args.first().is_some_and(|first| first.is::<Held>());
         if !plain || (builtin().contains(name) && !held) {
             return Ok(None);
         }
-        if let Some(error) = explain(&registry, name, args, method) {
+        if let Some(error) = explain(&registry, name, args, method, context.source()) {
             LAST.with(|last| *last.borrow_mut() = Some((name.to_owned(), error)));
         }
         Ok(None)
@@ -63,6 +63,7 @@ fn explain(
     name: &str,
     args: &[&mut Dynamic],
     method: bool,
+    file: Option<&str>,
 ) -> Option<ScriptError> {
     let held = args.first().and_then(|first| first.read_lock::<Held>().map(|held| held.0.clone()));
     if let Some(handle) = held {
@@ -78,17 +79,10 @@ fn explain(
     {
         return spec.count_error(args.len());
     }
-    let given = args.first().filter(|_| method).and_then(|first| to_value(first).ok());
-    Some(unknown(registry, name, given.map(|value| value.type_name())))
-}
-
-/// The error for a function that nobody has; `on` is the type it was called on as a method.
-pub(super) fn unknown(registry: &Registry, name: &str, on: Option<&str>) -> ScriptError {
-    let own = body::with(|body| match body {
-        Some(body) => functions(&body.script.ast),
-        None => Vec::new(),
-    });
-    unknown_among(registry, name, on, &own)
+    let given = args.first().filter(|_| method).and_then(|first| to_value(first, None).ok());
+    let unit = body::with(|body| body.and_then(|body| body.script.units.get(file?)));
+    let own = unit.map(|unit| functions(&unit.ast)).unwrap_or_default();
+    Some(unknown_among(registry, name, given.map(|value| value.type_name()), &own))
 }
 
 /// The names and parameter counts of a script's own functions.
@@ -97,7 +91,8 @@ pub(super) fn functions(ast: &::rhai::AST) -> Vec<(String, usize)> {
     own.filter(|(name, _)| !name.starts_with("anon$")).collect()
 }
 
-/// Like [`unknown`], with the script's own functions.
+/// The error for a function that nobody has; `on` is the type it was called on as a method, `own`
+/// are the functions of the file.
 pub(super) fn unknown_among(
     registry: &Registry,
     name: &str,

@@ -1,0 +1,5 @@
+local _, e = pcall(fail, "no luck", "try again")
+print(e.code) print(e.message) print(e.hint)
+_, e = pcall(fail, 5)
+print(e.message)
+fail("no users", "use another image")
