@@ -38,6 +38,7 @@ pub use ctx::{Ctx, Stop};
 pub use error::{ErrorKind, ErrorObject, Frame, Position, Report, Result, ScriptError};
 pub use host::{Host, HostBuilder, Leftovers, Plan, Print, new_run_id};
 pub use registry::Registry;
+pub(crate) use render::find_word;
 pub use sandbox::SandboxObject;
 pub use spec::{Fault, FnSpec, Handler, HandlerFuture, Opt, Param, Use};
 pub use types::Type;

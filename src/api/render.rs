@@ -87,7 +87,7 @@ impl ScriptError {
 }
 
 /// Where `word` stands alone in `text`, in characters, not before `skip`.
-fn find_word(text: &str, word: &str, skip: usize) -> Option<usize> {
+pub(crate) fn find_word(text: &str, word: &str, skip: usize) -> Option<usize> {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).find_map(|(at, _)| {
         let before = text[..at].chars().next_back().is_none_or(|c| !part(c));

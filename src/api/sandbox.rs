@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::base::{source, source_options};
-use super::{Args, Ctx, FnSpec, Map, Object, Opt, Result, ScriptError, Type, Value, path};
+use super::{
+    Args, Ctx, FnSpec, HandlerFuture, Map, Object, Opt, Result, ScriptError, Type, Value, path,
+};
 use crate::sandbox::{
     CloneSpec, Error, Info, Limits, Mount, Policy, Spec, State, StopOptions, check_name,
 };
@@ -56,6 +58,13 @@ impl Object for SandboxObject {
 
     fn describe(&self) -> String {
         format!("sandbox '{}'", self.name)
+    }
+
+    /// As at the end of the run: what the run made and nobody keeps is deleted.
+    fn leave(&self, ctx: Ctx) -> Option<HandlerFuture> {
+        let live = !self.gone.load(Ordering::Relaxed) && ctx.host.is_live(&self.name);
+        let name = self.name.clone();
+        live.then(|| Box::pin(async move { remove(ctx, &name, true).await }) as HandlerFuture)
     }
 }
 

@@ -66,6 +66,12 @@ pub trait Object: Any + Send + Sync {
     fn iterable(&self) -> bool {
         false
     }
+
+    /// What happens when a variable's scope is left that was declared to close this, as by
+    /// `<close>` in Lua; none when nothing does.
+    fn leave(&self, _ctx: super::Ctx) -> Option<super::HandlerFuture> {
+        None
+    }
 }
 
 /// A function of the script, callable from anywhere.

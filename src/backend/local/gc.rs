@@ -33,7 +33,6 @@ impl Inner {
         report.leftovers = self.sweep(dry_run).await?;
         if !dry_run {
             self.store.forget_dead_runs()?;
-            self.throw_away(self.store.spares(), Vec::new()).await?;
         }
         Ok(report)
     }

@@ -26,7 +26,6 @@ mod protocol;
 mod range;
 mod record;
 mod snapshots;
-mod spare;
 mod store;
 mod sys;
 
@@ -76,8 +75,6 @@ struct Inner {
     keeper: OnceCell<Keeper>,
     host_image: OnceCell<Image>,
     groups: Cgroups,
-    /// The run that stands for this process where sandboxes have no owner.
-    maker: String,
     held: Mutex<Held>,
 }
 
@@ -115,7 +112,6 @@ impl LocalBackend {
             keeper: OnceCell::new(),
             host_image: OnceCell::new(),
             groups,
-            maker: format!("make-{}", store::random_id()),
             held: Mutex::default(),
         })))
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use ::rhai::{Dynamic, Engine, EvalAltResult};
 
 use super::unit::{Unit, Units};
-use super::{convert, error, threads};
+use super::{convert, error};
 use crate::api::{Ctx, ErrorKind, Result, ScriptError, Value};
+use crate::lang::threads;
 
 /// A compiled script and the context that one body of it runs in.
 #[derive(Clone)]

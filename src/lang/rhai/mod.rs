@@ -9,7 +9,6 @@ mod engine;
 mod error;
 mod modules;
 mod session;
-mod threads;
 mod unit;
 mod unknown;
 mod words;
@@ -19,7 +18,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::tree::Tree;
 use super::{Language, Session, Source};
 use crate::api::{Ctx, Host, Registry, Result, Value};
 use body::{Body, Script};
@@ -45,10 +43,6 @@ impl Language for Rhai {
         let engine = engine::build(&registry);
         let ast = check::compile(&engine, source, &registry)?;
         check::calls(&ast, source, &registry)
-    }
-
-    fn tree(&self, source: &Source, registry: &Registry) -> Tree {
-        check::tree(source, registry)
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {

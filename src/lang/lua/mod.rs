@@ -1,0 +1,42 @@
+//! The Lua adapter.
+
+mod bind;
+mod body;
+mod callback;
+mod check;
+mod convert;
+mod error;
+mod machine;
+mod native;
+mod state;
+mod unknown;
+mod vm;
+
+use async_trait::async_trait;
+
+use super::{Language, Source};
+use crate::api::{Ctx, Registry, Result, Value};
+use vm::Vm;
+
+/// The Lua language, version 5.4.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lua;
+
+#[async_trait]
+impl Language for Lua {
+    fn name(&self) -> &'static str {
+        "Lua"
+    }
+
+    fn extensions(&self) -> &'static [&'static str] {
+        &["lua"]
+    }
+
+    fn check(&self, source: &Source, _registry: &Registry) -> Result<()> {
+        check::check(source)
+    }
+
+    async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {
+        Vm::start(&ctx.host.registry)?.run(source, ctx).await
+    }
+}

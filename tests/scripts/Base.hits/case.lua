@@ -1,0 +1,2 @@
+local b = base("b", function(b) b:run("true") end)
+print(b.hits)

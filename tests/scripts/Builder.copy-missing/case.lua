@@ -1,0 +1,3 @@
+base("c", function(b)
+    b:copy("no-such-file", "/x")
+end)

@@ -1,0 +1,8 @@
+local copied = base("b", function(b)
+    b:copy("data", "/opt/data")
+    b:copy("data/one.txt", "/etc/", { mode = tonumber("600", 8) })
+end)
+local box = sandbox("a", { from = copied })
+print(box:read("/opt/data/one.txt"))
+print(box:stat("/etc/one.txt").mode == tonumber("600", 8))
+base("c", function(b) b:copy("../outside", "/x") end)

@@ -1,0 +1,7 @@
+local made = base("b", function(b)
+    b:env("N", 3)
+    b:run("echo $N > /opt/n")
+end)
+local box = sandbox("a", { from = made })
+print(box:read("/opt/n"))
+print(box:run("echo $N").stdout)

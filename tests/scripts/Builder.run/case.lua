@@ -1,0 +1,8 @@
+local b1 = base("b", function(b)
+    b:run({ "touch", "/opt/a file" })
+    b:run("cat > /opt/in", { stdin = "given", env = { A = 1 } })
+end)
+local box = sandbox("a", { from = b1 })
+print(box:exists("/opt/a file"))
+print(box:read("/opt/in"))
+base("b", function(b) b:run("true", { tty = true }) end)

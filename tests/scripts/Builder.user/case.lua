@@ -1,0 +1,5 @@
+local made = base("b", function(b)
+    b:user("nobody")
+    b:run("whoami > /tmp/who")
+end)
+print(sandbox("a", { from = made }):read("/tmp/who"))

@@ -1,0 +1,5 @@
+local made = base("b", function(b)
+    b:workdir("/opt")
+    b:run("pwd > where")
+end)
+print(sandbox("a", { from = made }):read("/opt/where"))

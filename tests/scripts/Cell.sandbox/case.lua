@@ -1,0 +1,1 @@
+matrix("m", { axes = { n = { 1 } } }, function(cell) print(cell.sandbox.state) end)

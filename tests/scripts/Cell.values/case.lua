@@ -1,0 +1,6 @@
+matrix("m", { axes = { n = { 1 }, flag = true, s = "x" } }, function(cell)
+    print(cell.values)
+    print(cell.n + 1)
+    print(cell.flag)
+    print(cell.s)
+end)

@@ -1,0 +1,3 @@
+local _, e = pcall(open, "nowhere")
+print(e.message)
+print(e)

@@ -1,0 +1,6 @@
+local lines = sandbox("a"):spawn("echo one; echo two"):lines()
+print(lines)
+print(lines:next())
+print(lines:next())
+print(lines:next() or "")
+print(lines:next() or "")

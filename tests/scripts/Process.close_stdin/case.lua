@@ -1,0 +1,5 @@
+local process = sandbox("a"):spawn("cat")
+process:write("x")
+process:close_stdin()
+process:close_stdin()
+print(process:wait().stdout)

@@ -1,0 +1,5 @@
+local process = sandbox("a"):spawn("echo out")
+process:on_output(function(line)
+    error("did not like " .. line)
+end)
+process:wait()

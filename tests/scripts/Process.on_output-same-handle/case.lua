@@ -1,0 +1,11 @@
+local box = sandbox("a")
+local log = {}
+local process = box:spawn("echo one; sleep 0.02; echo two")
+process:on_output(function(line)
+    box:write("/tmp/" .. line, line)
+    table.insert(log, line)
+end)
+box:run("sleep 0.1")
+process:wait()
+print(box:read("/tmp/one") .. box:read("/tmp/two"))
+print(log)

@@ -1,0 +1,2 @@
+local process = sandbox("a"):spawn("echo all of it")
+print(process.wat)

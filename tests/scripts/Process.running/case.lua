@@ -1,0 +1,5 @@
+local process = sandbox("a"):spawn("cat")
+print(process.running)
+process:close_stdin()
+process:wait()
+print(process.running)

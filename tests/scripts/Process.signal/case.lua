@@ -1,0 +1,5 @@
+local process = sandbox("a"):spawn("sleep 60")
+process:signal("TERM")
+print(process:wait("5s").signal)
+local other = sandbox("b"):spawn("sleep 60")
+other:signal("NOPE")

@@ -1,0 +1,7 @@
+local process = sandbox("a"):spawn("echo x; exit 2")
+local result = process:wait()
+print(result.code)
+print(result.stdout)
+print(process:wait().code)
+local slow = sandbox("b"):spawn("sleep 60")
+slow:wait("20ms")

@@ -1,0 +1,7 @@
+local box = sandbox("a")
+local process = box:spawn("cat")
+process:write("hello ")
+process:write("there\n")
+process:close_stdin()
+print(process:wait().stdout)
+process:write("too late")

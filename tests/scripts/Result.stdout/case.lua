@@ -1,0 +1,2 @@
+local box = sandbox("a")
+print(box:exec("printf 'a\\nb'").stdout)

@@ -1,0 +1,3 @@
+local box = sandbox("a")
+local bytes = box:exec("printf abc").stdout_bytes
+print(#bytes)

@@ -1,0 +1,5 @@
+local box = sandbox("a")
+local result = box:exec("echo 123456789", { max_output = 4 })
+print(result.stdout)
+print(result.truncated)
+print(box:exec("echo 1").truncated)

@@ -1,0 +1,8 @@
+local box = sandbox("a")
+box:delete()
+box:delete({ missing_ok = true })
+print(#sandboxes())
+local again = sandbox("a")
+print(again.state)
+print(box.name)
+box:run("true")

@@ -1,0 +1,5 @@
+local box = sandbox("a")
+box:snapshot("s1")
+box:delete_snapshot("s1")
+box:delete_snapshot("s1", { missing_ok = true })
+box:delete_snapshot("s1")

@@ -1,0 +1,2 @@
+local box = sandbox("a", { bare = true })
+box:exec("true")

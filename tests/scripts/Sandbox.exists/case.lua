@@ -1,0 +1,3 @@
+local box = sandbox("a")
+print(box:exists("/tmp"))
+print(box:exists("/nope"))

@@ -1,0 +1,5 @@
+local box = sandbox("a")
+box:freeze()
+print(box.state)
+box:thaw()
+print(box.state)

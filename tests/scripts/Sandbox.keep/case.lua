@@ -1,0 +1,4 @@
+sandbox("gone")
+local box = sandbox("stays")
+box:keep()
+sandbox("stays-too", { keep = true })

@@ -1,0 +1,2 @@
+local box = sandbox("a")
+box.name = "b"

@@ -1,0 +1,2 @@
+print(sandbox("a").name)
+print(sandbox("b").nam)

@@ -1,0 +1,1 @@
+sandbox("a"):push("/etc/passwd", "/x")

@@ -1,0 +1,15 @@
+local box = sandbox("a")
+box:push("tree", "/src")
+print(box:read("/src/hello.txt"))
+print(box:read("/src/sub/deep.txt"))
+box:push("tree/hello.txt", "/opt/")
+box:push("tree/hello.txt", "/opt/renamed", { mode = tonumber("600", 8) })
+for _, entry in ipairs(box:list("/opt")) do print(entry.name) end
+print(box:stat("/opt/renamed").mode == tonumber("600", 8))
+box:push("tree", "/some", { exclude = { "sub" } })
+for _, entry in ipairs(box:list("/some")) do print(entry.name) end
+local _, e = pcall(box.push, box, "missing", "/x")
+print(e.code)
+print(e)
+print(select(2, pcall(box.push, box, "", "/x")))
+box:push("../elsewhere", "/x")

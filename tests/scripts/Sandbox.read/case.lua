@@ -1,0 +1,7 @@
+local box = sandbox("a")
+box:write("/tmp/f", "hello\nthere\n")
+print(box:read("/tmp/f"))
+print(box:read("/tmp/f", { offset = 6, length = 5 }))
+print(select(2, pcall(box.read, box, "/tmp/f", { max = 3 })))
+print(select(2, pcall(box.read, box, "relative")))
+box:read("/tmp/missing")

@@ -1,0 +1,6 @@
+local box = sandbox("a")
+box:ready()
+box:ready("5s")
+print("ready")
+box:stop()
+box:ready(1)

@@ -1,0 +1,7 @@
+local box = sandbox("a")
+box:write("/data/deep/f", "x", { parents = true })
+print(select(2, pcall(box.remove, box, "/data")))
+box:remove("/data", { recursive = true })
+print(box:exists("/data"))
+box:remove("/data", { missing_ok = true })
+box:remove("/data")

@@ -1,0 +1,5 @@
+local box = sandbox("a")
+box:write("/root/kept", "yes")
+box:restart()
+print(box.state)
+print(box:read("/root/kept"))

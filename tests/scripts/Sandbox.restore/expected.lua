@@ -1,0 +1,7 @@
+one
+two
+error: snapshot 's3' not found
+  --> case.lua:10:5
+    |
+ 10 | box:restore("s3")
+    |     ^^^^^^^

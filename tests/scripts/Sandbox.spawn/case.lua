@@ -1,0 +1,5 @@
+local box = sandbox("a")
+local process = box:spawn("sleep 0.02; echo done")
+print(process.running)
+print(process:wait().stdout)
+print(box:spawn({ "cat" }, { stdin = "given" }):wait().stdout)

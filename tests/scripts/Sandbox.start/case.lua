@@ -1,0 +1,4 @@
+local box = sandbox("a", { bare = true })
+box:start()
+box:start()
+print(box.state)

@@ -1,0 +1,7 @@
+local box = sandbox("a")
+box:write("/tmp/f", "123")
+box:run("ln -s /tmp/f /tmp/link")
+local stat = box:stat("/tmp/f")
+print(stat.kind .. " " .. stat.size .. " " .. stat.uid .. " " .. stat.gid .. " " .. stat.name)
+print(box:stat("/tmp/link").target)
+box:stat("/tmp/g")

@@ -1,0 +1,4 @@
+local box = sandbox("a", { bare = true })
+print(box.state)
+box:start()
+print(box.state)

@@ -1,0 +1,8 @@
+local box = sandbox("a")
+box:stop({ grace = "1s" })
+box:stop({ force = true })
+print(box.state)
+local _, e = pcall(box.run, box, "true")
+print(e.code)
+print(e.message)
+box:stop({ grace = "soon" })

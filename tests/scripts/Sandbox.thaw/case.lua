@@ -1,0 +1,5 @@
+local box = sandbox("a")
+box:thaw()
+box:freeze()
+box:thaw()
+print(box:run("echo awake").stdout)

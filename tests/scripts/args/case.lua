@@ -1,0 +1,2 @@
+-- args: one two
+print(args())

@@ -1,0 +1,6 @@
+assert(true)
+assert(1 < 2, "numbers")
+local _, e = pcall(assert, false)
+print(e.code)
+print(e)
+assert(1 > 2, "one is not more than two")

@@ -1,0 +1,7 @@
+local it = backend()
+print(it.name)
+print(it.default_image)
+print(it.egress)
+print(it.parallelism > 0)
+print(#it.capabilities > 0)
+print(type(it.missing) == "table")

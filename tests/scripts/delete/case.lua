@@ -1,0 +1,4 @@
+sandbox("a")
+delete("a")
+delete("a", { missing_ok = true })
+delete("a")

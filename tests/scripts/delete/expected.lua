@@ -1,0 +1,5 @@
+error: sandbox 'a' not found
+  --> case.lua:4:1
+   |
+ 4 | delete("a")
+   | ^^^^^^

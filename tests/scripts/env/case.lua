@@ -1,0 +1,3 @@
+print(env("GREETING"))
+print(env("MISSING", "default"))
+print(env("MISSING", nil))

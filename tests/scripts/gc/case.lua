@@ -1,0 +1,4 @@
+local report = gc({ dry_run = true })
+print(report.sandboxes)
+print(report.leftovers)
+gc()

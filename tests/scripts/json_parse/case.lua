@@ -1,0 +1,5 @@
+local value = json_parse([[{"a": [1, 2.5, null, "x"], "b": {"c": true}}]])
+print(value)
+print(value.a[2])
+print(value.b.c)
+json_parse("{ nope")

@@ -1,0 +1,5 @@
+log("quietly", { level = "debug" })
+log(5)
+log({ a = 1 })
+print("logged")
+log("x", { level = "loud" })

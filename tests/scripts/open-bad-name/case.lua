@@ -1,0 +1,1 @@
+open("Not A Name")

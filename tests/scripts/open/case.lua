@@ -1,0 +1,5 @@
+local made = sandbox("scratch")
+local box = open("scratch")
+print(box.name)
+print(#box:run("echo hi").stdout)
+open("scrathc")

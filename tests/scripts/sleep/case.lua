@@ -1,0 +1,6 @@
+local started = now()
+sleep(0.01)
+sleep("10ms")
+sleep(0)
+print(now() - started >= 0.02)
+sleep("a while")
