@@ -657,7 +657,7 @@ local Base = {}
 ---@field matrix string The name of its matrix.
 ---@field sandbox Sandbox Its sandbox, which is deleted after it.
 ---@field values table<string, any> Its values by axis. Each is a property of the cell, too: cell.db.
----@field [string] string|number|boolean Its value on an axis.
+---@field [string] any Its value on an axis.
 local Cell = {}
 
 ---@class Error

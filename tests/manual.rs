@@ -131,3 +131,11 @@ fn every_example_shows_its_function_in_both_languages() {
         }
     }
 }
+
+#[test]
+fn the_page_about_check_lists_what_it_finds() {
+    let page = std::fs::read_to_string(repository().join("docs/check.md")).unwrap();
+    let rows: String =
+        lang::FINDINGS.iter().map(|(code, what)| format!("| `{code}` | {what} |\n")).collect();
+    assert!(page.contains(&rows), "docs/check.md has no longer all of:\n{rows}");
+}

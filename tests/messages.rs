@@ -108,16 +108,15 @@ fn files_that_are_no_scripts() {
     assert!(error.message.ends_with("none.rhai' not found"), "{error}");
     let error = Source::read(folder.path()).unwrap_err();
     assert!(error.message.ends_with("is a folder"), "{error}");
-    let error = lang::check(&Source::new("x.rai", ""), &Registry::standard()).unwrap_err();
-    assert_eq!(error.hint.as_deref(), Some("did you mean .rhai?"));
+    let found = lang::check(&Source::new("x.rai", ""), &Registry::standard());
+    assert_eq!(found[0].error.hint.as_deref(), Some("did you mean .rhai?"));
 }
 
 #[test]
 fn check_finds_what_would_fail() {
-    let check = |text: &str| match lang::check(&Source::new("x.rhai", text), &Registry::standard())
-    {
-        Ok(()) => String::new(),
-        Err(error) => error.render(),
+    let check = |text: &str| {
+        let found = lang::check(&Source::new("x.rhai", text), &Registry::standard());
+        found.iter().map(|finding| finding.error.render()).collect::<String>()
     };
     assert_eq!(
         check("let b = sandbox(\"a\"); fn f(x) { x } f(b); b.run(\"x\"); [1].map(|x| f(x));"),

@@ -50,22 +50,18 @@ impl Args {
                     _ => break None,
                 }
             };
-            let Some(index) = found else { return Err(mismatch(spec, next, &options, &value)) };
+            let Some(index) = found else {
+                return Err(Args::mismatch(spec, next, options.is_some(), &value));
+            };
             params[index] = value;
             next = index + 1;
         }
-        if let Some(missing) = spec.params.iter().skip(next).find(|param| !param.optional) {
-            return Err(ScriptError::runtime(format!(
-                "{} needs '{}': {}",
-                spec.title(),
-                missing.name,
-                missing.ty.expected()
-            ))
-            .hint(format!("it is {}", spec.signature())));
+        if let Some(error) = Args::unfilled(spec, next) {
+            return Err(error);
         }
         let options = options.unwrap_or_default();
         for (key, value) in &options {
-            check_option(spec, key, value)?;
+            Args::check_option(spec, key, Some(value))?;
         }
         Ok(Args { spec: Arc::clone(spec), receiver, params, options })
     }
@@ -214,6 +210,62 @@ impl Args {
             .focus(name)
     }
 
+    /// The error for a parameter from `next` on that must be given; none when all may be left out.
+    pub fn unfilled(spec: &FnSpec, next: usize) -> Option<ScriptError> {
+        let missing = spec.params.iter().skip(next).find(|param| !param.optional)?;
+        let (title, what) = (spec.title(), missing.ty.expected());
+        let error = ScriptError::runtime(format!("{title} needs '{}': {what}", missing.name));
+        Some(error.hint(format!("it is {}", spec.signature())))
+    }
+
+    /// Whether there is such an option, and whether its value, where that is known, is of its type.
+    pub fn check_option(spec: &FnSpec, key: &str, value: Option<&Value>) -> Result<()> {
+        let title = spec.title();
+        let Some(option) = spec.options.iter().find(|option| option.name == key) else {
+            let known = spec.options.iter().map(|option| option.name);
+            let param = spec.params.iter().any(|param| param.name == key);
+            let hint = if param {
+                Some(format!("'{key}' is an argument: {}", spec.signature()))
+            } else {
+                suggest::hint(key, known)
+            };
+            return Err(ScriptError::runtime(format!("unknown option '{key}' of {title}"))
+                .hint(hint.unwrap_or_default())
+                .focus(key));
+        };
+        let Some(value) = value.filter(|value| !value.is_unit() && !option.ty.accepts(value))
+        else {
+            return Ok(());
+        };
+        let given = shown(value);
+        Err(ScriptError::runtime(format!(
+            "option '{key}' of {title} must be {}, got {given}",
+            option.ty.expected()
+        ))
+        .focus(key))
+    }
+
+    /// The error for an argument that is not what the parameter at `at` must be; `options` says
+    /// whether there was an options map before it.
+    pub fn mismatch(spec: &FnSpec, at: usize, options: bool, value: &Value) -> ScriptError {
+        let title = spec.title();
+        let hint = format!("it is {}", spec.signature());
+        match spec.params.get(at) {
+            Some(param) => ScriptError::runtime(format!(
+                "'{}' of {title} must be {}, got {}",
+                param.name,
+                param.ty.expected(),
+                shown(value)
+            )),
+            None if !options && !spec.options.is_empty() => ScriptError::runtime(format!(
+                "the options of {title} must be a map, got {}",
+                shown(value)
+            )),
+            None => ScriptError::runtime(format!("{title} takes fewer arguments")),
+        }
+        .hint(hint)
+    }
+
     fn within(&self, name: &str, error: ScriptError) -> ScriptError {
         let message = error.message.split_once(": ").map_or(&*error.message, |(_, rest)| rest);
         self.wrong(name, message).hint(error.hint.clone().unwrap_or_default())
@@ -237,50 +289,6 @@ pub fn to_duration(value: &Value) -> Result<Option<Duration>> {
         ScriptError::runtime(format!("{} is not a duration", value.quoted()))
             .hint(format!("use {}", Type::Duration.expected()))
     })
-}
-
-fn check_option(spec: &FnSpec, key: &str, value: &Value) -> Result<()> {
-    let title = spec.title();
-    let Some(option) = spec.options.iter().find(|option| option.name == key) else {
-        let known = spec.options.iter().map(|option| option.name);
-        let param = spec.params.iter().any(|param| param.name == key);
-        let hint = if param {
-            Some(format!("'{key}' is an argument: {}", spec.signature()))
-        } else {
-            suggest::hint(key, known)
-        };
-        return Err(ScriptError::runtime(format!("unknown option '{key}' of {title}"))
-            .hint(hint.unwrap_or_default())
-            .focus(key));
-    };
-    if value.is_unit() || option.ty.accepts(value) {
-        return Ok(());
-    }
-    let given = shown(value);
-    Err(ScriptError::runtime(format!(
-        "option '{key}' of {title} must be {}, got {given}",
-        option.ty.expected()
-    ))
-    .focus(key))
-}
-
-fn mismatch(spec: &FnSpec, at: usize, options: &Option<Map>, value: &Value) -> ScriptError {
-    let title = spec.title();
-    let hint = format!("it is {}", spec.signature());
-    match spec.params.get(at) {
-        Some(param) => ScriptError::runtime(format!(
-            "'{}' of {title} must be {}, got {}",
-            param.name,
-            param.ty.expected(),
-            shown(value)
-        )),
-        None if options.is_none() && !spec.options.is_empty() => ScriptError::runtime(format!(
-            "the options of {title} must be a map, got {}",
-            shown(value)
-        )),
-        None => ScriptError::runtime(format!("{title} takes fewer arguments")),
-    }
-    .hint(hint)
 }
 
 /// A value in a message: its type, and its content when that is short.

@@ -134,8 +134,18 @@ impl Registry {
 
     /// The error for a member that a handle does not have.
     pub fn unknown_member(&self, handle: &Handle, name: &str, usage: Use) -> ScriptError {
-        let of = handle.0.type_name();
-        let fields = handle.0.fields();
+        self.unknown_member_of(handle.0.type_name(), &handle.0.fields(), name, usage)
+    }
+
+    /// The error for a member that a type of handle does not have; `fields` are what the handle has
+    /// besides.
+    pub fn unknown_member_of(
+        &self,
+        of: &str,
+        fields: &[String],
+        name: &str,
+        usage: Use,
+    ) -> ScriptError {
         let members = self.members(of);
         let alike = |other: &str| self.member(of, other).is_some_and(|spec| spec.usage == usage);
         let mut names: Vec<&str> = fields.iter().map(String::as_str).collect();
@@ -147,7 +157,8 @@ impl Registry {
             return ScriptError::runtime(format!("'{name}' of {of} is a property, not a function"))
                 .hint(format!("leave the parentheses out: .{name}"));
         }
-        let near = suggest::nearest(name, members.iter().copied().chain(names.iter().copied()));
+        let near = suggest::nearest(name, names.iter().copied())
+            .or_else(|| suggest::nearest(name, members.iter().copied()));
         let hint = match near {
             Some(near) => Some(format!("did you mean '{near}'?")),
             None => suggest::hint(name, names),

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod check;
 mod clone;
 mod config;
 mod create;
@@ -93,6 +94,7 @@ enum Color {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Run),
+    Check(check::Check),
     Create(Box<create::Create>),
     List(list::List),
     Show(show::Show),
@@ -111,6 +113,7 @@ impl Verb {
     /// Whether the answer is to be JSON; an error then is, too.
     fn json(&self) -> bool {
         match self {
+            Verb::Check(verb) => verb.json(),
             Verb::Create(verb) => verb.format.json(),
             Verb::List(verb) => verb.format.json(),
             Verb::Show(verb) => verb.format.json(),
@@ -128,6 +131,7 @@ impl Verb {
     fn call(self, session: &Session<'_>) -> Result {
         match self {
             Verb::Run(verb) => verb.call(session),
+            Verb::Check(verb) => verb.call(session),
             Verb::Create(verb) => verb.call(session),
             Verb::List(verb) => verb.call(session),
             Verb::Show(verb) => verb.call(session),

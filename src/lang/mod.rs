@@ -1,5 +1,6 @@
 //! Script languages: one adapter each, all made from the same registry.
 
+mod check;
 #[cfg(feature = "lua")]
 pub mod lua;
 mod manual;
@@ -12,17 +13,20 @@ pub mod stdlib;
 mod stubs;
 #[cfg(any(feature = "lua", feature = "rhai"))]
 mod threads;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use check::{FINDINGS, Finding, check};
 pub use manual::{manual, setting_lua, setting_rhai, spellings};
 pub use modules::{Found, Modules, cycle};
 pub use session::{Session, TYPED};
 pub use source::Source;
 pub use stubs::{MARK, stubs_lua, stubs_rhai};
+use tree::Tree;
 
 use crate::api::{Ctx, ErrorKind, Host, Leftovers, Registry, ScriptError, Value, suggest};
 
@@ -37,6 +41,12 @@ pub trait Language: Send + Sync {
 
     /// Reads the script without running it.
     fn check(&self, source: &Source, registry: &Registry) -> Result<(), ScriptError>;
+
+    /// Reads the script as far as checks need it. A language that can't tells its first error.
+    fn tree(&self, source: &Source, registry: &Registry) -> Tree {
+        let errors = self.check(source, registry).err().into_iter().collect();
+        Tree { errors, ..Tree::default() }
+    }
 
     /// Runs the script. When `ctx` is stopped the script ends soon after, and the result is the
     /// stop, whatever the script made of it.
@@ -84,11 +94,6 @@ pub struct Outcome {
     pub leftovers: Leftovers,
     /// The files of the modules that the script imported or tried to, see [`Host::modules`].
     pub modules: Vec<PathBuf>,
-}
-
-/// Reads a script without running it.
-pub fn check(source: &Source, registry: &Registry) -> Result<(), ScriptError> {
-    language(&source.name)?.check(source, registry)
 }
 
 /// Runs a script, then deletes what it made and did not keep, however it ended.

@@ -1,11 +1,13 @@
 //! Reading a script without running it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ::rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, ParseErrorType, Position, Scope, Stmt};
 
-use super::{error, modules, unknown};
+use super::{engine, error, modules, unknown};
 use crate::api::{ErrorKind, Registry, Result, ScriptError};
+use crate::lang::tree::{self, Builtin, Tree};
 use crate::lang::{Source, syntax};
 
 /// Compiles the script, and finds calls of functions that nobody has.
@@ -50,6 +52,23 @@ pub(super) fn compile_in(
     })?;
     ast.set_source(&*source.name);
     Ok(ast)
+}
+
+/// The script for the checks, which look for unknown names themselves.
+pub(super) fn tree(source: &Source, registry: &Registry) -> Tree {
+    let registry = Arc::new(registry.with(Vec::new()));
+    let mut engine = engine::build(&registry);
+    engine.set_strict_variables(false);
+    let builtin = Builtin {
+        callable: unknown::builtin().clone(),
+        variables: ["this", "global"].map(String::from).into(),
+        flat_functions: true,
+        method_mark: ".",
+    };
+    match compile(&engine, source, &registry) {
+        Ok(ast) => Tree { body: tree::rhai::tree(&ast), builtin, ..Tree::default() },
+        Err(error) => Tree { errors: vec![error], builtin, ..Tree::default() },
+    }
 }
 
 /// Finds calls that can't work: of unknown functions, or with a wrong number of arguments.

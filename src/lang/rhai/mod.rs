@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::tree::Tree;
 use super::{Language, Session, Source};
 use crate::api::{Ctx, Host, Registry, Result, Value};
 use body::{Body, Script};
@@ -43,6 +44,10 @@ impl Language for Rhai {
         let engine = engine::build(&registry);
         let ast = check::compile(&engine, source, &registry)?;
         check::calls(&ast, source, &registry)
+    }
+
+    fn tree(&self, source: &Source, registry: &Registry) -> Tree {
+        check::tree(source, registry)
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {

@@ -22,9 +22,7 @@ pub fn stubs_lua(registry: &Registry) -> String {
             let _ = writeln!(out, "---@field {} {} {}", spec.name, word(&spec.returns), spec.doc);
         }
         match receiver {
-            "Cell" => {
-                out.push_str("---@field [string] string|number|boolean Its value on an axis.\n")
-            }
+            "Cell" => out.push_str("---@field [string] any Its value on an axis.\n"),
             "Lines" => out.push_str("---@overload fun(): string?\n"),
             _ => {}
         }
