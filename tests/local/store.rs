@@ -1,6 +1,8 @@
 //! What a guest leaves in the store: folders without end, odd names, forged overlay attributes.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use sandscript::sandbox::{Backend, Cancel, Exit};
@@ -16,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("store_files_that_change_during_a_snapshot", files_that_change),
     ("store_killed_process_1", killed_process_1),
     ("store_damaged_records", damaged_records),
+    ("store_nothing_is_left_for_the_next", nothing_is_left),
 ];
 
 fn folders_without_end(rig: &Rig) -> Outcome {
@@ -183,6 +186,88 @@ fn damaged_records(rig: &Rig) -> Outcome {
     rig.ok(&store, &["delete", "bad", "--yes"]);
     rig.ok(&store, &["gc", "--yes"]);
     assert_eq!(astray(&store), [""; 0]);
+    crate::rig::empty(rig, &store);
+    Outcome::Done
+}
+
+/// What a new sandbox's own layer holds: paths, kinds, modes, owners, extended attributes.
+fn own_layer(store: &Path, name: &str) -> Vec<String> {
+    fn walk(top: &Path, path: &Path, all: &mut Vec<String>) {
+        let found = fs::symlink_metadata(path).unwrap();
+        let mut names = [0_u8; 4096];
+        let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
+        all.push(format!(
+            "{} {:o} {}:{} {}",
+            path.strip_prefix(top).unwrap().display(),
+            found.mode(),
+            found.uid(),
+            found.gid(),
+            String::from_utf8_lossy(&names[..length]).replace('\0', " ")
+        ));
+        // The kernel's own, which tells nothing of a guest.
+        if found.is_dir() && path.file_name().is_none_or(|name| name != "work") {
+            for entry in fs::read_dir(path).unwrap() {
+                walk(top, &entry.unwrap().path(), all);
+            }
+        }
+    }
+    let record = fs::read(store.join(format!("boxes/{name}/record.json"))).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let layer = store.join("layers").join(record["upper"].as_str().unwrap());
+    let mut all = Vec::new();
+    walk(&layer, &layer, &mut all);
+    all.sort();
+    all
+}
+
+/// Folders of deleted sandboxes are used again: for a new one they must be as good as new.
+fn nothing_is_left(rig: &Rig) -> Outcome {
+    let folder = scratch();
+    let store = folder.path().join("store");
+    rig.ok(&store, &["create", "first"]);
+    let new = own_layer(&store, "first");
+    let traces = "mkdir -p /deep/er /.work-0 /.work-3; echo secret >/deep/er/file; echo secret >/root/file; \
+        echo mine >/etc/hostname; ln -s /etc/passwd /link; mkfifo /fifo; chmod 700 / /root; \
+        chmod 777 /etc; rm -rf /srv; touch /usr/left /usr/share/left 2>/dev/null; true";
+    rig.ok(&store, &["exec", "first", "--", "sh", "-c", traces]);
+    rig.ok(&store, &["delete", "first", "--yes"]);
+    let spare = |kind: &str| {
+        let names = fs::read_dir(store.join("spare")).unwrap().flatten();
+        names.filter(|entry| entry.file_name().to_string_lossy().starts_with(kind)).count()
+    };
+    let kept = within("nothing was kept", || {
+        (spare("layer-") + spare("box") < 2).then(|| "no folders".into())
+    });
+    kept.unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    rig.ok(&store, &["create", "second"]);
+    assert_eq!(spare("layer-") + spare("box"), 0, "they are used again");
+    assert_eq!(own_layer(&store, "second"), new);
+    let seen = rig.ok(&store, &["exec", "second", "--", "sh", "-c",
+        "cat /etc/hostname; ls -d /deep /root/file /link /fifo /usr/left /.work-3 2>/dev/null; stat -c %a /"]);
+    assert_eq!(seen, "second\n755\n");
+    // A mark that is not the overlay's own is a reason to begin anew.
+    let marked = rig.call(
+        &store,
+        &[
+            "exec",
+            "second",
+            "--",
+            "python3",
+            "-c",
+            "import os; os.setxattr('/', 'user.mark', b'x')",
+        ],
+    );
+    rig.ok(&store, &["delete", "second", "--yes"]);
+    if marked.status.success() {
+        let left = within("still there", || {
+            let trash = fs::read_dir(store.join("trash")).unwrap().count();
+            (trash > 0).then(|| format!("{trash} in the trash"))
+        });
+        left.unwrap();
+        assert_eq!(spare("layer-"), 0);
+    }
+    rig.ok(&store, &["gc", "--yes"]);
     crate::rig::empty(rig, &store);
     Outcome::Done
 }

@@ -189,6 +189,19 @@ pub fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes the marks that an overlay has put on a folder off it; an error when it has others.
+pub fn strip_overlay(path: &Path) -> io::Result<()> {
+    let mut names = [0_u8; 1024];
+    let length = rustix::fs::llistxattr(path, &mut names[..])?;
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if !name.starts_with(b"user.overlay.") {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        rustix::fs::lremovexattr(path, name)?;
+    }
+    Ok(())
+}
+
 /// Bytes of the files below a folder, as the file system counts its blocks.
 pub fn measure(path: &Path) -> u64 {
     fn folder(fd: &OwnedFd, depth: usize) -> u64 {

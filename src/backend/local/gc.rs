@@ -33,6 +33,7 @@ impl Inner {
         report.leftovers = self.sweep(dry_run).await?;
         if !dry_run {
             self.store.forget_dead_runs()?;
+            self.throw_away(self.store.spares(), Vec::new()).await?;
         }
         Ok(report)
     }

@@ -1,7 +1,7 @@
 //! Starting a sandbox from its record.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use super::Inner;
 use super::mode::Mode;
@@ -17,18 +17,16 @@ pub const NETWORKS: &str = "/run/sandscript/networks";
 pub struct Started {
     /// As long as it is open, and until the sandbox is told to forget it, the sandbox lives.
     pub lifeline: OwnedFd,
-    /// The sandbox's cgroups, inner before outer.
-    pub groups: Vec<PathBuf>,
     /// Its address.
     pub address: Option<std::net::Ipv4Addr>,
 }
 
 impl Inner {
-    /// Starts it and waits until it is up. `made` is told the cgroups as soon as there are any.
+    /// Starts it in its cgroups and waits until it is up.
     pub(super) async fn launch(
         &self,
         record: &Record,
-        made: impl FnOnce(Vec<PathBuf>),
+        mut group: cgroup::Group,
     ) -> Result<Started> {
         let name = &record.spec.name;
         let listener = self.listen(name)?;
@@ -42,12 +40,9 @@ impl Inner {
             Mode::Range(_) => (IdMap::Range, None),
             Mode::Single { .. } => (IdMap::Single, None),
         };
-        let mut group = self.groups.create(&cgroup::name_of_start(name), &record.spec.limits)?;
-        let groups = std::mem::take(&mut group.folders);
         if let IdMap::Private { base } = map {
             group.give(base);
         }
-        made(groups.clone());
         let lease = match record.spec.egress {
             Policy::None => None,
             _ => Some(net::lease(Path::new(NETWORKS), name).map_err(|error| {
@@ -57,23 +52,24 @@ impl Inner {
         let network =
             lease.as_ref().map(|lease| Address { address: lease.address, gateway: lease.gateway });
         let locks: Vec<OwnedFd> = lock.into_iter().chain(lease.map(|lease| lease.lock)).collect();
-        let mut fds: Vec<BorrowedFd<'_>> = vec![listener.as_fd(), lifeline.as_fd()];
-        fds.extend(group.init.iter().map(AsFd::as_fd));
-        fds.extend(group.payload.iter().map(AsFd::as_fd));
-        for (first, second) in group.birth.iter().chain(&group.freeze) {
-            fds.extend([first.as_fd(), second.as_fd()]);
+        let counts = LaunchFds {
+            lifeline: true,
+            group: group.init.len(),
+            payload: group.payload.len(),
+            birth: group.birth.is_some(),
+            freeze: group.freeze.is_some(),
+            locks: locks.len(),
+        };
+        let mut fds: Vec<OwnedFd> = vec![listener, lifeline.into()];
+        fds.append(&mut group.init);
+        fds.append(&mut group.payload);
+        for (first, second) in group.birth.take().into_iter().chain(group.freeze.take()) {
+            fds.extend([first, second]);
         }
-        fds.extend(locks.iter().map(AsFd::as_fd));
+        fds.extend(locks);
         let spec = &record.spec;
         let launch = Launch {
-            fds: LaunchFds {
-                lifeline: true,
-                group: group.init.len(),
-                payload: group.payload.len(),
-                birth: group.birth.is_some(),
-                freeze: group.freeze.is_some(),
-                locks: locks.len(),
-            },
+            fds: counts,
             map,
             layers_folder: self.store.layers(),
             trees: record.trees.clone(),
@@ -100,15 +96,10 @@ impl Inner {
             },
             network: network.clone(),
         };
-        let task = super::protocol::Task::Launch(Box::new(launch));
-        let mut link = self.keeper().await?.ask(&task, &fds)?;
-        // Its end must be seen when the sandbox is gone: only init may hold the listening socket.
-        drop((listener, lifeline, locks, group));
-        match link.receive::<Done>().await? {
-            Some((Done::Failed(failure), _)) => Err(errors::from_failure(&failure, &self.mode)),
+        match self.keeper().await?.launch(Box::new(launch), fds).await? {
+            Some(Done::Failed(failure)) => Err(errors::from_failure(&failure, &self.mode)),
             Some(_) => Ok(Started {
                 lifeline: held.into(),
-                groups,
                 address: network.map(|network| network.address),
             }),
             None => Err(Error::internal(format!("sandbox '{name}' died while it started"))),

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::launch::{NETWORKS, Started};
-use super::protocol::Request;
+use super::protocol::{Request, Task};
 use super::record::{self, Record, VERSION};
 use super::store::random_id;
-use super::{Inner, net, protocol, sys};
+use super::{Inner, cgroup, net, protocol, sys};
 use crate::sandbox::{
     Cancel, Capability, Command, Error, Info, Limits, Mount, Policy, Result, Spec, State,
     StopOptions,
@@ -50,29 +50,39 @@ impl Inner {
         let name = record.spec.name.clone();
         let upper = Some(record.upper.clone());
         let mut pending = Pending { inner: self, upper, name: None, groups: Vec::new() };
-        let run = match &record.spec.owner {
-            Some(owner) => owner.run.clone(),
-            None => format!("make-{}", random_id()),
-        };
-        let run_lock = self.enter_run(&run, record.spec.owner.is_some())?;
-        record.maker = Some(run);
+        // An owner that dies takes a half made sandbox along; without one, this process stands for it.
+        let owned = record.spec.owner.as_ref().map(|owner| owner.run.clone());
+        record.maker = owned.is_none().then(|| self.maker.clone());
+        self.enter_run(owned.as_ref().unwrap_or(&self.maker))?;
+        let starts = !record.spec.bare;
+        let mut group = cgroup::Group::default();
+        if starts {
+            group = self.groups.create(&cgroup::name_of_start(&name), &record.spec.limits)?;
+            record.groups.clone_from(&group.folders);
+            pending.groups.clone_from(&group.folders);
+        }
         let scratch = self.store.scratch()?;
         let _lock = self.store.lock_new(&scratch)?;
-        record::save(&scratch.join("record.json"), &record)?;
+        // What is written now holds to the end, unless something is to be added.
+        let identity = (record.fresh && !starts, record.new && !starts);
+        record::save_new(&scratch.join("record.json"), &record.identified(identity))?;
         self.store.publish(&scratch, &name)?;
         pending.name = Some(name.clone());
         let mut state = State::Stopped;
-        if !record.spec.bare {
-            let started = self.launch(&record, |groups| pending.groups = groups).await?;
-            self.adopt(&mut record, started).await?;
+        if starts {
+            let started = self.launch(&record, group).await?;
+            self.adopt(&mut record, started)?;
             (record.fresh, record.new) = (false, false);
             state = State::Running;
             self.try_defaults(&record).await?;
         }
-        record.maker = None;
-        self.store.save(&record)?;
+        if record.address.is_some() {
+            self.store.save(&record)?;
+        }
+        if record.maker.take().is_some() {
+            self.store.mark_made(&name)?;
+        }
         pending.done();
-        drop(run_lock);
         Ok(info(&record, state))
     }
 
@@ -86,27 +96,23 @@ impl Inner {
     }
 
     /// Ties a started sandbox to its run, or lets it go.
-    async fn adopt(&self, record: &mut Record, started: Started) -> Result<()> {
-        (record.groups, record.address) = (started.groups, started.address);
-        let name = &record.spec.name;
+    fn adopt(&self, record: &mut Record, started: Started) -> Result<()> {
+        record.address = started.address;
         if record.spec.owner.is_some() {
-            self.held().lifelines.insert(name.clone(), started.lifeline);
+            self.held().lifelines.insert(record.spec.name.clone(), started.lifeline);
             return Ok(());
         }
-        self.request(name, &Request::Keep).await.map(drop)
+        let told = rustix::io::write(&started.lifeline, protocol::LET_GO);
+        told.map(drop).map_err(|error| Error::internal(format!("letting a sandbox go: {error}")))
     }
 
-    fn enter_run(&self, run: &str, lasting: bool) -> Result<Option<super::store::Lock>> {
+    fn enter_run(&self, run: &str) -> Result<()> {
         let mut held = self.held();
-        if held.runs.contains_key(run) {
-            return Ok(None);
+        if !held.runs.contains_key(run) {
+            let lock = self.store.enter_run(run)?;
+            held.runs.insert(run.to_owned(), lock);
         }
-        let lock = self.store.enter_run(run)?;
-        if !lasting {
-            return Ok(Some(lock));
-        }
-        held.runs.insert(run.to_owned(), lock);
-        Ok(None)
+        Ok(())
     }
 
     pub(super) fn check_supported(
@@ -154,15 +160,18 @@ impl Inner {
     /// Starts a sandbox that is known to be stopped and locked.
     pub(super) async fn start_stopped(&self, record: &mut Record) -> Result<()> {
         if let Some(owner) = &record.spec.owner {
-            self.enter_run(&owner.run, true)?;
+            self.enter_run(&owner.run)?;
         }
-        let mut groups = Vec::new();
-        let started = self.launch(record, |made| groups = made).await;
+        let name = cgroup::name_of_start(&record.spec.name);
+        let group = self.groups.create(&name, &record.spec.limits)?;
+        let groups = group.folders.clone();
+        let started = self.launch(record, group).await;
         let Ok(started) = started else {
             self.throw_away(Vec::new(), groups).await?;
             return started.map(drop);
         };
-        self.adopt(record, started).await?;
+        record.groups = groups;
+        self.adopt(record, started)?;
         (record.fresh, record.new) = (false, false);
         self.store.save(record)
     }
@@ -211,7 +220,10 @@ impl Inner {
                 collect_networks();
             }
         }
-        self.throw_away(trash, groups).await?;
+        if !(trash.is_empty() && groups.is_empty()) {
+            let spares = Some(self.store.spare_folder());
+            self.keeper().await?.remove(&Task::Remove { paths: trash, groups, spares })?;
+        }
         if sealed {
             self.sweep_if_idle().await;
         }
@@ -223,7 +235,7 @@ impl Inner {
         if paths.is_empty() && groups.is_empty() {
             return Ok(());
         }
-        self.keeper().await?.ask(&protocol::Task::Remove { paths, groups }, &[]).map(drop)
+        self.keeper().await?.remove(&Task::Remove { paths, groups, spares: None })
     }
 
     pub(super) async fn keep(&self, name: &str) -> Result<()> {
@@ -354,7 +366,7 @@ impl Drop for Pending<'_> {
         if let Some(keeper) = self.inner.keeper.get()
             && !(trash.is_empty() && groups.is_empty())
         {
-            let _ = keeper.ask(&protocol::Task::Remove { paths: trash, groups }, &[]);
+            let _ = keeper.remove(&Task::Remove { paths: trash, groups, spares: None });
         }
     }
 }

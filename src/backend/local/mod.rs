@@ -26,6 +26,7 @@ mod protocol;
 mod range;
 mod record;
 mod snapshots;
+mod spare;
 mod store;
 mod sys;
 
@@ -75,6 +76,8 @@ struct Inner {
     keeper: OnceCell<Keeper>,
     host_image: OnceCell<Image>,
     groups: Cgroups,
+    /// The run that stands for this process where sandboxes have no owner.
+    maker: String,
     held: Mutex<Held>,
 }
 
@@ -112,6 +115,7 @@ impl LocalBackend {
             keeper: OnceCell::new(),
             host_image: OnceCell::new(),
             groups,
+            maker: format!("make-{}", store::random_id()),
             held: Mutex::default(),
         })))
     }

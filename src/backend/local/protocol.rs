@@ -42,6 +42,9 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     }
 }
 
+/// Written into the lifeline of a sandbox that is to outlive it.
+pub const LET_GO: &[u8] = b"k";
+
 /// How ids inside a sandbox map to the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IdMap {
@@ -70,6 +73,8 @@ pub struct Tree {
 /// What a keeper is asked to do. The first descriptor is the socket for its reply.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Task {
+    /// Have a worker do the tasks that come on the reply socket, one after the other, until it ends.
+    Serve,
     /// Start a sandbox.
     Launch(Box<Launch>),
     /// Merge layers, top first, into one.
@@ -91,12 +96,14 @@ pub enum Task {
         /// The folders.
         paths: Vec<PathBuf>,
     },
-    /// Delete trees, then cgroups.
+    /// Delete trees, then cgroups. To a worker of [`Task::Serve`] it may come without a reply socket.
     Remove {
         /// The trees.
         paths: Vec<PathBuf>,
         /// The cgroup folders, inner before outer.
         groups: Vec<PathBuf>,
+        /// Where folders that are fit for it are kept instead.
+        spares: Option<PathBuf>,
     },
     /// Write layers to disk for good.
     Sync {

@@ -51,6 +51,13 @@ pub struct Record {
 /// The version written.
 pub const VERSION: u32 = 1;
 
+impl Record {
+    /// The same with other marks of what is still to be done to its identity: `fresh` and `new`.
+    pub fn identified(&self, (fresh, new): (bool, bool)) -> Record {
+        Record { fresh, new, ..self.clone() }
+    }
+}
+
 /// A snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Saved {
@@ -105,6 +112,23 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     }
 }
 
+/// Writes a record into a folder that nobody else knows yet.
+pub fn save_new(path: &Path, record: &impl Serialize) -> Result<()> {
+    let bytes = encoded(path, record)?;
+    // An old one is written over, not emptied: ext4 would begin to write the new one to the disk.
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    let written = file.and_then(|mut file| {
+        io::Write::write_all(&mut file, &bytes)?;
+        file.set_len(bytes.len() as u64)
+    });
+    written.map_err(|error| store_error("writing", path, error))
+}
+
+fn encoded(path: &Path, record: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(record)
+        .map_err(|error| Error::internal(format!("{}: {error}", path.display())))
+}
+
 /// Replaces a record in one step: a reader sees the old one or the new one.
 pub fn save(path: &Path, record: &impl Serialize) -> Result<()> {
     Prepared::write(path, record)?.put()
@@ -137,8 +161,7 @@ impl Prepared {
         // A name of its own: two writers must not write into one file.
         temporary.push(format!(".{}", super::store::random_id()));
         let prepared = Prepared { path: path.to_owned(), temporary: temporary.into() };
-        let bytes = serde_json::to_vec(record)
-            .map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
+        let bytes = encoded(path, record)?;
         fs::write(&prepared.temporary, bytes)
             .map_err(|error| store_error("writing", path, error))?;
         Ok(prepared)

@@ -59,6 +59,7 @@ impl Inner {
             boot: record::boot(),
             size: None,
         };
+        self.store.make_snapshot_folder(name)?;
         record::save(&file, &saved)?;
         Ok((saved, self.store.record(name)?.image_layers))
     }

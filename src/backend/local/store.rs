@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! lock            shared while layers are being referred to, exclusive while they are collected
-//! boxes/NAME/     record.json, snapshots/LABEL.json, control (socket)
+//! boxes/NAME/     record.json, snapshots/LABEL.json, control (socket); made (a file): its maker is done
 //! layers/ID/      one subfolder a tree; .work-N of the overlay that writes to it
 //! images/KEY.json which layers an image is
 //! runs/ID         locked while that run lives
+//! spare/          emptied folders, for the next sandboxes
 //! trash/          on its way out
 //! ```
 
@@ -19,13 +20,18 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::record::{self, Record, Saved, store_error};
+use super::spare::{self, Spares};
 use crate::sandbox::{Error, Kind, Result};
 
 /// The folder.
 pub struct Store {
     root: PathBuf,
     handle: OwnedFd,
+    spares: Spares,
 }
+
+/// The file that says that a sandbox is made.
+const MADE: &str = "made";
 
 /// A lock that its holder's death releases.
 #[derive(Debug)]
@@ -39,7 +45,7 @@ impl Store {
         folder.recursive(true).mode(0o700);
         folder.create(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
-        for name in ["boxes", "layers", "images", "runs", "trash"] {
+        for name in ["boxes", "layers", "images", "runs", "spare", "trash"] {
             folder.create(root.join(name)).map_err(failed)?;
             spread(&root.join(name));
         }
@@ -54,7 +60,8 @@ impl Store {
         if metadata.mode() & 0o077 != 0 {
             fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
-        Ok(Store { root, handle: handle.into() })
+        let spares = Spares::new(root.join("spare"));
+        Ok(Store { root, handle: handle.into(), spares })
     }
 
     /// Where it is.
@@ -123,10 +130,35 @@ impl Store {
         Ok(list(&trash)?.into_iter().map(|name| trash.join(name)).collect())
     }
 
+    /// Where folders are kept for the next sandboxes.
+    pub fn spare_folder(&self) -> PathBuf {
+        self.root.join("spare")
+    }
+
+    /// The folders there.
+    pub fn spares(&self) -> Vec<PathBuf> {
+        self.spares.all()
+    }
+
     /// A sandbox's record.
     pub fn record(&self, name: &str) -> Result<Record> {
-        record::load(&self.folder(name).join("record.json"))?
-            .ok_or_else(|| Error::not_found(Kind::Sandbox, name))
+        let folder = self.folder(name);
+        let mut record: Record = record::load(&folder.join("record.json"))?
+            .ok_or_else(|| Error::not_found(Kind::Sandbox, name))?;
+        if record.maker.is_some() {
+            match folder.join(MADE).exists() {
+                true => record.maker = None,
+                // Nobody knows how far it came.
+                false => (record.fresh, record.new) = (true, true),
+            }
+        }
+        Ok(record)
+    }
+
+    /// Says that a sandbox is made as its record has it.
+    pub fn mark_made(&self, name: &str) -> Result<()> {
+        let path = self.folder(name).join(MADE);
+        File::create(&path).map(drop).map_err(|error| store_error("writing", &path, error))
     }
 
     /// Replaces it.
@@ -158,6 +190,17 @@ impl Store {
         self.folder(name).join("snapshots").join(format!("{label}.json"))
     }
 
+    /// Makes the folder of a sandbox's snapshots: most sandboxes never have one.
+    pub fn make_snapshot_folder(&self, name: &str) -> Result<()> {
+        let folder = self.folder(name).join("snapshots");
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(store_error("making", &folder, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// One snapshot.
     pub fn saved(&self, name: &str, label: &str) -> Result<Saved> {
         record::load(&self.snapshot_file(name, label))?
@@ -166,8 +209,12 @@ impl Store {
 
     /// A folder for a new layer with the given trees.
     pub fn new_layer(&self, trees: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<String> {
+        let trees: Vec<_> = trees.into_iter().collect();
         let id = random_id();
         let folder = self.layer(&id);
+        if !trees.is_empty() && self.spares.take(&spare::of_trees(&trees), &folder) {
+            return Ok(id);
+        }
         let made = fs::create_dir(&folder).and_then(|()| {
             trees.into_iter().try_for_each(|tree| fs::create_dir(folder.join(tree)))
         });
@@ -204,7 +251,10 @@ impl Store {
     /// A folder to prepare a sandbox in; what is left there is trash.
     pub fn scratch(&self) -> Result<PathBuf> {
         let place = self.root.join("trash").join(random_id());
-        match fs::create_dir_all(place.join("snapshots")) {
+        if self.spares.take(spare::BOX, &place) {
+            return Ok(place);
+        }
+        match fs::create_dir(&place) {
             Ok(()) => Ok(place),
             Err(error) => Err(store_error("making", &place, error)),
         }

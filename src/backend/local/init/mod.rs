@@ -21,7 +21,7 @@ use rustix::process::{WaitOptions, wait};
 
 use self::connection::{Connection, Next};
 use super::copy::copy_tree;
-use super::protocol::{Defaults, Reply, Request, Tree};
+use super::protocol::{Defaults, LET_GO, Reply, Request, Tree};
 use super::sys;
 use crate::sandbox::Exit;
 
@@ -110,8 +110,14 @@ impl Init {
                 }
                 ready.extend(fds.iter().map(PollFd::revents));
             }
-            if self.lifeline.is_some() && ready.pop().is_some_and(|events| !events.is_empty()) {
-                return Ok(());
+            if let Some(lifeline) = &self.lifeline
+                && ready.pop().is_some_and(|events| !events.is_empty())
+            {
+                let mut word = [0];
+                match rustix::io::read(lifeline, &mut word) {
+                    Ok(1) if word == LET_GO => self.lifeline = None,
+                    _ => return Ok(()),
+                }
             }
             if !ready[1].is_empty() {
                 children.drain();

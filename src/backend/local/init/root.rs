@@ -64,7 +64,7 @@ pub fn assemble(
     upper: &str,
 ) -> Result<Vec<(String, OwnedFd)>, Failure> {
     let upper = Path::new("/layers").join(upper);
-    let work = fresh_work(&upper)?;
+    let work = fresh_work(&upper, trees)?;
     let new = work.ends_with(".work-0");
     trees
         .iter()
@@ -99,19 +99,26 @@ pub fn assemble(
 /// that is not mapped stays out.
 fn like_below(top: &Path, below: &Path) {
     use std::os::unix::fs::MetadataExt;
-    if let Ok(metadata) = fs::metadata(below) {
-        let _ = std::os::unix::fs::lchown(top, Some(metadata.uid()), Some(metadata.gid()));
-        let _ = fs::set_permissions(top, metadata.permissions());
+    let (Ok(wanted), Ok(there)) = (fs::metadata(below), fs::metadata(top)) else { return };
+    if (wanted.uid(), wanted.gid()) != (there.uid(), there.gid()) {
+        let _ = std::os::unix::fs::lchown(top, Some(wanted.uid()), Some(wanted.gid()));
+    }
+    if wanted.mode() != there.mode() {
+        let _ = fs::set_permissions(top, wanted.permissions());
     }
 }
 
 /// A volatile overlay marks its work folder as used; each mount gets a fresh one.
-fn fresh_work(upper: &Path) -> Result<PathBuf, Failure> {
+fn fresh_work(upper: &Path, trees: &[Tree]) -> Result<PathBuf, Failure> {
     for number in 0..u32::MAX {
         let work = upper.join(format!(".work-{number}"));
         match fs::create_dir(&work) {
             Ok(()) => return Ok(work),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                if !trees.iter().any(|tree| work.join(&tree.name).join("work").exists()) {
+                    return Ok(work);
+                }
+            }
             Err(error) => return Err(error).doing("making the overlay's work folder"),
         }
     }
@@ -335,14 +342,22 @@ fn unescape(path: &str) -> String {
 
 /// Writes who the machine is. Called inside the guest's root, so links lead nowhere else.
 pub fn write_identity(machine: &crate::backend::local::protocol::Machine) {
+    let open =
+        |path: &str| fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
     let put = |path: &str, content: &str| {
-        // A link or device of the image's is replaced, not written through.
-        // So is an empty folder; one of unknown depth goes out of the way where it can.
-        if fs::remove_file(path).is_err() && fs::remove_dir(path).is_err() {
-            let _ = fs::rename(path, format!("{path}.folder"));
-        }
-        let file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path);
+        let file = open(path).or_else(|_| {
+            use std::os::unix::fs::MetadataExt;
+            // The usual file is written anew: an overlay does that for less than a new one costs.
+            if fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.nlink() == 1) {
+                return fs::OpenOptions::new().write(true).truncate(true).open(path);
+            }
+            // A link or device of the image's is replaced, not written through.
+            // So is an empty folder; one of unknown depth goes out of the way where it can.
+            if fs::remove_file(path).is_err() && fs::remove_dir(path).is_err() {
+                let _ = fs::rename(path, format!("{path}.folder"));
+            }
+            open(path)
+        });
         if let Ok(mut file) = file {
             let _ = std::io::Write::write_all(&mut file, content.as_bytes());
         }

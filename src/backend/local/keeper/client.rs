@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::serve::{ARGV0, Hello, Welcome};
 use crate::backend::local::mode::{Mode, map_ranges};
-use crate::backend::local::protocol::{Done, Failure, Task};
+use crate::backend::local::protocol::{Done, Failure, Launch, Task};
 use crate::backend::local::{link::Link, sys};
 use crate::sandbox::{Error, Result};
 
@@ -18,7 +20,16 @@ pub struct Keeper {
     helper: Option<PathBuf>,
     mode: Mode,
     running: Mutex<Running>,
+    /// Workers that wait for a launch.
+    idle: Mutex<Vec<OwnedFd>>,
+    /// The worker that deletes.
+    remover: Mutex<Option<OwnedFd>>,
 }
+
+/// As many launches as this find a worker waiting; more than that come one after the other anyway.
+const IDLE: usize = 4;
+/// A message up to this size fits into a socket's buffer whole, or not at all.
+const SMALL: usize = 16 << 10;
 
 struct Running {
     child: Child,
@@ -30,7 +41,64 @@ impl Keeper {
     /// [`crate::backend::local::init`].
     pub fn start(helper: Option<&Path>, mode: &Mode) -> Result<Keeper> {
         let running = Mutex::new(Running::start(helper, mode)?);
-        Ok(Keeper { helper: helper.map(Path::to_owned), mode: mode.clone(), running })
+        Ok(Keeper {
+            helper: helper.map(Path::to_owned),
+            mode: mode.clone(),
+            running,
+            idle: Mutex::default(),
+            remover: Mutex::default(),
+        })
+    }
+
+    /// Has a worker start a sandbox and waits for its report; `None` when it died over it.
+    pub async fn launch(&self, launch: Box<Launch>, fds: Vec<OwnedFd>) -> Result<Option<Done>> {
+        let task = Task::Launch(launch);
+        let gone = |error: io::Error| Error::internal(format!("the keeper is gone: {error}"));
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(gone)?;
+        let mut all = vec![theirs.as_fd()];
+        all.extend(fds.iter().map(AsFd::as_fd));
+        let waiting = lock(&self.idle).pop();
+        let worker = match waiting {
+            Some(worker) if sys::send(&worker, &task, &all).is_ok() => worker,
+            _ => {
+                let worker = self.worker()?;
+                sys::send(&worker, &task, &all).map_err(gone)?;
+                worker
+            }
+        };
+        // Its end must be seen when the sandbox is gone: only init may hold the listening socket.
+        drop(all);
+        drop((theirs, fds));
+        let mut link = Link::new(ours.into()).map_err(gone)?;
+        let Some((done, _)) = link.receive::<Done>().await? else { return Ok(None) };
+        let mut idle = lock(&self.idle);
+        if idle.len() < IDLE {
+            idle.push(worker);
+        }
+        Ok(Some(done))
+    }
+
+    /// Has a [`Task::Remove`] done; nobody waits for it.
+    pub fn remove(&self, task: &Task) -> Result<()> {
+        let mut remover = lock(&self.remover);
+        if remover.is_none() {
+            *remover = Some(self.worker()?);
+        }
+        if let Some(worker) = remover.as_ref()
+            && sys::try_send(worker, task, SMALL).is_ok()
+        {
+            return Ok(());
+        }
+        // Too much at once, or the worker is gone: one of its own does it.
+        *remover = None;
+        self.ask(task, &[]).map(drop)
+    }
+
+    fn worker(&self) -> Result<OwnedFd> {
+        let gone = |error: io::Error| Error::internal(format!("the keeper is gone: {error}"));
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(gone)?;
+        self.tell(&Task::Serve, &[theirs.as_fd()])?;
+        Ok(ours.into())
     }
 
     /// Asks for a task; the answer comes on the returned link.
@@ -39,12 +107,18 @@ impl Keeper {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(gone)?;
         let mut all = vec![theirs.as_fd()];
         all.extend_from_slice(fds);
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if sys::send(running.socket.as_fd(), task, &all).is_err() {
-            *running = Running::start(self.helper.as_deref(), &self.mode)?;
-            sys::send(running.socket.as_fd(), task, &all).map_err(gone)?;
-        }
+        self.tell(task, &all)?;
         Link::new(ours.into()).map_err(gone)
+    }
+
+    fn tell(&self, task: &Task, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let mut running = lock(&self.running);
+        if sys::send(running.socket.as_fd(), task, fds).is_err() {
+            *running = Running::start(self.helper.as_deref(), &self.mode)?;
+            sys::send(running.socket.as_fd(), task, fds)
+                .map_err(|error| Error::internal(format!("the keeper is gone: {error}")))?;
+        }
+        Ok(())
     }
 
     /// Does a task to its end.
@@ -112,9 +186,23 @@ impl Running {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // What is being deleted is out of the way before the store's folder may be, too.
+        let Some(remover) = lock(&self.remover).take() else { return };
+        let _ = rustix::net::shutdown(&remover, rustix::net::Shutdown::Write);
+        let mut ended = [PollFd::new(&remover, PollFlags::IN)];
+        let _ = poll(&mut ended, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+    }
 }
 
 impl Drop for Running {

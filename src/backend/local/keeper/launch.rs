@@ -113,14 +113,7 @@ fn start(
             net::attach(namespace.as_fd(), address.address, address.gateway)
                 .doing("connecting the sandbox's network")?;
         }
-        let namespace = pidfd_open(child.pid, rustix::process::PidfdFlags::empty())
-            .doing("opening the sandbox")?;
-        rustix::thread::move_into_thread_name_spaces(
-            namespace.as_fd(),
-            rustix::thread::ThreadNameSpaceType::MOUNT,
-        )
-        .doing("entering the stage")?;
-        attach_all(&mounts, &stage)?;
+        attach_inside(child.pid, &mounts, &stage)?;
         tell(&ours, MOUNTED)?;
     } else {
         tell(&ours, MAPPED)?;
@@ -128,6 +121,24 @@ fn start(
     // Process 1 reports for itself from here on.
     guard.release();
     Ok(())
+}
+
+/// Attaches to the stage from within its namespace, and comes back: a worker starts many sandboxes.
+fn attach_inside(
+    pid: rustix::process::Pid,
+    mounts: &[(String, OwnedFd)],
+    stage: &OwnedFd,
+) -> Result<(), Failure> {
+    use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+    let own = fs::File::open("/proc/self/ns/mnt").doing("opening the mount namespace")?;
+    let process =
+        pidfd_open(pid, rustix::process::PidfdFlags::empty()).doing("opening the sandbox")?;
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::MOUNT)
+        .doing("entering the stage")?;
+    let attached = attach_all(mounts, stage);
+    rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Mount))
+        .doing("leaving the stage")?;
+    attached
 }
 
 /// Process 1 has failed and has said why.
@@ -302,6 +313,7 @@ fn become_init(
     // /proc/self/fd: no folder of the host's may be open.
     drop((system, proc, mounts));
     init::write_identity(&launch.machine);
+    sys::bound_capabilities().doing("dropping capabilities")?;
     sys::send(reply, &Done::Ok, &[]).doing("reporting")?;
     let init = Init {
         listener: fds.listener,

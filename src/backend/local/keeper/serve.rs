@@ -12,10 +12,10 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{flatten, launch};
-use crate::backend::local::copy;
 use crate::backend::local::mode::Mode;
 use crate::backend::local::protocol::{Doing, Done, Failure, Task};
 use crate::backend::local::sys;
+use crate::backend::local::{copy, spare};
 use crate::image::{HostImage, LayerOptions, decompress, unpack_layer};
 use crate::sandbox::{Error, Result as Outcome};
 use crate::transfer::{Owners, Stats};
@@ -117,6 +117,7 @@ fn enter_range(socket: &OwnedFd) -> Result<(), Failure> {
 
 fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilter) -> i32 {
     let done = match task {
+        Task::Serve => return serve_tasks(&reply, &filter),
         Task::Launch(launch) => return launch::launch(*launch, reply, fds, filter),
         Task::Flatten { layers, to } => flatten::flatten(&layers, &to).map(|()| Done::Ok),
         Task::HostImage { to, hide } => {
@@ -125,9 +126,8 @@ fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilte
         Task::Measure { paths } => {
             Ok(Done::Bytes(paths.iter().map(|path| copy::measure(path)).sum()))
         }
-        Task::Remove { paths, groups } => {
-            paths.iter().for_each(|path| copy::remove_tree(path));
-            groups.iter().for_each(|group| remove_group(group));
+        Task::Remove { paths, groups, spares } => {
+            remove(&paths, &groups, spares.as_deref());
             Ok(Done::Ok)
         }
         Task::Sync { path, marks } => sync(&path, &marks).map(|()| Done::Ok),
@@ -138,6 +138,32 @@ fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilte
     let done = done.unwrap_or_else(Done::Failed);
     let _ = sys::send(reply.as_fd(), &done, &[]);
     0
+}
+
+/// A worker that stays: a fork for each task would cost as much as many a task.
+fn serve_tasks(socket: &OwnedFd, filter: &sys::SyscallFilter) -> i32 {
+    while let Ok(Some((task, mut fds))) = sys::receive::<Task>(socket) {
+        match task {
+            Task::Remove { paths, groups, spares } if fds.is_empty() => {
+                remove(&paths, &groups, spares.as_deref());
+            }
+            _ if fds.is_empty() => {}
+            task => {
+                let reply = fds.remove(0);
+                work(task, reply, fds, filter.clone());
+            }
+        }
+    }
+    0
+}
+
+fn remove(paths: &[PathBuf], groups: &[PathBuf], spares: Option<&Path>) {
+    for path in paths {
+        if !spares.is_some_and(|spares| spare::keep(path, spares)) {
+            copy::remove_tree(path);
+        }
+    }
+    groups.iter().for_each(|group| remove_group(group));
 }
 
 fn sync(path: &Path, marks: &[PathBuf]) -> Result<(), Failure> {

@@ -26,8 +26,8 @@ const GUEST: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::LEASE)
     .union(CapabilitySet::AUDIT_WRITE);
 
-/// Drops everything but the guest's set, also from the bounding set.
-pub fn keep_guest_capabilities() -> io::Result<()> {
+/// Takes everything but the guest's set out of the bounding set, for the caller and all it will fork.
+pub fn bound_capabilities() -> io::Result<()> {
     for bit in 0..64 {
         let Some(one) = CapabilitySet::from_bits(1 << bit) else { continue };
         if GUEST.contains(one) {
@@ -39,6 +39,11 @@ pub fn keep_guest_capabilities() -> io::Result<()> {
             Err(_) => break,
         }
     }
+    Ok(())
+}
+
+/// Drops everything but the guest's set.
+pub fn keep_guest_capabilities() -> io::Result<()> {
     set(GUEST)
 }
 

@@ -10,7 +10,7 @@ use seccompiler::{
 
 /// The compiled filter: made once, applied in every process of the guest.
 #[derive(Clone)]
-pub struct SyscallFilter(Vec<BpfProgram>);
+pub struct SyscallFilter(BpfProgram);
 
 const DENIED: &[libc::c_long] = &[
     libc::SYS_acct,
@@ -110,16 +110,13 @@ impl SyscallFilter {
             ]))?],
         );
         let denied = compile(rules, libc::EPERM as u32)?;
-        // Its flags are behind a pointer, out of a filter's sight; every libc falls back to clone.
-        let unknown =
-            compile([(libc::SYS_clone3, Vec::new())].into_iter().collect(), libc::ENOSYS as u32)?;
-        Ok(SyscallFilter(vec![without_x32(denied), unknown]))
+        Ok(SyscallFilter(with_unknown(denied)))
     }
 }
 
 /// Applies the filter to the calling process, for good. It must have `no_new_privs` or be privileged.
 pub fn apply_filter(filter: &SyscallFilter) -> io::Result<()> {
-    filter.0.iter().try_for_each(|program| wrong(seccompiler::apply_filter(program)))
+    wrong(seccompiler::apply_filter(&filter.0))
 }
 
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
@@ -133,21 +130,27 @@ fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: u32) -> io::Result<Bpf
     wrong(wrong(filter)?.try_into())
 }
 
-/// On x86-64 the same calls have a second set of numbers, the x32 ones, above bit 30: refused as unknown.
-fn without_x32(program: BpfProgram) -> BpfProgram {
-    if !cfg!(target_arch = "x86_64") {
-        return program;
-    }
+/// Before the rules: calls that look as if this kernel had none of them. One program instead of two,
+/// since each is translated for the processor anew in every command.
+fn with_unknown(rules: BpfProgram) -> BpfProgram {
     const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
     const JUMP_IF_GREATER_EQUAL: u16 = 0x35;
     const RETURN: u16 = 0x06;
+    let op = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let errno = 0x0005_0000 | libc::ENOSYS as u32;
-    let mut all = vec![
-        sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: 0 },
-        sock_filter { code: JUMP_IF_GREATER_EQUAL, jt: 0, jf: 1, k: 0x4000_0000 },
-        sock_filter { code: RETURN, jt: 0, jf: 0, k: errno },
-    ];
-    all.extend(program);
+    // Its flags are behind a pointer, out of a filter's sight; every libc falls back to clone.
+    let clone3 = libc::SYS_clone3 as u32;
+    let mut all = vec![op(LOAD_WORD, 0, 0, 0)];
+    if cfg!(target_arch = "x86_64") {
+        // The same calls have a second set of numbers, the x32 ones, above bit 30.
+        all.push(op(JUMP_IF_EQUAL, 1, 0, clone3));
+        all.push(op(JUMP_IF_GREATER_EQUAL, 0, 1, 0x4000_0000));
+    } else {
+        all.push(op(JUMP_IF_EQUAL, 0, 1, clone3));
+    }
+    all.push(op(RETURN, 0, 0, errno));
+    all.extend(rules);
     all
 }
 

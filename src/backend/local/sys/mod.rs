@@ -8,7 +8,7 @@ mod mount;
 mod process;
 mod socket;
 
-pub use caps::{drop_capabilities, keep_guest_capabilities};
+pub use caps::{bound_capabilities, drop_capabilities, keep_guest_capabilities};
 pub use filter::{SyscallFilter, apply_filter};
 pub use loopback::mount_image;
 pub use mount::{idmap_mount, overlay, restrict_mount, tmpfs};
@@ -18,4 +18,4 @@ pub use process::{
     set_dumpable, set_limit_tag, set_no_file_limit, set_subreaper, sync_file_system, tag_of,
     unblock_signals, unshare,
 };
-pub use socket::{MAX_LENGTH, receive, receive_some, send};
+pub use socket::{MAX_LENGTH, receive, receive_some, send, try_send};

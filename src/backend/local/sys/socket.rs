@@ -17,10 +17,7 @@ pub const MAX_LENGTH: usize = 64 << 20;
 
 /// Sends a message, blocking.
 pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut bytes = vec![0; 4];
-    serde_json::to_writer(&mut bytes, message)?;
-    let length = (bytes.len() - 4) as u32;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    let bytes = framed(message)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -39,6 +36,25 @@ pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>])
         }
     }
     Ok(())
+}
+
+/// Sends a message without descriptors, whole and at once, or not at all.
+pub fn try_send(socket: impl AsFd, message: &impl Serialize, limit: usize) -> io::Result<()> {
+    let bytes = framed(message)?;
+    if bytes.len() > limit {
+        return Err(io::Error::other("the message is too long"));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let count = rustix::net::send(socket, &bytes, flags)?;
+    if count < bytes.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+}
+
+fn framed(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = (bytes.len() - 4) as u32;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
 }
 
 /// Receives a message, blocking; `None` at the end of the stream.
