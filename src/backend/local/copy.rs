@@ -31,7 +31,15 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<u64> {
     mkdirat(CWD, to, Mode::from_raw_mode(0o755)).doing(what)?;
     let target = open_folder(CWD, to).doing(what)?;
     let root = target.try_clone().doing(what)?;
-    let mut copier = Copier { links: HashMap::new(), root, path: Vec::new(), bytes: 0 };
+    let mut copier = Copier {
+        links: HashMap::new(),
+        root,
+        path: Vec::new(),
+        bytes: 0,
+        clones: true,
+        own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        buffer: vec![0; SMALL],
+    };
     match copier.folder(&source, &target, 0) {
         Ok(()) => Ok(copier.bytes),
         Err(failure) => {
@@ -49,7 +57,15 @@ struct Copier {
     /// Of the folder that is being copied, with a slash at its end.
     path: Vec<u8>,
     bytes: u64,
+    /// The file system has not refused to share content yet.
+    clones: bool,
+    /// Who owns what is made.
+    own: (u32, u32),
+    buffer: Vec<u8>,
 }
+
+/// Content up to this size is copied with one read and one write.
+const SMALL: usize = 64 << 10;
 
 impl Copier {
     fn folder(&mut self, from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<()> {
@@ -117,14 +133,45 @@ impl Copier {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let source = openat(from, name, flags, Mode::empty())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let target = openat(to, name, flags, Mode::from_raw_mode(0o600))?;
-        if stat.st_size > 0 && rustix::fs::ioctl_ficlone(&target, &source).is_err() {
-            let (mut source, mut target) =
-                (File::from(source.try_clone()?), File::from(target.try_clone()?));
-            io::copy(&mut source, &mut target)?;
+        // Nobody but us can enter the store: what a umask would not take away may be given at once.
+        let given = stat.st_mode & 0o755;
+        let target = openat(to, name, flags, Mode::from_raw_mode(given))?;
+        if stat.st_size > 0 {
+            self.content(&source, &target, stat.st_size as u64)?;
         }
         self.bytes += stat.st_size as u64;
-        finish(&source, &target, stat)
+        if (stat.st_uid, stat.st_gid) != self.own {
+            fchown(&target, uid(stat), gid(stat))?;
+        }
+        copy_attributes(&source, &target)?;
+        if stat.st_mode & 0o7777 != given || (stat.st_uid, stat.st_gid) != self.own {
+            fchmod(&target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        }
+        futimens(&target, &times(stat))?;
+        Ok(())
+    }
+
+    fn content(&mut self, source: &OwnedFd, target: &OwnedFd, size: u64) -> io::Result<()> {
+        if self.clones {
+            match rustix::fs::ioctl_ficlone(target, source) {
+                Ok(()) => return Ok(()),
+                Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL | Errno::XDEV) => {
+                    self.clones = false;
+                }
+                Err(_) => {}
+            }
+        }
+        if size <= SMALL as u64 {
+            let length = rustix::io::pread(source, &mut self.buffer, 0)?;
+            if length as u64 == size
+                && rustix::io::pwrite(target, &self.buffer[..length], 0)? == length
+            {
+                return Ok(());
+            }
+        }
+        let mut target = File::from(target.try_clone()?);
+        io::Seek::rewind(&mut target)?;
+        io::copy(&mut File::from(source.try_clone()?), &mut target).map(drop)
     }
 }
 

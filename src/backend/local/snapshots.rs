@@ -22,6 +22,7 @@ const SYNCED: &str = "synced";
 /// Layers of a sandbox's state at one moment.
 struct Frozen {
     layers: Vec<String>,
+    image_layers: usize,
     still: Duration,
 }
 
@@ -61,13 +62,13 @@ impl Inner {
         };
         self.store.make_snapshot_folder(name)?;
         record::save(&file, &saved)?;
-        Ok((saved, self.store.record(name)?.image_layers))
+        Ok((saved, frozen.image_layers))
     }
 
     /// The sandbox's state as layers that no longer change. It goes on as it was.
     async fn capture(&self, name: &str) -> Result<Frozen> {
         let mut record = self.store.record(name)?;
-        let still = Duration::ZERO;
+        let (image_layers, still) = (record.image_layers, Duration::ZERO);
         let Some(mut link) = self.connect(name).await? else {
             if disk::wanted(&record.spec.limits) {
                 // Its files are in a file system that only a running sandbox has mounted.
@@ -80,7 +81,7 @@ impl Inner {
                 self.seal_record(&mut record)?;
                 self.store.save(&record)?;
             }
-            return Ok(Frozen { layers: record.layers, still });
+            return Ok(Frozen { layers: record.layers, image_layers, still });
         };
         let status = ask(&mut link, name, &Request::Status, &[]).await?.0;
         let Reply::Status { frozen, processes, upper, layers } = status else {
@@ -88,7 +89,7 @@ impl Inner {
         };
         if processes == 0 && !frozen && !disk::wanted(&record.spec.limits) {
             if upper == record.upper && self.is_empty(&record) {
-                return Ok(Frozen { layers: record.layers, still });
+                return Ok(Frozen { layers: record.layers, image_layers, still });
             }
             let before = record.clone();
             self.seal_record(&mut record)?;
@@ -99,7 +100,7 @@ impl Inner {
             match ask(&mut link, name, &request, &[]).await {
                 Ok((Reply::Ok, _)) => {
                     let _ = fs::remove_dir(self.store.layer(&before.upper).join("usr"));
-                    return Ok(Frozen { layers: record.layers, still });
+                    return Ok(Frozen { layers: record.layers, image_layers, still });
                 }
                 Ok(_) => {
                     self.store.save(&before)?;
@@ -139,7 +140,7 @@ impl Inner {
         thawed?;
         let mut layers = vec![copy];
         layers.extend(below);
-        Ok(Frozen { layers, still })
+        Ok(Frozen { layers, image_layers: record.image_layers, still })
     }
 
     /// Makes the upper a layer and allots a new one.

@@ -228,6 +228,7 @@ impl Init {
         let socket = connection.socket.as_fd();
         sys::fork(|| {
             sys::unblock_signals();
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
             let copied = self.stage.enter().and_then(|()| {
                 let layers = Path::new("/layers");
                 copy_tree(&layers.join(&self.upper), &layers.join(to))
