@@ -4,25 +4,26 @@
 
 use std::sync::Arc;
 
-use sandscript::api::{Host, Registry, ScriptError};
+use sandscript::api::{Args, Ctx, FnSpec, Host, Registry, ScriptError, Type, Value};
 use sandscript::backend::fake::FakeBackend;
 use sandscript::lang::{self, Source};
+use sandscript::sandbox::Backend;
 
-async fn run(text: &str) -> String {
+async fn run(file: &str, text: &str) -> String {
     let host = Host::builder(Arc::new(FakeBackend::new())).print(|_| ()).build().unwrap();
-    match lang::run(&Source::new("x.rhai", text), &host).await.result {
+    match lang::run(&Source::new(file, text), &host).await.result {
         Ok(value) => format!("no error: {value}"),
         Err(error) => error.render(),
     }
 }
 
 macro_rules! messages {
-    ($($name:ident: $text:expr;)*) => {
+    ($file:literal, $($name:ident: $text:expr;)*) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
         async fn $name() {
             let text: &str = $text;
             let shown = if text.len() < 400 { text } else { "(long)" };
-            let message = run(text).await;
+            let message = run($file, text).await;
             insta::with_settings!({ description => shown, prepend_module_to_snapshot => false }, {
                 insta::assert_snapshot!(stringify!($name), message);
             });
@@ -31,6 +32,7 @@ macro_rules! messages {
 }
 
 messages! {
+    "x.rhai",
     syntax: "let x = 1\nlet y = 2;";
     syntax_unclosed: "if true { print(1);";
     syntax_text: "print(\"never closed);\nprint(2);";
@@ -69,6 +71,9 @@ messages! {
     option_name: "sandbox(\"a\", #{ memmory: \"1GiB\" });";
     option_type: "sandbox(\"a\", #{\n    cpu: 2,\n    memory: true,\n});";
     option_size: "sandbox(\"a\", #{ memory: \"1 elephant\" });";
+    option_size_number: "sandbox(\"a\", #{ memory: 2 });";
+    option_size_float: "sandbox(\"a\", #{ memory: 1.5 });";
+    callback_gives_wrong_thing: "base(\"b\", |b| timestamp());";
     option_nested: "sandbox(\"a\", #{ mounts: [#{ source: \".\", traget: \"/x\" }] });";
     bad_name: "sandbox(\"A b\");";
     bad_egress: "sandbox(\"a\", #{ egress: \"everything\" });";
@@ -82,14 +87,98 @@ messages! {
     long_text: "let a = \"abcdefgh\";\nloop { a += a; }";
 }
 
+messages! {
+    "x.lua",
+    lua_syntax: "local x = = 1";
+    lua_syntax_unclosed: "if true then\n    print(1)";
+    lua_syntax_text: "print(\"never closed)\nprint(2)";
+    lua_syntax_rhai: "let x = 1;";
+    lua_syntax_plus: "local x = 1\nx += 1";
+    lua_syntax_unequal: "if 1 != 2 then end";
+    lua_syntax_expression: "local x = 1\nx";
+    lua_unknown_variable: "local memory = 1\nprint(memroy)";
+    lua_unknown_variable_far: "print(zebra)";
+    lua_function_as_variable: "print(#sandboxes)";
+    lua_unknown_function: "local box = sanbox(\"a\")";
+    lua_unknown_function_far: "frobnicate(1)";
+    lua_unknown_method: "local box = sandbox(\"a\")\nbox:snapshto(\"clean\")";
+    lua_unknown_method_on_text: "local x = \"text\"\nx:shout()";
+    lua_unknown_in_library: "print(string.fomat(\"%d\", 1))";
+    lua_left_out: "local file = io.open(\"/etc/passwd\")";
+    lua_left_out_of_os: "os.execute(\"ls\")";
+    lua_method_as_function: "spawn(\"true\")";
+    lua_property_as_function: "local box = sandbox(\"a\")\nbox:name()";
+    lua_dot_for_colon: "local box = sandbox(\"a\")\nbox.run(\"true\")";
+    lua_too_many_arguments: "sandbox(\"a\", {}, 3)";
+    lua_builtin_wrong_types: "print((\"abc\"):rep({}))";
+    lua_operator: "local box = sandbox(\"a\")\nprint(1 + box)";
+    lua_compare: "print(1 < \"a\")";
+    lua_concat: "local t = {}\nprint(\"a\" .. t)";
+    lua_division: "local zero = 0\nprint(1 // zero)";
+    lua_nil_field: "local x = {}\nprint(x.a.b)";
+    lua_nil_call: "local x = {}\nx.frob()";
+    lua_map_key: "local info = sandbox(\"a\"):info()\nprint(info.memmory)";
+    lua_constant: "local x <const> = 1\nx = 2";
+    lua_for_over: "for x in 5 do print(x) end";
+    lua_for_over_handle: "for x in sandbox(\"a\") do print(x) end";
+    lua_thrown_text: "error(\"no luck\")";
+    lua_thrown_text_at_caller: "local function check(x)\n    if not x then error(\"x is needed\", 2) end\nend\ncheck()";
+    lua_thrown_map: "error({ message = \"no luck\", hint = \"try again\", code = 5 })";
+    lua_thrown_number: "error(5)";
+    lua_thrown_nothing: "error()";
+    lua_thrown_again: "local ok, e = pcall(open, \"nowhere\")\nerror(e)";
+    lua_in_functions: "local function inner(box)\n    box:run(\"exit 3\")\nend\nlocal function outer(box)\n    inner(box)\nend\nouter(sandbox(\"a\"))";
+    lua_in_coroutine: "local co = coroutine.wrap(function()\n    sandbox(\"a\"):run(\"exit 3\")\nend)\nco()";
+    lua_in_tail_call: "return open(\"nowhere\")";
+    lua_endless_recursion: "local function f(n) return 1 + f(n + 1) end\nf(0)";
+    lua_endless_host_recursion: "local function f()\n    base(\"x\", function(b) f() end)\nend\nf()";
+    lua_endless_text: "local t = setmetatable({}, { __tostring = function(t) return tostring(t) .. \"\" end })\nprint(t)";
+    lua_option_name: "sandbox(\"a\", { memmory = \"1GiB\" })";
+    lua_option_type: "sandbox(\"a\", {\n    cpu = 2,\n    memory = true,\n})";
+    lua_option_size: "sandbox(\"a\", { memory = \"1 elephant\" })";
+    lua_option_size_float: "sandbox(\"a\", { memory = 1.5 })";
+    lua_option_nested: "sandbox(\"a\", { mounts = { { source = \".\", traget = \"/x\" } } })";
+    lua_bad_name: "sandbox(\"A b\")";
+    lua_bad_egress: "sandbox(\"a\", { egress = \"everything\" })";
+    lua_missing_image: "sandbox(\"a\", { from = \"debain/12\" })";
+    lua_name_in_use: "sandbox(\"a\")\nsandbox(\"a\")";
+    lua_after_delete: "local box = sandbox(\"a\")\nbox:delete()\nbox:run(\"true\")";
+    lua_deep_value: "local a = {}\nfor i = 1, 100 do a = { a } end\nprint(json_stringify(a))";
+    lua_circle: "local a = {}\na[1] = a\njson_stringify(a)";
+    lua_wide_value: "local a = { 1 }\nfor i = 1, 60 do a = { a, a } end\njson_stringify(a)";
+    lua_list_and_map: "sandbox(\"a\", { \"x\", cpu = 1 })";
+    lua_list_with_holes: "sandbox(\"a\"):run({ [1] = \"ls\", [3] = \"-l\" })";
+    lua_number_as_key: "sandbox(\"a\", { [80] = \"http\" })";
+    lua_coroutine_as_value: "json_stringify(coroutine.create(print))";
+    lua_callback_gives_wrong_thing: "base(\"b\", function(b)\n    return coroutine.create(print)\nend)";
+    lua_for_over_list: "for _, x in { 1, 2 } do print(x) end";
+    lua_option_size_number: "sandbox(\"a\", { memory = 2 })";
+    lua_wait_in_comparator: "local names = { \"b\", \"a\" }\ntable.sort(names, function(a, b)\n    sleep(0.01)\n    return a < b\nend)";
+    lua_yield_at_top: "coroutine.yield(1)";
+    lua_finalizer: "setmetatable({}, { __gc = function() end })";
+    lua_bytecode: "local f = load(\"\\27Lua\")\nf()";
+    lua_long_text: "local a = \"abcdefgh\"\nwhile true do a = a .. a end";
+    lua_long_list: "local a = {}\nwhile true do a[#a + 1] = {} end";
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn deep_nesting_is_an_error() {
     for (open, close) in [("(", ")"), ("[", "]"), ("#{a:", "}"), ("{", "}"), ("!", ""), ("- ", "")]
     {
         let text = format!("let x = {}1{};", open.repeat(20_000), close.repeat(20_000));
-        let shown = run(&text).await;
+        let shown = run("x.rhai", &text).await;
         assert!(shown.contains("nested too deep"), "{open}: {}", &shown[..shown.len().min(300)]);
     }
+    let nests =
+        [("(", "1", ")"), ("{", "", "}"), ("not ", "1", ""), ("- ", "1", ""), ("a.b(", "", ")")];
+    for (open, inside, close) in nests {
+        let text = format!("local x = {}{inside}{}", open.repeat(20_000), close.repeat(20_000));
+        let shown = run("x.lua", &text).await;
+        assert!(shown.contains("nested too deep"), "{open}: {}", &shown[..shown.len().min(300)]);
+    }
+    let text = format!("{} {}", "do ".repeat(20_000), "end ".repeat(20_000));
+    let shown = run("x.lua", &text).await;
+    assert!(shown.contains("nested too deep"), "{}", &shown[..shown.len().min(300)]);
 }
 
 #[test]
@@ -100,10 +189,12 @@ fn files_that_are_no_scripts() {
         std::fs::write(&path, bytes).unwrap();
         Source::read(&path).unwrap_err()
     };
-    let error = read("latin.rhai", b"print(1);\nprint(\"\xe9\");\n");
-    assert!(error.message.ends_with("is not UTF-8 text: line 2 holds other bytes"), "{error}");
-    let error = read("big.rhai", &vec![b' '; 10 << 20]);
-    assert!(error.message.ends_with("has 10.0 MiB; a script has 4.0 MiB at most"), "{error}");
+    for end in ["rhai", "lua"] {
+        let error = read(&format!("latin.{end}"), b"print(1);\nprint(\"\xe9\");\n");
+        assert!(error.message.ends_with("is not UTF-8 text: line 2 holds other bytes"), "{error}");
+        let error = read(&format!("big.{end}"), &vec![b' '; 10 << 20]);
+        assert!(error.message.ends_with("has 10.0 MiB; a script has 4.0 MiB at most"), "{error}");
+    }
     let error = Source::read(folder.path().join("none.rhai")).unwrap_err();
     assert!(error.message.ends_with("none.rhai' not found"), "{error}");
     let error = Source::read(folder.path()).unwrap_err();
@@ -129,4 +220,58 @@ fn check_finds_what_would_fail() {
     assert!(check("|x| x.snapshto(1)").contains("did you mean 'snapshot'?"));
     assert!(check("open();").contains("open() takes 1 argument, got 0"));
     assert!(check("fn f(x) { x } f();").contains("the script's own f() takes 1"));
+}
+
+/// Functions of the embedding program that carry a value from one run into the next.
+fn carried() -> Vec<FnSpec> {
+    let kept: Arc<std::sync::Mutex<Value>> = Arc::default();
+    let there = Arc::clone(&kept);
+    let put = move |_: Ctx, args: Args| {
+        *there.lock().unwrap() = args.get("value").clone();
+        async { Ok(Value::Unit) }
+    };
+    let take = move |_: Ctx, _: Args| {
+        let value = kept.lock().unwrap().clone();
+        async { Ok(value) }
+    };
+    vec![
+        FnSpec::function("put", put).param("value", Type::Any, "What to keep."),
+        FnSpec::function("take", take).returns(Type::Any),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_sandbox_of_another_run_is_an_error() {
+    for (file, first, second) in [
+        ("x.rhai", "put(sandbox(\"a\"));", "sandbox(\"a\");\ntake().run(\"true\");"),
+        ("x.lua", "put(sandbox(\"a\"))", "sandbox(\"a\")\ntake():run(\"true\")"),
+    ] {
+        let functions = carried();
+        let backend = Arc::new(FakeBackend::new());
+        let run = |text: &'static str| {
+            let host = Host::builder(Arc::clone(&backend) as Arc<dyn Backend>);
+            let host = functions.iter().fold(host, |host, spec| host.function(spec.clone()));
+            let host = host.build().unwrap();
+            async move { lang::run(&Source::new(file, text), &host).await.result }
+        };
+        run(first).await.unwrap();
+        let error = run(second).await.unwrap_err();
+        assert_eq!(error.message, "the handle on sandbox 'a' is of a run that has ended");
+        assert_eq!(error.position.as_ref().map(|at| at.line), Some(2), "{file}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_function_of_another_run_is_an_error_in_lua() {
+    let functions = carried();
+    let run = |text: &'static str| {
+        let host = Host::builder(Arc::new(FakeBackend::new()));
+        let host = functions.iter().fold(host, |host, spec| host.function(spec.clone()));
+        let host = host.build().unwrap();
+        async move { lang::run(&Source::new("x.lua", text), &host).await.result }
+    };
+    run("put(function() end)").await.unwrap();
+    let error = run("\nbase('b', take())").await.unwrap_err();
+    assert_eq!(error.message, "the function is of a script that has ended");
+    assert_eq!(error.position.as_ref().map(|at| at.line), Some(2));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,9 +53,14 @@ struct Made {
     live: BTreeSet<String>,
     kept: BTreeSet<String>,
     asked: BTreeSet<String>,
-    /// For each sandbox that a handle is on: whether the script has deleted it.
-    gone: BTreeMap<String, Arc<AtomicBool>>,
+    /// For each sandbox that a handle is on: what has become of it.
+    gone: BTreeMap<String, Arc<AtomicU8>>,
 }
+
+/// A handle's sandbox: the script has deleted it.
+pub(super) const DELETED: u8 = 1;
+/// A handle's sandbox: the run that the handle is of has ended.
+pub(super) const OVER: u8 = 2;
 
 /// What a run left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,8 +154,9 @@ impl Host {
         }
     }
 
-    /// The flag that all handles on this sandbox share: set when the script deletes it.
-    pub(super) fn gone(&self, name: &str) -> Arc<AtomicBool> {
+    /// What all handles on this sandbox share: [`DELETED`] once the script has deleted it, [`OVER`]
+    /// once the run has ended.
+    pub(super) fn gone(&self, name: &str) -> Arc<AtomicU8> {
         Arc::clone(self.made().gone.entry(name.to_owned()).or_default())
     }
 
@@ -189,7 +195,7 @@ impl Host {
         made.live.remove(name);
         made.kept.remove(name);
         if let Some(gone) = made.gone.remove(name) {
-            gone.store(true, Ordering::Relaxed);
+            gone.store(DELETED, Ordering::Relaxed);
         }
     }
 
@@ -208,6 +214,9 @@ impl Host {
     pub async fn finish(&self) -> Leftovers {
         let (live, kept) = {
             let mut made = self.made();
+            for gone in std::mem::take(&mut made.gone).into_values() {
+                gone.store(OVER, Ordering::Relaxed);
+            }
             (std::mem::take(&mut made.live), std::mem::take(&mut made.kept))
         };
         self.background.cancel();

@@ -2,22 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::base::{source, source_options};
+use super::host::{DELETED, OVER};
 use super::{
     Args, Ctx, FnSpec, HandlerFuture, Map, Object, Opt, Result, ScriptError, Type, Value, path,
 };
 use crate::sandbox::{
-    CloneSpec, Error, Info, Limits, Mount, Policy, Spec, State, StopOptions, check_name,
+    CloneSpec, Error, Info, Kind, Limits, Mount, Policy, Spec, State, StopOptions, check_name,
 };
 use crate::workflow::{OutputSink, Source};
 
 /// A sandbox in a script.
 pub struct SandboxObject {
     name: String,
-    gone: Arc<AtomicBool>,
+    gone: Arc<AtomicU8>,
     output: Option<OutputSink>,
 }
 
@@ -40,14 +41,16 @@ impl SandboxObject {
 
     /// Its name, or an error when the script has deleted it.
     pub fn name(&self) -> Result<&str> {
-        if self.gone.load(Ordering::Relaxed) {
-            return Err(ScriptError::from(Error::not_found(
-                crate::sandbox::Kind::Sandbox,
-                &self.name,
+        let name = &self.name;
+        match self.gone.load(Ordering::Relaxed) {
+            DELETED => Err(ScriptError::from(Error::not_found(Kind::Sandbox, name))
+                .hint("this script has deleted it; its handle is of no more use")),
+            OVER => Err(ScriptError::runtime(format!(
+                "the handle on sandbox '{name}' is of a run that has ended"
             ))
-            .hint("this script has deleted it; its handle is of no more use"));
+            .hint(format!("open(\"{name}\") finds the sandbox if it is still there"))),
+            _ => Ok(name),
         }
-        Ok(&self.name)
     }
 }
 
@@ -62,7 +65,7 @@ impl Object for SandboxObject {
 
     /// As at the end of the run: what the run made and nobody keeps is deleted.
     fn leave(&self, ctx: Ctx) -> Option<HandlerFuture> {
-        let live = !self.gone.load(Ordering::Relaxed) && ctx.host.is_live(&self.name);
+        let live = self.gone.load(Ordering::Relaxed) == 0 && ctx.host.is_live(&self.name);
         let name = self.name.clone();
         live.then(|| Box::pin(async move { remove(ctx, &name, true).await }) as HandlerFuture)
     }
@@ -251,9 +254,7 @@ async fn open(ctx: Ctx, args: Args) -> Result<Value> {
                 Some(near) => format!("did you mean '{near}'?"),
                 None => format!("sandbox(\"{name}\") makes it"),
             };
-            return Err(
-                ScriptError::from(Error::not_found(crate::sandbox::Kind::Sandbox, name)).hint(hint)
-            );
+            return Err(ScriptError::from(Error::not_found(Kind::Sandbox, name)).hint(hint));
         }
         other => other.map_err(|e| ctx.error(e))?,
     };

@@ -84,7 +84,8 @@ fn receiver(spec: &FnSpec, of: &str, first: Option<LuaValue>) -> Result<Handle> 
     match held {
         Some(handle) if handle.0.type_name() == of => Ok(handle),
         _ => {
-            let given = first.as_ref().map_or("nothing", type_word);
+            let given =
+                first.as_ref().map_or("nothing".into(), |value| format!("a {}", type_word(value)));
             let name = spec.name;
             Err(ScriptError::runtime(format!("{} is called on {given}", spec.title()))
                 .hint(format!("call it with a colon: {}:{name}(…)", of.to_lowercase())))

@@ -67,7 +67,9 @@ async fn drive(
         let mut gave = match gave {
             Ok(gave) => gave,
             // Only what no handler in Lua could be called for.
-            Err(failed) => return Err(ctx.stop.check().err().unwrap_or(error::native(&failed))),
+            Err(failed) => {
+                return Err(ctx.stop.check().err().unwrap_or_else(|| error::native(&failed)));
+            }
         };
         if thread.status() != ThreadStatus::Resumable {
             let ok = matches!(gave.pop_front(), Some(mlua::Value::Boolean(true)));

@@ -103,6 +103,13 @@ fn table(state: &State, table: &Table, depth: usize, count: &mut usize) -> Resul
     }
     items.sort_unstable_by_key(|(index, _)| *index);
     if let Some(missing) = (1..).zip(&items).find(|(want, (index, _))| want != index) {
+        if missing.0 == 1 {
+            return Err(ScriptError::runtime(format!(
+                "a table begins at [{}]; a list begins at 1, and a map's keys are text",
+                missing.1.0
+            ))
+            .hint("write tostring(key)"));
+        }
         return Err(ScriptError::runtime(format!(
             "a list has holes: there is item {}, but no item {}",
             missing.1.0, missing.0
@@ -165,7 +172,10 @@ pub(super) fn to_lua(
             let id = any.downcast_ref::<LuaFunction>().and_then(|own| own.id(&state.door));
             match id.and_then(|id| state.function(id)) {
                 Some(function) => LuaValue::Function(function),
-                None => LuaValue::Nil,
+                None => LuaValue::Function(lua.create_function(|_, _: mlua::MultiValue| {
+                    let why = "the function is of a script that has ended";
+                    Err::<(), _>(mlua::Error::RuntimeError(why.into()))
+                })?),
             }
         }
     })

@@ -165,6 +165,16 @@ pub(super) fn ended(lua: &Lua, state: &State, value: LuaValue) -> LuaValue {
     }
 }
 
+/// Says where an error is that no handler was called for: where the script was last seen.
+fn last_seen(state: &State, mut error: ScriptError) -> ScriptError {
+    if let (None, Some((file, line))) = (&error.position, state.seen.take())
+        && let Some(source) = state.sources.borrow().iter().find(|source| *source.name == file)
+    {
+        error.locate(&source.name, &source.text, line, 0);
+    }
+    error
+}
+
 /// The error in the value that a body ended with.
 pub(super) fn of_value(state: &State, value: &LuaValue) -> ScriptError {
     match convert::to_value(state, value) {
@@ -173,7 +183,9 @@ pub(super) fn of_value(state: &State, value: &LuaValue) -> ScriptError {
             None => ScriptError::thrown(handle.into()),
         },
         // The handler was not called, or failed itself: too deep, or no memory.
-        Ok(Value::String(text)) => native::explain(strip(state, &text).1, &state.registry).0,
+        Ok(Value::String(text)) => {
+            last_seen(state, native::explain(strip(state, &text).1, &state.registry).0)
+        }
         Ok(value) => ScriptError::thrown(value),
         Err(error) => error,
     }
@@ -262,7 +274,12 @@ pub(super) fn syntax_error(failed: &mlua::Error, source: &Source) -> ScriptError
     let near = message.rsplit_once(" near ").map(|(_, near)| near.trim_matches('\''));
     let text = source.text.lines().nth(line - 1).unwrap_or_default();
     let column = match near {
-        Some("<eof>") | None => 0,
+        Some("<eof>") => 0,
+        None => message
+            .split('\'')
+            .nth(1)
+            .and_then(|name| find_word(text, name, 0))
+            .map_or(0, |at| at + 1),
         Some(near) => text.find(near).map_or(0, |at| text[..at].chars().count() + 1),
     };
     error.locate(&source.name, &source.text, line, column);

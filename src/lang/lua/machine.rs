@@ -18,7 +18,7 @@ use crate::api::{Registry, Result, ScriptError};
 /// How many instructions are executed between two looks at whether the body must end.
 const LOOK: u32 = 1000;
 /// How much memory a script's own values may take.
-const MEMORY: usize = 1 << 30;
+const MEMORY: usize = 512 << 20;
 
 /// A machine with everything in the registry.
 pub(super) fn build(registry: Arc<Registry>, door: &Door) -> Result<Machine> {
@@ -60,7 +60,15 @@ fn prepare(lua: &Lua, registry: Arc<Registry>, door: &Door) -> mlua::Result<Rc<S
     state.tables.record.replace(host.raw_get("record_meta")?);
     meta(lua, &host)?;
     let own = Rc::clone(&state);
-    lua.set_global_hook(HookTriggers::new().every_nth_instruction(LOOK), move |_, _| {
+    lua.set_global_hook(HookTriggers::new().every_nth_instruction(LOOK), move |lua, debug| {
+        // A script that soon has no memory left can't be asked then where it is.
+        if lua.used_memory() > MEMORY / 4 {
+            let at = debug.source();
+            let file = at.source.as_deref().and_then(|source| source.strip_prefix('@'));
+            if let (Some(file), Some(line)) = (file, debug.current_line()) {
+                own.seen.replace(Some((file.to_owned(), line)));
+            }
+        }
         match own.stopped() {
             true => Err(mlua::Error::RuntimeError("stopped".into())),
             false => Ok(VmState::Continue),

@@ -6,7 +6,7 @@ use crate::api::{ErrorKind, Registry, ScriptError, Use, suggest};
 pub(super) fn explain(message: &str, registry: &Registry) -> (ScriptError, Option<String>) {
     let name = quoted_name(message);
     if let Some((error, word)) = call_of_nothing(message, registry) {
-        return (error, Some(word));
+        return (error, word);
     }
     (explain_alone(message), name.map(|(_, name)| name.to_owned()))
 }
@@ -18,10 +18,16 @@ fn quoted_name(message: &str) -> Option<(&str, &str)> {
 }
 
 /// Calls of what is no function, where the registry knows what was meant.
-fn call_of_nothing(message: &str, registry: &Registry) -> Option<(ScriptError, String)> {
+fn call_of_nothing(message: &str, registry: &Registry) -> Option<(ScriptError, Option<String>)> {
     let rest = message.strip_prefix("attempt to call a ")?;
     let (kind, name) = quoted_name(rest)?;
     let what = rest.split(" value").next().unwrap_or_default();
+    if name == "for iterator" {
+        let error = ScriptError::runtime(format!("for can't walk over a {what}")).hint(
+            "it walks over what pairs(), ipairs() and lines() give, or counts: for i = 1, 10 do",
+        );
+        return Some((error, Some("for".into())));
+    }
     let property = registry
         .specs()
         .iter()
@@ -41,7 +47,7 @@ fn call_of_nothing(message: &str, registry: &Registry) -> Option<(ScriptError, S
         (_, "nil") => ScriptError::runtime(format!("'{name}' is nil, not a function")),
         (_, what) => ScriptError::runtime(format!("'{name}' is a {what}, not a function")),
     };
-    Some((error, name.to_owned()))
+    Some((error, Some(name.to_owned())))
 }
 
 /// Lua's message, explained by itself.
@@ -86,6 +92,14 @@ pub(super) fn explain_alone(message: &str) -> ScriptError {
     if message.starts_with("attempt to perform 'n") || message.contains("divide by zero") {
         return ScriptError::runtime("a whole number is divided by zero");
     }
+    if let Some(rest) = message.strip_prefix("attempt to get length of a ") {
+        let subject = subject.map(|subject| format!(", which {subject} is")).unwrap_or_default();
+        let error = ScriptError::runtime(format!("'#' does not work on {}{subject}", kind(rest)));
+        return match rest.starts_with("function") {
+            true => error.hint("call the function with parentheses"),
+            false => error,
+        };
+    }
     if message.starts_with("attempt to yield across") {
         return ScriptError::runtime("coroutine.yield() does not work here")
             .hint("not inside of what table.sort, string.gsub and a <close> variable call");
@@ -121,6 +135,9 @@ pub(super) fn syntax(message: &str) -> String {
     {
         return "an expression is nested too deep".into();
     }
+    if let Some(name) = message.strip_prefix("attempt to assign to const variable ") {
+        return format!("{name} is a constant");
+    }
     message.replace("near <eof>", "at the end of the script").replace("<eof>", "the end")
 }
 
@@ -128,6 +145,9 @@ pub(super) fn syntax(message: &str) -> String {
 pub(super) fn syntax_hint(message: &str, line: &str) -> Option<String> {
     if message.contains("nested") || message.contains("overflow") {
         return Some("split it with variables".into());
+    }
+    if message.starts_with("attempt to assign to const") {
+        return Some("declare it without <const>".into());
     }
     if message.starts_with("unfinished string") {
         return Some("a text ends on the line it begins on; [[…]] may be longer".into());

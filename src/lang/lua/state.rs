@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) word: Cell<&'static str>,
     /// Why the host call failed whose body goes on now.
     pub(super) failed: RefCell<Option<ScriptError>>,
+    /// Where the script was when it was last looked at.
+    pub(super) seen: RefCell<Option<(String, usize)>>,
     pub(super) sources: RefCell<Vec<Source>>,
     functions: RefCell<HashMap<u64, Function>>,
     last: Cell<u64>,
@@ -66,6 +68,7 @@ impl State {
             pending: RefCell::default(),
             word: Cell::new(""),
             failed: RefCell::default(),
+            seen: RefCell::default(),
             sources: RefCell::default(),
             functions: RefCell::default(),
             last: Cell::new(0),
