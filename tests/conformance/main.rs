@@ -3,6 +3,7 @@
 
 mod case;
 mod cases;
+mod orphans;
 mod rig;
 mod sandbox;
 mod table;
@@ -19,6 +20,7 @@ use rig::Rig;
 
 fn main() -> ExitCode {
     rig::init();
+    orphans::adopt();
     let arguments = Arguments::from_args();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -84,6 +86,10 @@ fn main() -> ExitCode {
     }
     // A command that outlives its case must not keep the suite alive.
     runtime.shutdown_background();
+    if let Err(left) = orphans::none_left() {
+        eprintln!("not left clean: {left}");
+        clean = false;
+    }
     if clean && !conclusion.has_failed() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
