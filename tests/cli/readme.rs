@@ -16,14 +16,30 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 fn its_script_runs() {
     let Some(environment) = TestEnvironment::local() else { return };
     let text = readme();
-    let scripts = blocks(&text, "rhai");
-    assert!(!scripts.is_empty());
-    for script in scripts {
-        environment.write("readme.rhai", script);
-        let run = environment.run(["run", "readme.rhai"]);
-        assert_eq!(run.code, Some(0), "{run}");
-        assert_eq!(run.stdout, "4 cells passed; restored: true\n", "{run}");
+    for language in ["rhai", "lua"] {
+        let scripts = blocks(&text, language);
+        assert!(!scripts.is_empty(), "{language}");
+        for script in scripts {
+            let file = format!("readme.{language}");
+            environment.write(&file, script);
+            let run = environment.run(["run", &file]);
+            assert_eq!(run.code, Some(0), "{run}");
+            assert_eq!(run.stdout, "4 cells passed; restored: true\n", "{run}");
+        }
     }
+}
+
+#[test]
+fn every_script_is_there_in_both_languages() {
+    let names = |end: &str| {
+        let files = std::fs::read_dir(repository().join("scripts")).unwrap();
+        let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> =
+            files.filter_map(|name| name.strip_suffix(end).map(str::to_owned)).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(".lua"), names(".rhai"));
 }
 
 #[test]
