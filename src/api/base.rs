@@ -184,9 +184,13 @@ async fn copy(ctx: Ctx, args: Args) -> Result<Value> {
         mode: written.mode,
     };
     let (from, to) = (args.need("from")?, args.need("to")?);
-    super::path::existing(&ctx, from)?;
+    let path = super::path::existing(&ctx, from).await?;
+    let reading = ctx.reading(&path, &options.pack).await;
     let mut step = Step::of(&args).await?;
     let done = step.builder()?.copy(from, to, options).await;
+    if let Some(reading) = reading {
+        reading.done().await;
+    }
     step.done(&ctx, done)
 }
 

@@ -1,11 +1,14 @@
 //! What a script function knows about the run it is called in.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::memory::{Reading, Trace, Writing};
 use super::{ErrorKind, Host, Result, ScriptError};
 use crate::sandbox::{self, Backend, Cancel, format_duration};
+use crate::transfer::PackOptions;
 use crate::workflow::{Event, Level, RunContext};
 
 /// What a handler works with. Cheap to clone.
@@ -21,6 +24,8 @@ pub struct Ctx {
     depth: usize,
     /// What a cell made.
     made: Option<Arc<Mutex<Vec<String>>>>,
+    /// Where what a cell reads is written down.
+    pub(super) trace: Option<Arc<Trace>>,
 }
 
 /// How deep bodies may call bodies through the host.
@@ -61,7 +66,7 @@ impl Ctx {
 
     /// The context of a script's main body.
     pub(super) fn main(host: Arc<Host>, stop: Arc<Stop>) -> Ctx {
-        Ctx { host, stop, cell: None, depth: 0, made: None }
+        Ctx { host, stop, cell: None, depth: 0, made: None, trace: None }
     }
 
     /// The same for a function that the host calls on behalf of this body.
@@ -83,6 +88,7 @@ impl Ctx {
             cell: Some(cell.into()),
             depth: self.depth,
             made: Some(Arc::default()),
+            trace: None,
         }
     }
 
@@ -103,6 +109,17 @@ impl Ctx {
                 self.host.forget(&name);
             }
         }
+    }
+
+    /// The body is about to read a host file or tree, or to find that it is missing.
+    pub(super) async fn reading(&self, path: &Path, options: &PackOptions) -> Option<Reading> {
+        let recorder = self.host.recorder()?;
+        Some(recorder.reading(path, options, self.trace.clone()).await)
+    }
+
+    /// The body is about to write a host file or tree, until what is returned is dropped.
+    pub(super) fn writing(&self, path: &Path) -> Option<Writing> {
+        Some(self.host.recorder()?.writing(path, self.trace.clone()))
     }
 
     /// A domain error, or the stop when that is what caused it.

@@ -5,7 +5,11 @@ use crate::workflow::Level;
 
 async fn env(ctx: Ctx, args: Args) -> Result<Value> {
     let name = args.need("name")?;
-    match ctx.host.env(name) {
+    let found = ctx.host.env(name);
+    if let Some(trace) = &ctx.trace {
+        trace.env(name, found.as_deref());
+    }
+    match found {
         Some(value) => Ok(value.into()),
         None if args.has("default") => Ok(args.get("default").clone()),
         None => Err(ScriptError::runtime(format!("environment variable '{name}' is not set"))

@@ -19,6 +19,10 @@ impl ResultObject {
         ResultObject { program, output }
     }
 
+    pub(super) fn output(&self) -> &Output {
+        &self.output
+    }
+
     fn error(self) -> ScriptError {
         const LINES: usize = 20;
         let mut message = format!("'{}' failed: {}", shorten(&self.program), self.output.exit);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Ctx, FnSpec, Registry, Stop};
+use super::{Ctx, FnSpec, Recorder, Registry, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
 use crate::workflow::{Event, EventSink, Filter, MatrixReport, RunContext};
 
@@ -33,6 +33,7 @@ pub struct Host {
     pub(super) plan: Plan,
     reports: Mutex<Vec<MatrixReport>>,
     modules: Mutex<BTreeSet<PathBuf>>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// What the command line says about every matrix of a run.
@@ -46,6 +47,8 @@ pub struct Plan {
     pub parallel: Option<usize>,
     /// End all when one fails, also where the script does not say so.
     pub fail_fast: bool,
+    /// Of the selected cells only these: names of matrices, and ids.
+    pub only: Option<BTreeSet<(String, String)>>,
 }
 
 #[derive(Default)]
@@ -89,6 +92,7 @@ impl Host {
             timeout: None,
             functions: Vec::new(),
             plan: Plan::default(),
+            recorder: None,
         }
     }
 
@@ -133,7 +137,15 @@ impl Host {
 
     /// Remembers that the script imports from this file, or would if it were there.
     pub fn imported(&self, file: PathBuf) {
+        if let Some(recorder) = &self.recorder {
+            recorder.imported(&file);
+        }
         self.modules.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+    }
+
+    /// Who writes down what the run depends on.
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
     }
 
     pub(super) fn reported(&self, report: MatrixReport) {
@@ -220,6 +232,9 @@ impl Host {
             (std::mem::take(&mut made.live), std::mem::take(&mut made.kept))
         };
         self.background.cancel();
+        if let Some(recorder) = &self.recorder {
+            recorder.finish();
+        }
         let cancel = Cancel::new();
         let gate = Arc::new(tokio::sync::Semaphore::new(16));
         let mut tasks = tokio::task::JoinSet::new();
@@ -285,9 +300,16 @@ pub struct HostBuilder {
     timeout: Option<Duration>,
     functions: Vec<FnSpec>,
     plan: Plan,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl HostBuilder {
+    /// Writes down what the run depends on.
+    pub fn recorder(mut self, recorder: Arc<Recorder>) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
+
     /// How matrices are run, whatever the script says.
     pub fn plan(mut self, plan: Plan) -> Self {
         self.plan = plan;
@@ -405,6 +427,7 @@ impl HostBuilder {
             plan: self.plan,
             reports: Mutex::default(),
             modules: Mutex::default(),
+            recorder: self.recorder,
         }))
     }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::base::{failure, is_cancel, source, source_options};
+use super::memory::Cells;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
 use super::{
     Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Object, Result, ScriptError, Type, Value,
 };
 use crate::sandbox::Error;
 use crate::workflow::{
-    AxisValue, Cell, CellBody, CellContext, CellReport, CellTemplate, Failure, MatrixReport,
-    MatrixSpec, Outcome, run_matrix,
+    AxisValue, Cell, CellBody, CellContext, CellMemory, CellReport, CellTemplate, Failure,
+    MatrixReport, MatrixSpec, Outcome, run_matrix,
 };
 
 /// What the function of `matrix()` gets.
@@ -65,19 +66,25 @@ fn to_axis(value: &Value) -> Option<AxisValue> {
 struct Body {
     ctx: Ctx,
     body: Arc<dyn Callable>,
+    cells: Option<Arc<Cells>>,
 }
 
 #[async_trait]
 impl CellBody for Body {
     async fn run(&self, cell: CellContext) -> Result<(), Failure> {
-        let ctx = self.ctx.in_cell(cell.cancel(), &cell.cell.id);
+        let mut ctx = self.ctx.in_cell(cell.cancel(), &cell.cell.id);
+        ctx.trace = self.cells.as_ref().map(|cells| cells.trace(&cell.cell.id));
         let sandbox = SandboxObject::in_cell(&ctx, &cell.sandbox, cell.output.clone());
         let object = CellObject {
             matrix: cell.matrix.clone(),
             cell: cell.cell.clone(),
             sandbox: Handle::new(sandbox),
         };
-        let done = self.body.call(&ctx, vec![Value::object(object)]).await;
+        let object = Handle::new(object);
+        if let Some(trace) = &ctx.trace {
+            trace.own(&object);
+        }
+        let done = self.body.call(&ctx, vec![object.into()]).await;
         ctx.leave_cell().await;
         match done {
             Ok(_) => ctx.stop.check().map_err(|_| Error::Cancelled.into()),
@@ -153,8 +160,13 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
     if parallel == Some(0) {
         return Err(args.wrong("parallel", "no cell could run").hint("use 1 or more"));
     }
-    let spec = MatrixSpec {
-        name: args.need("name")?.to_owned(),
+    let name = args.need("name")?;
+    let only = plan.only.as_ref().map(|only| {
+        let own = only.iter().filter(|(matrix, _)| matrix == name);
+        own.map(|(_, id)| id.clone()).collect()
+    });
+    let mut spec = MatrixSpec {
+        name: name.to_owned(),
         source: source(&args)?,
         axes: axes(&args)?,
         include: combinations(&args, "include")?,
@@ -163,6 +175,8 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         timeout: args.duration("timeout")?,
         fail_fast: plan.fail_fast || args.flag("fail_fast"),
         filter: plan.filter.clone(),
+        only,
+        memory: None,
         list: plan.list,
         cell: CellTemplate {
             limits: limits(&args)?,
@@ -170,10 +184,15 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
             env: args.string_map("env"),
         },
     };
-    let body = Arc::new(Body { ctx: ctx.clone(), body: body.0.isolated() });
+    let cells = Cells::of(&ctx, &spec).await;
+    spec.memory = cells.clone().map(|cells| cells as Arc<dyn CellMemory>);
+    let body = Arc::new(Body { ctx: ctx.clone(), body: body.0.isolated(), cells: cells.clone() });
     let report = run_matrix(&ctx.run(), spec, body)
         .await
         .map_err(|error| failure(&ctx, "the matrix", error.into()))?;
+    if let Some(cells) = cells {
+        cells.ended(&report);
+    }
     let value = report_map(&report);
     ctx.host.reported(report);
     Ok(value)

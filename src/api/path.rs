@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Ctx, Result, ScriptError};
-use crate::transfer;
+use crate::transfer::{self, PackOptions};
 
 /// The real path of a host file or folder that a script names, relative to the project folder.
 /// The last parts of it may be missing.
@@ -27,8 +27,18 @@ pub(super) fn confined(ctx: &Ctx, given: &str) -> Result<PathBuf> {
     .hint(format!("allow it with --allow-path {}", real.display())))
 }
 
+/// Like [`confined`], for what must be there and is read now.
+pub(super) async fn existing(ctx: &Ctx, given: &str) -> Result<PathBuf> {
+    let found = there(ctx, given);
+    if let (Err(_), Ok(path)) = (&found, confined(ctx, given)) {
+        // It may come.
+        ctx.reading(&path, &PackOptions::default()).await;
+    }
+    found
+}
+
 /// Like [`confined`], for what must be there.
-pub(super) fn existing(ctx: &Ctx, given: &str) -> Result<PathBuf> {
+pub(super) fn there(ctx: &Ctx, given: &str) -> Result<PathBuf> {
     let path = confined(ctx, given)?;
     match std::fs::symlink_metadata(&path) {
         Ok(_) => Ok(path),

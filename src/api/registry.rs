@@ -96,6 +96,29 @@ impl Registry {
         given: Vec<Value>,
     ) -> Result<Value> {
         ctx.stop.check()?;
+        let Some(recorder) = ctx.host.recorder().cloned() else {
+            return self.perform(spec, ctx, receiver, given).await;
+        };
+        let (trace, main) = (ctx.trace.clone(), ctx.cell.is_none());
+        if let Some(trace) = &trace {
+            trace.call(spec, receiver.as_ref(), &given);
+        }
+        let result = self.perform(spec, ctx, receiver, given).await;
+        match (&trace, &result) {
+            (Some(trace), Ok(value)) => trace.gave(value),
+            (None, result) if main => recorder.tell(spec, result),
+            _ => {}
+        }
+        result
+    }
+
+    async fn perform(
+        &self,
+        spec: &Arc<FnSpec>,
+        ctx: Ctx,
+        receiver: Option<Handle>,
+        given: Vec<Value>,
+    ) -> Result<Value> {
         let args = Args::bind(spec, receiver, given)?;
         let stop = Arc::clone(&ctx.stop);
         let mut work = (spec.handler)(ctx, args);

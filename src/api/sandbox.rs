@@ -169,7 +169,7 @@ fn mounts(ctx: &Ctx, args: &Args) -> Result<Vec<Mount>> {
                 Some(_) => return Err(args.wrong("mounts", "'readonly' must be true or false")),
             };
             Ok(Mount {
-                source: path::existing(ctx, &text("source")?)?,
+                source: path::there(ctx, &text("source")?)?,
                 target: text("target")?,
                 readonly,
             })
@@ -233,6 +233,12 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     };
     spec.check()?;
     let info = ctx.backend().create(&spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    if let Some(trace) = &ctx.trace {
+        trace.image(spec.image.as_deref(), spec.sha256.as_deref(), &info.fingerprint);
+        if !spec.mounts.is_empty() {
+            trace.doubt(|| "it mounts a folder of the host".into());
+        }
+    }
     Ok(made(&ctx, info, keep))
 }
 

@@ -11,18 +11,22 @@ use crate::transfer::{PackOptions, UnpackOptions, pack, unpack};
 
 async fn push(ctx: Ctx, args: Args) -> Result<Value> {
     let (name, guest) = (name_of(&args)?, args.need("to")?);
-    let host = path::existing(&ctx, args.need("from")?)?;
+    let host = path::existing(&ctx, args.need("from")?).await?;
     let mut options = write_options(&args, true)?;
     let (backend, cancel) = (ctx.backend(), ctx.cancel());
+    let packing = PackOptions {
+        exclude: args.strings("exclude"),
+        ignore_files: !args.flag("all"),
+        ..PackOptions::default()
+    };
+    let reading = ctx.reading(&host, &packing).await;
     if host.is_dir() {
-        let packing = PackOptions {
-            exclude: args.strings("exclude"),
-            ignore_files: !args.flag("all"),
-            ..PackOptions::default()
-        };
         let tar = pack(&host, &packing)?;
         options.mode = None;
         backend.unpack(&name, guest, tar, &options, cancel).await.map_err(|e| ctx.error(e))?;
+        if let Some(reading) = reading {
+            reading.done().await;
+        }
         return Ok(Value::Unit);
     }
     let file = std::fs::File::open(&host).map_err(|error| on_host(&host, &error))?;
@@ -33,6 +37,9 @@ async fn push(ctx: Ctx, args: Args) -> Result<Value> {
     let target = inside(guest, host.file_name());
     let reader = Box::new(tokio::fs::File::from_std(file));
     backend.write(&name, &target, reader, &options, cancel).await.map_err(|e| ctx.error(e))?;
+    if let Some(reading) = reading {
+        reading.done().await;
+    }
     Ok(Value::Unit)
 }
 
@@ -43,6 +50,7 @@ async fn pull(ctx: Ctx, args: Args) -> Result<Value> {
     let (backend, cancel) = (ctx.backend(), ctx.cancel());
     let entry = backend.stat(&name, guest, cancel).await.map_err(|e| ctx.error(e))?;
     if entry.kind == FileKind::Dir {
+        let _writing = ctx.writing(&host);
         let tar = backend.pack(&name, guest, cancel).await.map_err(|e| ctx.error(e))?;
         unpack(tar, &host, &UnpackOptions::default()).await?;
         return Ok(Value::Unit);
@@ -55,6 +63,7 @@ async fn pull(ctx: Ctx, args: Args) -> Result<Value> {
         true => path::confined(&ctx, &format!("{given}/{}", entry.name))?,
         false => host,
     };
+    let _writing = ctx.writing(&target);
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).map_err(|error| on_host(parent, &error))?;
     }

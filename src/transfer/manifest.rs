@@ -32,6 +32,17 @@ enum Known {
     Closed,
 }
 
+/// What is known of some paths; see [`Manifest::paths`].
+#[derive(Clone, Debug, Default)]
+pub struct Paths(BTreeMap<PathBuf, Known>);
+
+impl Paths {
+    /// Adds what `other` knows, over what was known.
+    pub fn extend(&mut self, other: Paths) {
+        self.0.extend(other.0);
+    }
+}
+
 /// Digests of files that were read before, for as long as nothing about them changes.
 #[derive(Debug, Default)]
 pub struct Digests(Mutex<HashMap<PathBuf, (Stamp, blake3::Hash)>>);
@@ -73,14 +84,11 @@ impl Manifest {
         manifest
     }
 
-    /// One digest of all entries but those that `leave_out` holds for; it gets real paths.
-    pub fn digest(&self, leave_out: impl Fn(&Path) -> bool) -> blake3::Hash {
+    /// One digest of all entries.
+    pub fn digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_derive_key("sandscript 1 manifest");
         let Some(entries) = &self.entries else { return hasher.update(b"missing").finalize() };
         for (name, known) in entries {
-            if leave_out(&self.root.join(name)) {
-                continue;
-            }
             hasher.update(&(name.as_os_str().len() as u64).to_le_bytes());
             hasher.update(name.as_os_str().as_bytes());
             match known {
@@ -90,6 +98,28 @@ impl Manifest {
             };
         }
         hasher.finalize()
+    }
+
+    /// Without the entries that are as `made` knows them, and without what lies at or below `busy`.
+    pub fn without(mut self, made: &Paths, busy: &[PathBuf]) -> Manifest {
+        if made.0.is_empty() && busy.is_empty() {
+            return self;
+        }
+        let root = self.root.clone();
+        if let Some(entries) = &mut self.entries {
+            entries.retain(|name, known| {
+                let path = place(&root, name);
+                made.0.get(&path) != Some(known) && !busy.iter().any(|busy| path.starts_with(busy))
+            });
+        }
+        self.entries = self.entries.filter(|entries| !entries.is_empty());
+        self
+    }
+
+    /// The entries by their paths.
+    pub fn paths(&self) -> Paths {
+        let entries = self.entries.iter().flatten();
+        Paths(entries.map(|(name, known)| (place(&self.root, name), *known)).collect())
     }
 
     /// The paths that are not the same in both: sorted, folders only where nothing in them tells more.
@@ -120,7 +150,7 @@ impl Manifest {
     pub fn folders(&self) -> impl Iterator<Item = PathBuf> {
         let entries = self.entries.iter().flatten();
         let folders = entries.filter(|(_, known)| matches!(known, Known::Folder(_)));
-        folders.map(|(name, _)| self.root.join(name))
+        folders.map(|(name, _)| place(&self.root, name))
     }
 
     /// How many files it has.
@@ -128,6 +158,11 @@ impl Manifest {
         let entries = self.entries.iter().flatten();
         entries.filter(|(_, known)| !matches!(known, Known::Folder(_))).count()
     }
+}
+
+/// Joining an empty name would add a slash.
+fn place(root: &Path, name: &Path) -> PathBuf {
+    if name.as_os_str().is_empty() { root.to_owned() } else { root.join(name) }
 }
 
 fn known(entry: &Entry, digests: &Digests) -> io::Result<Known> {
@@ -161,6 +196,8 @@ fn temporary(name: &Path) -> bool {
         name.starts_with('.') && end.len() == 3 && end.starts_with("sw")
     };
     name.ends_with('~')
+        // What `pull` writes to before it renames.
+        || (name.starts_with(".r") && name.ends_with(".part"))
         || name.starts_with(".#")
         || (name.starts_with('#') && name.ends_with('#') && name.len() > 1)
         || name == "4913"
@@ -248,7 +285,7 @@ mod tests {
         let now = look();
         let changed = before.changed(&now);
         assert_eq!(changed, [root.join("a"), root.join("new/c"), root.join("sub/b")]);
-        assert_ne!(before.digest(|_| false), now.digest(|_| false));
+        assert_ne!(before.digest(), now.digest());
 
         // The same content again, by other means.
         write(root, "a.tmp", "1");
@@ -256,7 +293,7 @@ mod tests {
         write(root, "sub/b", "2");
         std::fs::remove_dir_all(root.join("new")).unwrap();
         assert_eq!(before.changed(&look()), [""; 0].map(PathBuf::from));
-        assert_eq!(before.digest(|_| false), look().digest(|_| false));
+        assert_eq!(before.digest(), look().digest());
     }
 
     #[test]
@@ -270,7 +307,12 @@ mod tests {
         let there = look();
         assert_eq!(missing.changed(&there), std::slice::from_ref(&file));
         assert_eq!(there.changed(&look()), [""; 0].map(PathBuf::from));
-        assert_eq!(there.digest(|path| path == file), look().digest(|path| path == file));
+        // What was made there is not counted, as long as it is as it was made.
+        let made = there.paths();
+        assert_eq!(look().without(&made, &[]).changed(&missing), [""; 0].map(PathBuf::from));
+        std::fs::write(&file, "mine").unwrap();
+        assert_eq!(missing.changed(&look().without(&made, &[])), std::slice::from_ref(&file));
+        assert_eq!(look().without(&made, std::slice::from_ref(&file)), missing);
     }
 
     #[test]

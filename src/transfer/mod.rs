@@ -18,7 +18,7 @@ mod unpack;
 pub use beneath::exists_inside;
 pub use extract::{Devices, Extractor, Owners, Rules, Stats};
 pub use hash::hash;
-pub use manifest::{Digests, Manifest};
+pub use manifest::{Digests, Manifest, Paths};
 pub use pack::pack;
 pub use place::confine;
 pub use select::PackOptions;

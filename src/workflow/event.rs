@@ -144,6 +144,9 @@ pub enum Event {
         hint: Option<String>,
         /// The end of what its commands printed; empty when it passed.
         tail: String,
+        /// It did not run: it passed before, with all that it depends on as it is now.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unchanged: bool,
     },
     /// All cells are over.
     MatrixEnded {

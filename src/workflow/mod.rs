@@ -24,8 +24,8 @@ pub use dispatcher::Dispatcher;
 pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Stream};
 pub use failure::Failure;
 pub use matrix::{
-    AxisValue, Cell, CellReport, CellTemplate, Counts, Filter, MatrixReport, MatrixSpec, Outcome,
-    cell_id,
+    AxisValue, Cell, CellMemory, CellReport, CellTemplate, Counts, Filter, MatrixReport,
+    MatrixSpec, Outcome, cell_id,
 };
 pub use output::{OutputSink, exec};
 pub use runner::{CellBody, CellContext, run_matrix};

@@ -11,8 +11,8 @@ use crate::sandbox::{Backend, Cancel, CloneSpec, Command, Error, Kind, Output, R
 
 use super::output::Origin;
 use super::{
-    Cell, CellInfo, CellReport, Event, Failure, MatrixReport, MatrixSpec, Outcome, OutputSink,
-    RunContext, Source, exec,
+    Cell, CellInfo, CellMemory, CellReport, Event, Failure, MatrixReport, MatrixSpec, Outcome,
+    OutputSink, RunContext, Source, exec,
 };
 
 /// How long a cancelled body may take to notice.
@@ -68,7 +68,7 @@ pub async fn run_matrix(
 ) -> Result<MatrixReport> {
     let all = spec.expand()?;
     let total = all.len();
-    let cells: Vec<Cell> = all.into_iter().filter(|cell| spec.filter.selects(cell)).collect();
+    let cells: Vec<Cell> = all.into_iter().filter(|cell| spec.selects(cell)).collect();
     let infos = cells.iter().map(|c| CellInfo { id: c.id.clone(), values: c.values.clone() });
     let infos: Vec<CellInfo> = infos.collect();
     let name = spec.name.clone();
@@ -82,8 +82,12 @@ pub async fn run_matrix(
     let parallel = spec.parallel.unwrap_or(ctx.backend.capabilities().parallelism).max(1);
     let started = Instant::now();
     ctx.events.send(Event::MatrixStarted { matrix: name.clone(), cells: infos, total, parallel });
+    let memory = spec.memory.clone();
     let executor = Executor::new(ctx, spec, body, parallel);
-    let cells = executor.run(cells).await;
+    let cells = match memory {
+        Some(memory) => executor.run_changed(cells, memory.as_ref()).await,
+        None => executor.run(cells).await,
+    };
     let report = MatrixReport {
         name: name.clone(),
         cells,
@@ -135,6 +139,29 @@ impl Executor {
                 tag: tag.to_hex()[..6].to_string(),
             }),
         }
+    }
+
+    /// Runs only the cells that can't be taken as they were before.
+    async fn run_changed(self, cells: Vec<Cell>, memory: &dyn CellMemory) -> Vec<CellReport> {
+        let mut known = Vec::with_capacity(cells.len());
+        for cell in &cells {
+            let duration = memory.unchanged(cell).await;
+            let report = duration.map(|duration| CellReport {
+                cell: cell.clone(),
+                outcome: Outcome::Passed,
+                duration,
+                failure: None,
+                tail: String::new(),
+                kept: None,
+                unchanged: true,
+            });
+            report.iter().for_each(|report| self.shared.tell(report));
+            known.push(report);
+        }
+        let left = cells.into_iter().zip(&known).filter(|(_, known)| known.is_none());
+        let left: Vec<Cell> = left.map(|(cell, _)| cell).collect();
+        let mut ran = self.run(left).await.into_iter();
+        known.into_iter().filter_map(|known| known.or_else(|| ran.next())).collect()
     }
 
     async fn run(self, cells: Vec<Cell>) -> Vec<CellReport> {
@@ -315,7 +342,8 @@ impl Shared {
         if self.spec.fail_fast && matches!(outcome, Outcome::Failed | Outcome::TimedOut) {
             self.cancel.cancel();
         }
-        let report = CellReport { cell, outcome, duration, failure, tail, kept: None };
+        let report =
+            CellReport { cell, outcome, duration, failure, tail, kept: None, unchanged: false };
         self.tell(&report);
         report
     }
@@ -377,6 +405,7 @@ impl Shared {
             failure: None,
             tail: String::new(),
             kept: None,
+            unchanged: false,
         };
         self.tell(&report);
         report
@@ -391,6 +420,7 @@ impl Shared {
             message: report.failure.as_ref().map(Failure::to_string),
             hint: report.failure.as_ref().and_then(Failure::hint),
             tail: report.tail.clone(),
+            unchanged: report.unchanged,
         });
     }
 

@@ -103,6 +103,9 @@ pub struct CellReport {
     pub tail: String,
     /// Its sandbox, when it was kept.
     pub kept: Option<String>,
+    /// Whether it did not run, because it passed before with all that it depends on as it is now.
+    /// Its duration is that of the time before.
+    pub unchanged: bool,
 }
 
 /// How a matrix ended.

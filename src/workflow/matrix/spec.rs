@@ -1,11 +1,13 @@
 //! What a matrix is made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sandbox::{Limits, Policy, Result};
 
 use super::super::Source;
+use super::memory::CellMemory;
 use super::{AxisValue, Filter, expand};
 
 /// What every cell's sandbox is like, beyond what it is cloned from.
@@ -40,6 +42,10 @@ pub struct MatrixSpec {
     pub fail_fast: bool,
     /// Which cells run.
     pub filter: Filter,
+    /// Of those, only the cells with these ids.
+    pub only: Option<BTreeSet<String>>,
+    /// What is known of the cells from before; nothing when not given.
+    pub memory: Option<Arc<dyn CellMemory>>,
     /// Tell which cells would run, and run none.
     pub list: bool,
     /// What their sandboxes are like.
@@ -74,7 +80,12 @@ impl MatrixSpec {
     /// The cells that the filter selects.
     pub fn select(&self) -> Result<Vec<Cell>> {
         let mut cells = self.expand()?;
-        cells.retain(|cell| self.filter.selects(cell));
+        cells.retain(|cell| self.selects(cell));
         Ok(cells)
+    }
+
+    /// Whether this cell is to run.
+    pub(crate) fn selects(&self, cell: &Cell) -> bool {
+        self.filter.selects(cell) && self.only.as_ref().is_none_or(|only| only.contains(&cell.id))
     }
 }

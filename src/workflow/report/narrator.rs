@@ -190,20 +190,30 @@ impl Narrator {
                 };
                 vec![format!("{name} {}", style.dim(&what))]
             }
-            Event::CellEnded { matrix, cell, outcome, duration, message, hint, tail } => {
+            Event::CellEnded {
+                matrix,
+                cell,
+                outcome,
+                duration,
+                message,
+                hint,
+                tail,
+                unchanged,
+            } => {
                 let ended = Ended {
                     outcome: *outcome,
                     duration: *duration,
                     message: message.clone(),
                     hint: hint.clone(),
                     tail: tail.clone(),
+                    unchanged: *unchanged,
                 };
                 if let Some(running) = self.matrices.get_mut(matrix) {
                     running.ended.insert(cell.clone(), ended);
                 }
                 let told = self.chatty
                     || matches!(outcome, Outcome::Failed | Outcome::TimedOut | Outcome::Cancelled);
-                if !told || *outcome == Outcome::NotRun {
+                if !told || *outcome == Outcome::NotRun || *unchanged {
                     return Vec::new();
                 }
                 let time = format_duration(*duration);

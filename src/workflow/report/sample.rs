@@ -49,6 +49,7 @@ pub fn ended(cell: &str, outcome: Outcome, message: Option<&str>, tail: &str) ->
         message: message.map(String::from),
         hint: None,
         tail: tail.into(),
+        unchanged: false,
     }
 }
 

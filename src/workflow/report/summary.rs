@@ -20,6 +20,7 @@ pub(super) struct Ended {
     pub message: Option<String>,
     pub hint: Option<String>,
     pub tail: String,
+    pub unchanged: bool,
 }
 
 /// A matrix that is over.
@@ -75,6 +76,11 @@ impl Summary<'_> {
         let mut lines = vec![String::new(), style.dim(&title)];
         for ((_, ended), row) in shown.iter().zip(&rows) {
             let outcome = ended.outcome;
+            if ended.unchanged {
+                let line = format!("  {} {}  unchanged", mark(outcome), join(row));
+                lines.push(style.dim(&line));
+                continue;
+            }
             let result = pad(&outcome.to_string(), 9);
             let time = match outcome {
                 Outcome::NotRun => String::new(),
@@ -94,7 +100,11 @@ impl Summary<'_> {
     }
 
     fn count(&self, style: Style) -> String {
-        let counts = self.counts.to_string();
+        let mut counts = self.counts.to_string();
+        let unchanged = self.cells.iter().filter(|(_, ended)| ended.unchanged).count();
+        if unchanged > 0 {
+            counts = counts.replacen("passed", &format!("passed ({unchanged} unchanged)"), 1);
+        }
         let good = self.counts.passed == self.counts.total();
         let counts = if good { style.good(&counts) } else { style.bad(&counts) };
         let cells = plural(self.cells.len(), "cell");
@@ -186,6 +196,7 @@ mod tests {
             message: None,
             hint: Some("look at it".into()),
             tail: String::new(),
+            unchanged: false,
         };
         let ended: Vec<Ended> = cells.iter().map(|(_, outcome)| ended(outcome)).collect();
         let mut counts = Counts::default();
@@ -247,6 +258,30 @@ mod tests {
 
         matrix m 2 cells: 2 passed in 1.5s
         "#);
+    }
+
+    #[test]
+    fn what_is_unchanged_says_so() {
+        let cells = [cell(&[("n", "1")]), cell(&[("n", "2")])];
+        let ended = |unchanged| Ended {
+            outcome: Outcome::Passed,
+            duration: ms(1500),
+            message: None,
+            hint: None,
+            tail: String::new(),
+            unchanged,
+        };
+        let ended = [ended(true), ended(false)];
+        let counts = Counts { passed: 2, ..Counts::default() };
+        let cells = cells.iter().zip(&ended).collect();
+        let summary = Summary { name: "m", cells, counts, duration: ms(1500) };
+        insta::assert_snapshot!(summary.lines(Style::default(), 80).join("\n"), @"
+            n  result     time
+          ✓ 1  unchanged
+          ✓ 2  passed     1.5s
+
+        matrix m 2 cells: 2 passed (1 unchanged) in 1.5s
+        ");
     }
 
     #[test]
