@@ -138,6 +138,22 @@ pub fn project_of(folder: &Path) -> PathBuf {
     folder.ancestors().find(top).unwrap_or(folder).to_owned()
 }
 
+/// Where the project file of `folder` is looked for: up to where one is found or the repository
+/// ends. Without a repository and a file, in `folder` only.
+pub fn candidates(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for folder in folder.ancestors() {
+        let file = folder.join(PROJECT_FILE);
+        let last = file.is_file() || folder.join(".git").exists();
+        files.push(file);
+        if last {
+            return files;
+        }
+    }
+    files.truncate(1);
+    files
+}
+
 /// The project file in `folder` or above it. The search ends at the top of the repository.
 fn find_project_file(folder: &Path) -> Option<PathBuf> {
     for folder in folder.ancestors() {

@@ -54,7 +54,8 @@ impl Environment {
         }
     }
 
-    fn user_file(&self) -> Option<PathBuf> {
+    /// The user's settings.
+    pub fn user_file(&self) -> Option<PathBuf> {
         let base = self.xdg_config.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))?;
         Some(base.join("sandscript/config.toml"))
     }
@@ -72,7 +73,7 @@ impl Environment {
 }
 
 /// What holds for this call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Host folders outside the project that scripts may use.
     pub allow_path: Vec<PathBuf>,

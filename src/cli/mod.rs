@@ -24,6 +24,7 @@ mod stop;
 mod stubs;
 mod terminal;
 mod view;
+mod watch;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ type Result<T = u8, E = CommandError> = std::result::Result<T, E>;
 const EXAMPLES: &str = "\
 Examples:
   sandscript run scripts/build_base.rhai       run a workflow
+  sandscript watch scripts/test_matrix.rhai    and again when something that it reads changes
   sandscript create web && sandscript exec web -- uname -a
   sandscript snapshot create web clean         keep this state
   sandscript clone web twin --label clean      a new machine from it
@@ -94,6 +96,7 @@ enum Color {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Run),
+    Watch(Box<watch::Watch>),
     Check(check::Check),
     Create(Box<create::Create>),
     List(list::List),
@@ -122,15 +125,19 @@ impl Verb {
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
             Verb::Doctor(verb) => verb.format.json(),
-            Verb::Run(_) | Verb::Start(_) | Verb::Stop(_) | Verb::Delete(_) | Verb::Stubs(_) => {
-                false
-            }
+            Verb::Run(_)
+            | Verb::Watch(_)
+            | Verb::Start(_)
+            | Verb::Stop(_)
+            | Verb::Delete(_)
+            | Verb::Stubs(_) => false,
         }
     }
 
     fn call(self, session: &Session<'_>) -> Result {
         match self {
             Verb::Run(verb) => verb.call(session),
+            Verb::Watch(verb) => verb.call(session),
             Verb::Check(verb) => verb.call(session),
             Verb::Create(verb) => verb.call(session),
             Verb::List(verb) => verb.call(session),

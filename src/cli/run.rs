@@ -1,5 +1,6 @@
 //! `sandscript run`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use super::session::Session;
 use super::signals::Signals;
 use super::terminal::window_size;
 use super::{CommandError, Result};
-use crate::api::{ErrorKind, Host, Plan, ScriptError, new_run_id};
+use crate::api::{ErrorKind, Host, Plan, Recorder, ScriptError, new_run_id};
 use crate::lang::{self, Source};
 use crate::sandbox::{Backend, Cancel, Owner};
 use crate::workflow::report::{self, JsonLines, Out, Plain, Report, Terminal};
@@ -78,18 +79,24 @@ pub(super) struct Stage<'a> {
     pub cancel: Cancel,
     pub signals: &'a Signals,
     pub reports: Vec<Box<dyn Report>>,
+    /// Writes down what the run depends on.
+    pub recorder: Option<Arc<Recorder>>,
+    /// Of the selected cells only these: names of matrices, and ids.
+    pub only: Option<BTreeSet<(String, String)>>,
 }
 
 /// How a run ended.
 pub(super) struct Ended {
     /// The exit code, or what went wrong.
     pub result: Result,
+    /// How its matrices ended.
+    pub matrices: Vec<MatrixReport>,
 }
 
 impl Run {
     pub fn call(self, session: &Session<'_>) -> Result {
         let source = self.source()?;
-        let reports = self.reports(session)?;
+        let reports = self.reports(session, true)?;
         session.work(true, |work| async move {
             let stage = Stage {
                 session,
@@ -99,6 +106,8 @@ impl Run {
                 cancel: work.cancel.clone(),
                 signals: &work.signals,
                 reports,
+                recorder: None,
+                only: None,
             };
             self.once(&source, stage).await.result
         })
@@ -117,18 +126,19 @@ impl Run {
     pub(super) async fn once(&self, source: &Source, stage: Stage<'_>) -> Ended {
         match self.started(source, stage).await {
             Ok(ended) => ended,
-            Err(error) => Ended { result: Err(error) },
+            Err(error) => Ended { result: Err(error), matrices: Vec::new() },
         }
     }
 
     async fn started(&self, source: &Source, stage: Stage<'_>) -> Result<Ended> {
-        let Stage { session, settings, project, backend, cancel, signals, reports } = stage;
+        let Stage { session, settings, project, backend, cancel, signals, reports, .. } = stage;
         let started = Instant::now();
         let jobs = self.jobs.map(|jobs| jobs as usize).or(settings.jobs);
         let plan = Plan {
             filter: Filter::parse(&self.filter)?,
             list: self.list,
             parallel: jobs,
+            only: stage.only,
             ..Plan::default()
         };
         let owner = Owner { run: new_run_id(), host: this_machine() };
@@ -143,6 +153,9 @@ impl Run {
             .keep(self.keep)
             .plan(plan)
             .args(self.args.clone());
+        if let Some(recorder) = stage.recorder {
+            host = host.recorder(recorder);
+        }
         for folder in self.allow_path.iter().chain(&settings.allow_path) {
             host = host.allow(folder);
         }
@@ -191,11 +204,20 @@ impl Run {
             Err(error) => Err(CommandError::from_script(&error, code)),
             Ok(()) => Ok(code),
         };
-        Ok(Ended { result })
+        Ok(Ended { result, matrices })
     }
 
-    /// One report for the person, and those that were asked for.
-    fn reports(&self, session: &Session<'_>) -> Result<Vec<Box<dyn Report>>> {
+    /// The script as it was named.
+    pub(super) fn script(&self) -> &Path {
+        &self.script
+    }
+
+    /// One report for the person, and those that were asked for: `anew`, or behind what they have.
+    pub(super) fn reports(
+        &self,
+        session: &Session<'_>,
+        anew: bool,
+    ) -> Result<Vec<Box<dyn Report>>> {
         let output = session.output;
         let style = report::Style { color: output.color_err };
         let prints = || Box::new(io::stdout()) as Out;
@@ -220,7 +242,9 @@ impl Run {
                 return Err(CommandError::usage(format!("'{kind}' is no kind of report"))
                     .hint(crate::config::suggest(kind, &["jsonl"])));
             }
-            let file = File::create(path).map_err(|error| {
+            let mut options = File::options();
+            options.create(true).write(true).truncate(anew).append(!anew);
+            let file = options.open(path).map_err(|error| {
                 CommandError::usage(format!("the report '{path}' can't be written: {error}"))
             })?;
             reports.push(Box::new(JsonLines::new(Box::new(io::BufWriter::new(file)))));

@@ -22,6 +22,8 @@ pub struct Session<'a> {
     pub term: Option<String>,
     /// The folder the program was called in.
     pub folder: PathBuf,
+    global: Global,
+    environment: Environment,
     /// The project: the folder with the project file or the repository it is in, else that folder.
     pub project: PathBuf,
 }
@@ -45,7 +47,20 @@ impl<'a> Session<'a> {
         })?;
         let settings = Settings::resolve(&global, &environment, &folder)?;
         let project = project_of(&folder);
-        Ok(Session { settings, output, term: environment.term, folder, project })
+        let term = environment.term.clone();
+        Ok(Session { settings, output, term, folder, global, environment, project })
+    }
+
+    /// What holds now: the files that say so may have changed.
+    pub fn resolve(&self) -> Result<Settings> {
+        Settings::resolve(&self.global, &self.environment, &self.folder)
+    }
+
+    /// The files that [`Session::resolve`] reads, whether they are there or not.
+    pub fn config_files(&self) -> Vec<PathBuf> {
+        let mut files = crate::config::candidates(&self.folder);
+        files.extend(self.environment.user_file());
+        files
     }
 
     /// Opens the backend and runs `verb` to its end, watching for signals. The runtime has as many
@@ -65,7 +80,7 @@ impl<'a> Session<'a> {
             CommandError::internal(format!("the runtime can't be started: {error}"))
         })?;
         let done = runtime.block_on(async {
-            let backend = self.open().await?;
+            let backend = self.open(&self.settings).await?;
             let (listing, cancel) = (Arc::clone(&backend), signals.stop.clone());
             let work = Work { backend, cancel, signals: signals.clone() };
             match verb(work).await {
@@ -83,10 +98,11 @@ impl<'a> Session<'a> {
         })
     }
 
-    async fn open(&self) -> Result<Arc<dyn Backend>> {
-        let store = Some(self.settings.store.clone());
+    /// Opens the backend that the settings name.
+    pub async fn open(&self, settings: &Settings) -> Result<Arc<dyn Backend>> {
+        let store = Some(settings.store.clone());
         let options = backend::Config { store, ..backend::Config::default() };
-        backend::open(&self.settings.backend, &options).await.map_err(CommandError::from)
+        backend::open(&settings.backend, &options).await.map_err(CommandError::from)
     }
 }
 

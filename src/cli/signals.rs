@@ -72,6 +72,7 @@ impl Signals {
                 self.kill.cancel();
             }
             _ => {
+                super::terminal::restore();
                 output.warn("left at once; 'sandscript gc' finds what is left");
                 std::process::exit(128 + number);
             }
@@ -84,7 +85,8 @@ impl Signals {
         *self.events.lock().unwrap_or_else(PoisonError::into_inner) = events;
     }
 
-    fn say(&self, output: &Output, text: &str) {
+    /// Says something where it does not disturb.
+    pub fn say(&self, output: &Output, text: &str) {
         match &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(events) => {
                 events.send(Event::Log { level: Level::Info, text: text.into(), cell: None });

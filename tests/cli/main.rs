@@ -15,3 +15,4 @@ mod signals;
 mod stubs;
 mod terminal;
 mod verbs;
+mod watch;

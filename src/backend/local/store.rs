@@ -114,9 +114,13 @@ impl Store {
         format!("/proc/self/fd/{}/boxes/{name}/control", self.handle.as_raw_fd()).into()
     }
 
-    /// Names of all sandboxes, sorted.
+    /// Names of all sandboxes, sorted. A store that was moved away is an error, not an empty one.
     pub fn names(&self) -> Result<Vec<String>> {
-        list(&self.root.join("boxes"))
+        let folder = self.root.join("boxes");
+        if let Err(error) = fs::metadata(&folder) {
+            return Err(store_error("reading the store", &self.root, error));
+        }
+        list(&folder)
     }
 
     /// Ids of all layers.
