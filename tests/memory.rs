@@ -55,10 +55,12 @@ impl Project {
     }
 
     async fn run(&self, script: &str) -> Ran {
+        // A function's head tells the languages apart.
+        let name = if script.contains("function(cell)") { "x.lua" } else { "x.rhai" };
         let (sink, mut events) = EventSink::channel("r");
         let (tell, mut inputs) = mpsc::unbounded_channel();
-        let source = Source::new("x.rhai", script);
-        let recorder = Recorder::new(Arc::clone(&self.memory), "x.rhai", script, tell);
+        let source = Source::new(name, script);
+        let recorder = Recorder::new(Arc::clone(&self.memory), name, script, tell);
         let host = Host::builder(Arc::clone(&self.fake) as Arc<dyn Backend>)
             .events(sink)
             .project(self.path())
@@ -111,31 +113,76 @@ const CELLS: &str = "matrix(\"m\", #{ axes: #{ a: [1, 2] } }, |cell| {
     assert(cell.sandbox.read(\"/tmp/in\") != \"bad\");
 });";
 
+const LUA: &str = "matrix('m', { axes = { a = { 1, 2 } } }, function(cell)
+    cell.sandbox:push('in-' .. cell.a, '/tmp/in')
+    assert(cell.sandbox:read('/tmp/in') ~= 'bad')
+end)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_lua() {
+    changed_and_failed(LUA).await;
+    let mut project = Project::new();
+    let script = "local who = env('WHO', 'nobody')
+        matrix('m', { axes = { a = { 1 } } }, function(cell) cell.sandbox:run({ 'echo', who }) end)";
+    project.settled(script).await;
+    project.env = vec![("WHO".into(), "me".into())];
+    assert_eq!(project.run(script).await.passed, ["a=1"]);
+    for (before, body) in [
+        ("", "now()"),
+        ("local start = now()", "cell.sandbox:run('true')"),
+        ("local box = sandbox()", "box:run('true')"),
+        ("", "sandboxes()"),
+    ] {
+        let script = format!(
+            "{before} matrix('m', {{ axes = {{ a = {{ 1 }} }} }}, function(cell) {body} end)"
+        );
+        for _ in 0..2 {
+            assert_eq!(project.run(&script).await.passed, ["a=1"], "{script}");
+        }
+    }
+    project
+        .settled(
+            "local b = base('b', function(b) b:run('true') end)
+             matrix('m', { from = b, axes = { a = { 1 } } }, function(cell)
+                local other <close> = sandbox({ from = b })
+                local process = other:spawn('echo x')
+                assert_eq(process:wait().code, 0)
+                local ok, why = pcall(function() other:run('false') end)
+                assert(not ok and why.code == 'command_failed')
+             end)",
+        )
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cell_whose_input_changed_runs_and_one_that_failed() {
+    changed_and_failed(CELLS).await;
+}
+
+async fn changed_and_failed(script: &str) {
     let project = Project::new();
     project.write("in-1", "good");
     project.write("in-2", "bad");
-    let first = project.run(CELLS).await;
+    let first = project.run(script).await;
     assert_eq!((first.passed, first.failed), (vec!["a=1".into()], vec!["a=2".into()]));
     assert_eq!(first.inputs, ["in-1", "in-2"]);
-    let second = project.run(CELLS).await;
+    let second = project.run(script).await;
     assert_eq!((second.unchanged, second.failed), (vec!["a=1".into()], vec!["a=2".into()]));
     assert_eq!(second.inputs, ["in-1", "in-2"], "what did not run is watched, too");
 
     project.write("in-2", "good");
-    let third = project.run(CELLS).await;
+    let third = project.run(script).await;
     assert_eq!((third.unchanged, third.passed), (vec!["a=1".into()], vec!["a=2".into()]));
     project.write("in-1", "good, too");
-    let fourth = project.run(CELLS).await;
+    let fourth = project.run(script).await;
     assert_eq!((fourth.passed, fourth.unchanged), (vec!["a=1".into()], vec!["a=2".into()]));
     project.write("in-1", "bad");
-    assert_eq!(project.run(CELLS).await.failed, ["a=1"]);
+    assert_eq!(project.run(script).await.failed, ["a=1"]);
     // As it was when it passed: but the last word on it is a failure of another content.
     project.write("in-1", "good, too");
-    assert_eq!(project.run(CELLS).await.passed, ["a=1"]);
+    assert_eq!(project.run(script).await.passed, ["a=1"]);
     project.memory.forget_cells();
-    assert_eq!(project.run(CELLS).await.passed, ["a=1", "a=2"]);
+    assert_eq!(project.run(script).await.passed, ["a=1", "a=2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

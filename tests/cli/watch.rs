@@ -402,6 +402,41 @@ fn mistakes_and_files_that_go_away_are_survived() {
 }
 
 #[test]
+fn lua_is_watched_alike() {
+    let environment = TestEnvironment::fake();
+    environment.write("mode", "60s");
+    environment.write("in/1", "good");
+    environment.write("in/2", "bad");
+    environment.write(
+        "x.lua",
+        "local box = sandbox()
+        box:push('mode', '/tmp/mode')
+        local mode = box:read('/tmp/mode')
+        print('begun ' .. mode)
+        if mode ~= 'go' then sleep(mode) end
+        local b = base('b', function(b) b:run('echo base > /tmp/b') end)
+        matrix('m', { from = b, axes = { a = { 1, 2 } } }, function(cell)
+            cell.sandbox:push('in/' .. cell.a, '/tmp/in')
+            assert(cell.sandbox:read('/tmp/in') ~= 'bad', 'it is bad')
+        end)",
+    );
+    let watch = Watch::start(&environment, &["x.lua"]);
+    watch.wait_for("begun 60s\n");
+    environment.write("mode", "go");
+    let run = watch.run(2);
+    assert!(watch.said().contains("mode changed: stopping, to run again\n"), "{}", watch.said());
+    assert!(run.contains("1 passed, 1 failed"), "{run}");
+    environment.write("in/2", "good");
+    let run = watch.run(3);
+    assert!(run.contains("all cached") && run.contains("2 passed (1 unchanged)"), "{run}");
+    environment.write("x.lua", "print(");
+    let run = watch.run(4);
+    assert!(run.contains("error: ") && run.contains("--> x.lua:1"), "{run}");
+    save(&environment, "x.lua", "print('mended')");
+    watch.wait_for("mended\n");
+}
+
+#[test]
 fn a_script_that_was_never_there_is_an_error() {
     assert_snapshot!(TestEnvironment::fake().run(["watch", "nope.rhai"]), @"
     exit code 2
