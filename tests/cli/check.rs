@@ -186,7 +186,7 @@ fn files_that_are_not_there_or_no_scripts() {
     exit code 2
     -- stderr
     error: 'x.py' is in no language that is known here
-    hint: a script's name ends in .rhai
+    hint: a script's name ends in .lua or .rhai
     ");
     std::fs::write(environment.path("project/bad.rhai"), b"\xff").unwrap();
     assert_snapshot!(environment.run(["check", "bad.rhai"]), @"

@@ -49,7 +49,7 @@ fn an_unknown_language() {
     exit code 2
     -- stderr
     error: 'x.py' is in no language that is known here
-    hint: a script's name ends in .rhai
+    hint: a script's name ends in .lua or .rhai
     ");
 }
 
