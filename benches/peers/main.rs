@@ -1,6 +1,7 @@
 //! sandscript against its peers: medians of interleaved runs, as a Markdown table.
 //!
-//! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`.
+//! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`; with
+//! `-- --watch` only `watch` is measured.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -45,11 +46,17 @@ fn main() {
             folder: temp.path().to_owned(),
         };
         let mut table = Table::default();
+        // One alone, while it is worked on.
+        if std::env::args().any(|arg| arg == "--watch") {
+            tool::watch(&bench, &mut table);
+            return table;
+        }
         library::launch(&bench, &mut table).await;
         library::snapshots(&bench, &mut table).await;
         library::frozen(&bench, &mut table).await;
         library::idle(&bench, &mut table).await;
         tool::start(&bench, &mut table);
+        tool::watch(&bench, &mut table);
         tool::matrix(&bench, &mut table);
         table
     });

@@ -1,7 +1,7 @@
 //! What the program takes as a whole.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::table::{Table, ms};
 use super::{Bench, median, timed};
@@ -35,6 +35,55 @@ pub fn start(bench: &Bench, table: &mut Table) {
         "",
         "≤ 10 ms",
     );
+}
+
+/// From a save to the next run, and a base of 20 steps of which nothing changed.
+pub fn watch(bench: &Bench, table: &mut Table) {
+    const RUNS: usize = 20;
+    let script = |number: usize| {
+        let steps: String = (0..20).map(|n| format!("b.run([\"true\", \"{n}\"]);")).collect();
+        format!("base(\"twenty\", #{{}}, |b| {{ {steps} }}); // {number}")
+    };
+    let file = bench.folder.join("watch.rhai");
+    let events = || -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(bench.folder.join("watch.jsonl")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let of = |kind: &'static str| events().into_iter().filter(move |event| event["type"] == kind);
+    std::fs::write(&file, script(0)).unwrap();
+    let mut child = tool(bench, &["watch", "watch.rhai", "--report", "jsonl=watch.jsonl"]);
+    let mut saved = Vec::new();
+    for number in 1..=RUNS {
+        while of("run_ended").count() < number {
+            assert!(child.try_wait().unwrap().is_none(), "watch ended");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Whatever it does after a run is done by now.
+        std::thread::sleep(Duration::from_millis(100));
+        saved.push(SystemTime::now());
+        std::fs::write(&file, script(number)).unwrap();
+    }
+    while of("run_ended").count() <= RUNS {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    child.wait().unwrap();
+    let started = of("run_started").skip(1).zip(saved).map(|(event, saved)| {
+        let at: jiff::Timestamp = event["at"].as_str().unwrap().parse().unwrap();
+        SystemTime::from(at).duration_since(saved).unwrap()
+    });
+    let ready = of("base_ready").skip(1).map(|event| {
+        assert_eq!(event["hits"], 20, "{event}");
+        Duration::from_secs_f64(event["duration"].as_f64().unwrap())
+    });
+    table.row(
+        "`watch`: from a save to the first event of the next run",
+        ms(median(started.collect())),
+        "50 ms of it waiting for quiet",
+        "≤ 80 ms",
+    );
+    table.row("a base of 20 steps, all of them cached", ms(median(ready.collect())), "", "≤ 30 ms");
 }
 
 /// 200 cells that run `true`.

@@ -212,6 +212,11 @@ impl Run {
         &self.script
     }
 
+    /// The files that reports are written to.
+    pub(super) fn report_files(&self) -> impl Iterator<Item = &Path> {
+        self.report.iter().map(|(_, path)| Path::new(path))
+    }
+
     /// One report for the person, and those that were asked for: `anew`, or behind what they have.
     pub(super) fn reports(
         &self,

@@ -356,6 +356,28 @@ fn only_what_changed_or_failed_runs_again() {
 }
 
 #[test]
+fn only_steps_from_the_first_that_changed_run_again() {
+    let environment = TestEnvironment::fake();
+    environment.write("two.txt", "1");
+    environment.write(
+        "x.rhai",
+        "base(\"b\", #{}, |b| {
+            b.run(\"echo one > /tmp/1\");
+            b.copy(\"two.txt\", \"/tmp/2\");
+            b.run(\"echo three > /tmp/3\");
+        });",
+    );
+    let watch = Watch::start(&environment, &["x.rhai"]);
+    assert!(watch.run(1).contains("ready: 3 steps, none cached"), "{}", watch.said());
+    environment.write("two.txt", "2");
+    let run = watch.run(2);
+    assert!(run.contains("ready: 3 steps, 1 cached"), "{run}");
+    environment.write("two.txt", "1");
+    let run = watch.run(3);
+    assert!(run.contains("ready: 3 steps, all cached"), "{run}");
+}
+
+#[test]
 fn what_a_cell_pulls_out_does_not_run_it_again() {
     let environment = TestEnvironment::fake();
     environment.write("in", "1");
@@ -527,6 +549,19 @@ fn reports_hold_all_runs() {
 }
 
 #[test]
+fn what_it_writes_itself_is_no_change() {
+    let environment = TestEnvironment::fake();
+    environment.write("in", "1");
+    environment.write("x.rhai", "sandbox().push(\".\", \"/src\"); print(\"pushed\");");
+    let watch = Watch::start(&environment, &["x.rhai", "--report", "jsonl=events.jsonl"]);
+    watch.run(1);
+    environment.write("in", "2");
+    assert!(watch.run(2).starts_with("--- run 2: in changed\n"), "{}", watch.said());
+    environment.write("in", "3");
+    assert!(watch.run(3).starts_with("--- run 3: in changed\n"), "{}", watch.said());
+}
+
+#[test]
 fn quiet_says_only_what_went_wrong() {
     let environment = TestEnvironment::fake();
     environment.write("x.rhai", "print(\"one\");");
@@ -564,7 +599,7 @@ fn keys() {
         ("Enter", 2, "again", "2 passed (2 unchanged), 1 failed"),
         ("r", 3, "again", "2 passed (2 unchanged), 1 failed"),
         ("f", 4, "what failed", "matrix m 1 cell: 1 failed"),
-        ("a", 5, "everything", "matrix m 3 cells: 2 passed, 1 failed"),
+        ("a", 5, "all cells", "matrix m 3 cells: 2 passed, 1 failed"),
     ] {
         terminal.keys(key);
         terminal.wait_until(|terminal| {

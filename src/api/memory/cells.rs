@@ -62,10 +62,11 @@ impl Cells {
     /// For a matrix that the main body runs, on something whose content is known; `None` for all others.
     pub async fn of(ctx: &Ctx, spec: &MatrixSpec) -> Option<Arc<Cells>> {
         let recorder = Arc::clone(ctx.host.recorder()?);
-        let number = recorder.next_matrix();
+        // Those in cells come in no order.
         if ctx.cell.is_some() || spec.list {
             return None;
         }
+        let number = recorder.next_matrix();
         let from = match &spec.source {
             Source::Base(base) => From::Base {
                 key: base.key.clone(),

@@ -18,7 +18,7 @@ mod recorder;
 mod trace;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +69,11 @@ impl Memory {
     /// A tree as it was seen, without what runs have made in it by now.
     pub fn clean(&self, manifest: Manifest) -> Manifest {
         self.outputs.clean(manifest)
+    }
+
+    /// What lies at or below this path is written by whoever runs scripts, and is never an input.
+    pub fn leave_out(&self, path: &Path) {
+        self.outputs.leave_out(path);
     }
 
     /// Forgets all cells.

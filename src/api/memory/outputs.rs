@@ -27,6 +27,14 @@ impl Outputs {
         place.to_owned()
     }
 
+    /// Notes that it is never an input, whatever becomes of it.
+    pub fn leave_out(&self, path: &Path) {
+        let mut state = self.state();
+        if !state.busy.iter().any(|busy| busy == path) {
+            state.busy.push(path.to_owned());
+        }
+    }
+
     /// Notes that it is made.
     pub fn end(&self, place: &Path, digests: &Digests) {
         let manifest = Manifest::of(place, &everything(), digests);

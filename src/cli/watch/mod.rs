@@ -22,7 +22,7 @@ Examples:
   sandscript watch scripts/test_matrix.rhai --on-busy queue
   sandscript watch build.rhai --filter 'db=sqlite' --clear
 
-Keys: Enter or r runs what changed or failed, f the cells that failed, a everything, q quits, h helps.
+Keys: Enter or r runs what changed or failed, f the cells that failed, a all cells, q quits, h helps.
 What counts as a change, and when a cell runs again: docs/watch.md";
 
 /// Run a script, and run it again when something that it reads changes
@@ -70,7 +70,7 @@ enum Why {
     Again,
     /// A key was pressed: the cells that failed.
     Failed,
-    /// A key was pressed: everything.
+    /// A key was pressed: all cells.
     All,
     /// The backend is back.
     Back,

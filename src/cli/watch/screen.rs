@@ -14,7 +14,7 @@ use crate::sandbox::format_duration;
 
 const HELP: &str = "  Enter, r  run what changed or failed
   f         run the cells that failed
-  a         run everything
+  a         run all cells
   q         quit
   h         this help";
 
@@ -91,7 +91,7 @@ impl<'a> Screen<'a> {
             }
             Why::Again => "again".into(),
             Why::Failed => "what failed".into(),
-            Why::All => "everything".into(),
+            Why::All => "all cells".into(),
             Why::Back => "the backend is back".into(),
         }
     }

@@ -198,6 +198,12 @@ impl<'a> Turns<'a> {
         let source = self.watch.run.source()?;
         let reports = self.watch.run.reports(self.session, self.first)?;
         self.first = false;
+        // A script may push the folder that they are in.
+        let folder = &self.session.folder;
+        for file in self.watch.run.report_files().chain([self.settings.store.as_path()]) {
+            let file = folder.join(file);
+            self.memory.leave_out(&file.canonicalize().unwrap_or(file));
+        }
         Ok((source, reports))
     }
 
