@@ -37,6 +37,6 @@ impl Language for Lua {
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {
-        Vm::start(&ctx.host.registry)?.run(source, ctx).await
+        Vm::start(ctx)?.run(source, ctx).await
     }
 }
