@@ -176,12 +176,12 @@ pub fn empty(rig: &Rig, store: &Path) {
     });
 }
 
-/// Waits until `left` finds nothing, for ten seconds.
+/// Waits until `left` finds nothing, for a minute: the machine may be busy.
 pub fn within(
     what: &str,
     mut left: impl FnMut() -> Option<String>,
 ) -> std::result::Result<(), String> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         match left() {
             None => return Ok(()),

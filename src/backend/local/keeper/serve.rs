@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::FlockOperation;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
@@ -157,8 +158,36 @@ fn serve_tasks(socket: &OwnedFd, filter: &sys::SyscallFilter) -> i32 {
     0
 }
 
+/// The lock of a folder that nobody else is deleting. Files have none and need none.
+fn only_here(path: &Path) -> Option<Option<fs::File>> {
+    use std::os::unix::fs::MetadataExt;
+    let folder = match rustix::fs::open(path, LOCKABLE, rustix::fs::Mode::empty()) {
+        Ok(folder) => fs::File::from(folder),
+        Err(rustix::io::Errno::NOENT) => return None,
+        // It can't be entered: deleting opens it up.
+        Err(_) => return Some(None),
+    };
+    // Whoever asked for this may hold it for a moment longer.
+    (0..1000).find(|_| {
+        let locked = rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if !locked {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+        locked
+    })?;
+    let (held, there) = (folder.metadata().ok()?, fs::symlink_metadata(path).ok()?);
+    (held.ino() == there.ino()).then_some(Some(folder))
+}
+
+const LOCKABLE: rustix::fs::OFlags = rustix::fs::OFlags::RDONLY
+    .union(rustix::fs::OFlags::DIRECTORY)
+    .union(rustix::fs::OFlags::NOFOLLOW)
+    .union(rustix::fs::OFlags::CLOEXEC);
+
 fn remove(paths: &[PathBuf], groups: &[PathBuf], spares: Option<&Path>) {
     for path in paths {
+        // One at a time: a collector may have found it in the trash meanwhile.
+        let Some(_lock) = only_here(path) else { continue };
         if !spares.is_some_and(|spares| spare::keep(path, spares)) {
             copy::remove_tree(path);
         }
