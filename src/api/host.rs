@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Ctx, FnSpec, Recorder, Registry, Stop};
+use super::{Budget, Ctx, FnSpec, Recorder, Registry, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
 use crate::workflow::{Event, EventSink, Filter, MatrixReport, RunContext};
 
@@ -27,6 +27,8 @@ pub struct Host {
     pub(super) args: Vec<String>,
     env: Option<BTreeMap<String, String>>,
     timeout: Option<Duration>,
+    operations: Option<u64>,
+    memory: Option<u64>,
     made: Mutex<Made>,
     background: Cancel,
     /// How matrices are run, whatever the script says.
@@ -54,7 +56,8 @@ pub struct Plan {
 #[derive(Default)]
 struct Made {
     live: BTreeSet<String>,
-    kept: BTreeSet<String>,
+    /// With who wants it.
+    kept: BTreeMap<String, &'static str>,
     asked: BTreeSet<String>,
     /// For each sandbox that a handle is on: what has become of it.
     gone: BTreeMap<String, Arc<AtomicU8>>,
@@ -64,6 +67,9 @@ struct Made {
 pub(super) const DELETED: u8 = 1;
 /// A handle's sandbox: the run that the handle is of has ended.
 pub(super) const OVER: u8 = 2;
+/// Who wants a sandbox to be kept: the command line, or the script.
+const KEEP: &str = "--keep";
+const SCRIPT: &str = "the script keeps it";
 
 /// What a run left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,6 +96,8 @@ impl Host {
             args: Vec::new(),
             env: None,
             timeout: None,
+            operations: None,
+            memory: None,
             functions: Vec::new(),
             plan: Plan::default(),
             recorder: None,
@@ -99,14 +107,16 @@ impl Host {
     /// The context that the script's main body runs in. Its deadline starts now. Needs a running
     /// tokio runtime.
     pub fn start(self: &Arc<Self>) -> Ctx {
-        let stop = Stop::new(&self.run.cancel, self.timeout);
+        let stop =
+            Stop::new(&self.run.cancel, self.timeout, Budget::new(self.operations, self.memory));
         Ctx::main(Arc::clone(self), stop)
     }
 
     /// The context of one of several bodies that run one after the other, which `cancel` ends as
     /// well. Needs a running tokio runtime.
     pub fn start_one(self: &Arc<Self>, cancel: &Cancel) -> Ctx {
-        let whole = Stop::new(&self.run.cancel, self.timeout);
+        let whole =
+            Stop::new(&self.run.cancel, self.timeout, Budget::new(self.operations, self.memory));
         Ctx::main(Arc::clone(self), Stop::within(&whole, cancel))
     }
 
@@ -160,7 +170,7 @@ impl Host {
     pub(super) fn track(&self, name: &str, keep: bool) {
         let mut made = self.made();
         if keep || self.run.keep {
-            made.kept.insert(name.to_owned());
+            made.kept.insert(name.to_owned(), if self.run.keep { KEEP } else { SCRIPT });
         } else {
             made.live.insert(name.to_owned());
         }
@@ -174,9 +184,13 @@ impl Host {
 
     /// Takes a sandbox out of those that are deleted at the end.
     pub(super) fn keep(&self, name: &str) {
+        self.keep_for(name, SCRIPT);
+    }
+
+    fn keep_for(&self, name: &str, who: &'static str) {
         let mut made = self.made();
         made.live.remove(name);
-        made.kept.insert(name.to_owned());
+        made.kept.insert(name.to_owned(), who);
     }
 
     /// Whether it is there and not kept.
@@ -191,13 +205,13 @@ impl Host {
 
     /// The sandboxes that the run made and keeps, by name.
     pub fn kept(&self) -> Vec<String> {
-        self.made().kept.iter().cloned().collect()
+        self.made().kept.keys().cloned().collect()
     }
 
     /// Keeps a sandbox that [`Host::finish`] would delete.
     pub async fn keep_one(&self, name: &str) -> sandbox::Result<()> {
         self.run.backend.keep(name, &Cancel::new()).await?;
-        self.keep(name);
+        self.keep_for(name, "you keep it");
         Ok(())
     }
 
@@ -253,16 +267,15 @@ impl Host {
                 (name, failed)
             });
         }
-        let mut leftovers = Leftovers { kept: kept.into_iter().collect(), failed: Vec::new() };
+        let mut leftovers = Leftovers { kept: kept.keys().cloned().collect(), failed: Vec::new() };
         while let Some(done) = tasks.join_next().await {
             if let Ok((name, Some(why))) = done {
                 leftovers.failed.push((name, why));
             }
         }
         leftovers.failed.sort();
-        for name in &leftovers.kept {
-            let why = if self.run.keep { "--keep" } else { "the script keeps it" };
-            self.run.events.send(Event::SandboxKept { name: name.clone(), why: why.into() });
+        for (name, why) in kept {
+            self.run.events.send(Event::SandboxKept { name, why: why.into() });
         }
         for (name, why) in &leftovers.failed {
             self.run.events.send(Event::Warning {
@@ -298,6 +311,8 @@ pub struct HostBuilder {
     args: Vec<String>,
     env: Option<BTreeMap<String, String>>,
     timeout: Option<Duration>,
+    operations: Option<u64>,
+    memory: Option<u64>,
     functions: Vec<FnSpec>,
     plan: Plan,
     recorder: Option<Arc<Recorder>>,
@@ -386,6 +401,20 @@ impl HostBuilder {
         self
     }
 
+    /// How many operations the run's scripts may do, of their language, in steps of a thousand. A
+    /// guard against endless loops that depends on no clock.
+    pub fn operations(mut self, most: u64) -> Self {
+        self.operations = Some(most);
+        self
+    }
+
+    /// How much memory the values of the run's scripts may take, in bytes; 1 GiB when not said. In
+    /// Rhai it is the growth of the whole process that is measured.
+    pub fn memory(mut self, most: u64) -> Self {
+        self.memory = Some(most);
+        self
+    }
+
     /// A function of your own that scripts can call.
     pub fn function(mut self, spec: FnSpec) -> Self {
         self.functions.push(spec);
@@ -422,6 +451,8 @@ impl HostBuilder {
             args: self.args,
             env: self.env,
             timeout: self.timeout,
+            operations: self.operations,
+            memory: self.memory,
             made: Mutex::default(),
             background: Cancel::new(),
             plan: self.plan,

@@ -30,6 +30,8 @@ pub struct Environment {
     pub xdg_config: Option<PathBuf>,
     /// `XDG_DATA_HOME`.
     pub xdg_data: Option<PathBuf>,
+    /// `XDG_STATE_HOME`.
+    pub xdg_state: Option<PathBuf>,
 }
 
 impl Environment {
@@ -51,6 +53,7 @@ impl Environment {
             term: text("TERM"),
             xdg_config: var("XDG_CONFIG_HOME").and_then(absolute),
             xdg_data: var("XDG_DATA_HOME").and_then(absolute),
+            xdg_state: var("XDG_STATE_HOME").and_then(absolute),
         }
     }
 
@@ -58,6 +61,13 @@ impl Environment {
     pub fn user_file(&self) -> Option<PathBuf> {
         let base = self.xdg_config.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))?;
         Some(base.join("sandscript/config.toml"))
+    }
+
+    /// The folder of what is remembered from one call to the next.
+    pub fn state(&self) -> Option<PathBuf> {
+        let state = self.xdg_state.clone();
+        let state = state.or_else(|| Some(self.home.as_ref()?.join(".local/state")))?;
+        Some(state.join("sandscript"))
     }
 
     fn default_store(&self) -> Result<PathBuf> {

@@ -14,6 +14,7 @@ mod exec;
 mod gc;
 mod list;
 mod output;
+mod repl;
 mod run;
 mod session;
 mod show;
@@ -43,6 +44,7 @@ Examples:
   sandscript create web && sandscript exec web -- uname -a
   sandscript snapshot create web clean         keep this state
   sandscript clone web twin --label clean      a new machine from it
+  sandscript repl                              try things line by line
   sandscript doctor                            what works on this machine, and why not
 
 Exit codes: docs/exit-codes.md";
@@ -98,6 +100,7 @@ enum Verb {
     Run(run::Run),
     Watch(Box<watch::Watch>),
     Check(check::Check),
+    Repl(repl::Repl),
     Create(Box<create::Create>),
     List(list::List),
     Show(show::Show),
@@ -127,6 +130,7 @@ impl Verb {
             Verb::Doctor(verb) => verb.format.json(),
             Verb::Run(_)
             | Verb::Watch(_)
+            | Verb::Repl(_)
             | Verb::Start(_)
             | Verb::Stop(_)
             | Verb::Delete(_)
@@ -139,6 +143,7 @@ impl Verb {
             Verb::Run(verb) => verb.call(session),
             Verb::Watch(verb) => verb.call(session),
             Verb::Check(verb) => verb.call(session),
+            Verb::Repl(verb) => verb.call(session),
             Verb::Create(verb) => verb.call(session),
             Verb::List(verb) => verb.call(session),
             Verb::Show(verb) => verb.call(session),

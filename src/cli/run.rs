@@ -259,7 +259,7 @@ impl Run {
 }
 
 /// Shows what the commands of steps and cells print, while they do.
-struct Echo;
+pub(super) struct Echo;
 
 impl Report for Echo {
     fn name(&self) -> &'static str {
@@ -286,7 +286,7 @@ impl Report for Echo {
 }
 
 /// The exit code of a script that ended with this error.
-fn code_of(error: &ScriptError) -> u8 {
+pub(super) fn code_of(error: &ScriptError) -> u8 {
     match &error.kind {
         ErrorKind::Assert | ErrorKind::Command(_) => exit::FAILED,
         ErrorKind::Cancelled => exit::INTERRUPTED,
@@ -298,7 +298,7 @@ fn code_of(error: &ScriptError) -> u8 {
 }
 
 /// The exit code of a script that had nothing to complain about: what its matrices say.
-fn code_of_cells(reports: &[MatrixReport]) -> u8 {
+pub(super) fn code_of_cells(reports: &[MatrixReport]) -> u8 {
     let codes: Vec<u8> = reports.iter().map(exit::of_matrix).collect();
     let worst = [exit::FAILED, exit::INTERRUPTED].into_iter().find(|code| codes.contains(code));
     let nothing = !codes.is_empty() && codes.iter().all(|code| *code == exit::NOTHING_SELECTED);
@@ -306,7 +306,7 @@ fn code_of_cells(reports: &[MatrixReport]) -> u8 {
 }
 
 /// This machine's id, shortened: whose run it is, where a backend is shared.
-fn this_machine() -> String {
+pub(super) fn this_machine() -> String {
     let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     id.trim().chars().take(12).collect()
 }

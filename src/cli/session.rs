@@ -24,6 +24,8 @@ pub struct Session<'a> {
     pub folder: PathBuf,
     global: Global,
     environment: Environment,
+    /// The folder of what is remembered from one call to the next.
+    pub state: Option<PathBuf>,
     /// The project: the folder with the project file or the repository it is in, else that folder.
     pub project: PathBuf,
 }
@@ -46,9 +48,9 @@ impl<'a> Session<'a> {
                 .hint("change to a folder that exists")
         })?;
         let settings = Settings::resolve(&global, &environment, &folder)?;
-        let project = project_of(&folder);
+        let (project, state) = (project_of(&folder), environment.state());
         let term = environment.term.clone();
-        Ok(Session { settings, output, term, folder, global, environment, project })
+        Ok(Session { settings, output, term, folder, global, environment, state, project })
     }
 
     /// What holds now: the files that say so may have changed.
@@ -100,9 +102,14 @@ impl<'a> Session<'a> {
 
     /// Opens the backend that the settings name.
     pub async fn open(&self, settings: &Settings) -> Result<Arc<dyn Backend>> {
+        self.open_named(&settings.backend, settings).await
+    }
+
+    /// Opens another one than the settings name.
+    pub async fn open_named(&self, name: &str, settings: &Settings) -> Result<Arc<dyn Backend>> {
         let store = Some(settings.store.clone());
         let options = backend::Config { store, ..backend::Config::default() };
-        backend::open(&settings.backend, &options).await.map_err(CommandError::from)
+        backend::open(name, &options).await.map_err(CommandError::from)
     }
 }
 

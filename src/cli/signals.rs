@@ -19,6 +19,19 @@ pub struct Signals {
     pub kill: Cancel,
     first: Arc<AtomicI32>,
     events: Arc<Mutex<Option<EventSink>>>,
+    interrupts: Arc<Mutex<Interrupts>>,
+}
+
+/// What Ctrl-C is for.
+#[derive(Clone, Debug, Default)]
+pub enum Interrupts {
+    /// To end this process.
+    #[default]
+    Process,
+    /// To end the call that runs: cancels this.
+    Call(Cancel),
+    /// Nothing: nothing runs.
+    Nothing,
 }
 
 impl Signals {
@@ -29,6 +42,7 @@ impl Signals {
             kill: Cancel::new(),
             first: Arc::default(),
             events: Arc::default(),
+            interrupts: Arc::default(),
         };
         let fail = |error: std::io::Error| {
             CommandError::internal(format!("signals can't be watched: {error}"))
@@ -46,13 +60,20 @@ impl Signals {
         let shared = signals.clone();
         let body = move || {
             runtime.block_on(async move {
-                for count in 1.. {
+                let (mut count, mut pressed) = (0, 0);
+                loop {
                     let number = tokio::select! {
                         _ = streams.0.1.recv() => streams.0.0,
                         _ = streams.1.1.recv() => streams.1.0,
                         _ = streams.2.1.recv() => streams.2.0,
                     };
-                    shared.arrived(number, count, &output);
+                    let interrupts = shared.interrupts().clone();
+                    if number == streams.0.0 && !matches!(interrupts, Interrupts::Process) {
+                        pressed = shared.interrupted(&interrupts, pressed, &output);
+                    } else {
+                        count += 1;
+                        shared.arrived(number, count, &output);
+                    }
                 }
             });
         };
@@ -77,6 +98,30 @@ impl Signals {
                 std::process::exit(128 + number);
             }
         }
+    }
+
+    /// From now on, this is what Ctrl-C is for.
+    pub fn interrupt(&self, what: Interrupts) {
+        *self.interrupts() = what;
+    }
+
+    fn interrupts(&self) -> std::sync::MutexGuard<'_, Interrupts> {
+        self.interrupts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ctrl-C that is not for the process; `pressed` counts those for one call.
+    fn interrupted(&self, what: &Interrupts, pressed: u32, output: &Output) -> u32 {
+        let Interrupts::Call(call) = what else { return 0 };
+        let pressed = if call.is_cancelled() { pressed + 1 } else { 1 };
+        match pressed {
+            1 => call.cancel(),
+            2 => self.say(output, "still cleaning up; once more to leave at once"),
+            _ => {
+                output.warn("left at once; 'sandscript gc' finds what is left");
+                std::process::exit(128 + SignalKind::interrupt().as_raw_value());
+            }
+        }
+        pressed
     }
 
     /// From now on, what is said goes to the reports of a run: nobody else may write on a screen

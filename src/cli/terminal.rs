@@ -79,6 +79,24 @@ pub fn restore() {
     }
 }
 
+/// The terminal's modes as they are now; set again when dropped, whatever became of them.
+pub struct Modes(Option<Termios>);
+
+impl Modes {
+    /// Remembers them, where there is a terminal.
+    pub fn now() -> Modes {
+        Modes(termios::tcgetattr(io::stdin()).ok())
+    }
+}
+
+impl Drop for Modes {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = termios::tcsetattr(io::stdin(), OptionalActions::Drain, before);
+        }
+    }
+}
+
 /// The size of the user's terminal; 24 × 80 where there is none.
 pub fn window_size() -> WindowSize {
     let size = termios::tcgetwinsize(io::stdout())

@@ -9,6 +9,8 @@ mod errors;
 mod local;
 mod progress;
 mod readme;
+mod repl;
+mod repl_terminal;
 mod run;
 mod settings;
 mod signals;

@@ -13,7 +13,12 @@ pub struct Terminal {
 impl Terminal {
     /// Runs a command line in it, in the project folder.
     pub fn open(environment: &TestEnvironment, command: &str) -> Terminal {
-        let socket = environment.path("tmux").display().to_string();
+        Terminal::open_at(environment, "tmux", command)
+    }
+
+    /// The same with a server of this name, for more than one terminal.
+    pub fn open_at(environment: &TestEnvironment, name: &str, command: &str) -> Terminal {
+        let socket = environment.path(name).display().to_string();
         let terminal = Terminal { socket };
         let folder = environment.path("project").display().to_string();
         let started = terminal
@@ -58,8 +63,18 @@ impl Terminal {
 
     /// Types a line.
     pub fn line(&self, text: &str) {
-        assert!(self.tmux().args(["send-keys", "-l", text]).status().unwrap().success());
+        self.text(text);
         self.keys("Enter");
+    }
+
+    /// Types without ending the line.
+    pub fn text(&self, text: &str) {
+        // tmux takes a semicolon at the end for its own.
+        let text = match text.strip_suffix(';') {
+            Some(before) => format!("{before}\\;"),
+            None => text.to_owned(),
+        };
+        assert!(self.tmux().args(["send-keys", "-l", "--", &text]).status().unwrap().success());
     }
 
     /// Makes the window this large.

@@ -9,7 +9,12 @@ use crate::lang::Source;
 
 /// Compiles the script.
 pub(super) fn compile(lua: &Lua, source: &Source) -> Result<Function> {
-    let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
+    compile_as(lua, source, &source.text)
+}
+
+/// Compiles `code`, whose lines are those of `source`.
+pub(super) fn compile_as(lua: &Lua, source: &Source, code: &str) -> Result<Function> {
+    let text = code.strip_prefix('\u{feff}').unwrap_or(code);
     // A first line such as `#!/usr/bin/env sandscript` is a comment.
     let shebang = if text.starts_with('#') { "--" } else { "" };
     lua.load(format!("{shebang}{text}"))

@@ -7,16 +7,18 @@ mod check;
 mod convert;
 mod error;
 mod machine;
-mod modules;
 mod native;
+mod session;
 mod state;
 mod unknown;
 mod vm;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{Language, Source};
-use crate::api::{Ctx, Registry, Result, Value};
+use super::{Language, Session, Source};
+use crate::api::{Ctx, Host, Registry, Result, Value};
 use vm::Vm;
 
 /// The Lua language, version 5.4.
@@ -38,6 +40,11 @@ impl Language for Lua {
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {
-        Vm::start(&ctx.host.registry)?.run(source, ctx).await
+        Vm::start(ctx)?.run(source, ctx).await
+    }
+
+    fn session(&self, host: &Arc<Host>) -> Option<Arc<dyn Session>> {
+        let session = session::LuaSession::new(host).ok()?;
+        Some(Arc::new(session))
     }
 }

@@ -18,15 +18,32 @@ use crate::lang::{Source, threads};
 const LOOK: Duration = Duration::from_millis(4);
 const LOOKS: u32 = 3;
 
+/// How long a machine may take to say which globals there are.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a machine is asked for.
 enum Job {
     Run { source: Source, ctx: Ctx, reply: Reply },
     Call { function: u64, ctx: Ctx, args: Vec<Value>, reply: Reply },
+    Enter { entry: Entry, ctx: Ctx, reply: Reply },
+    Globals { ctx: Ctx, reply: oneshot::Sender<Globals> },
+    Set { name: String, value: Value },
     Release(u64),
     End,
 }
 
 type Reply = oneshot::Sender<Result<Value>>;
+
+/// The globals that are not the machine's own: names, and values where the host has a form of them.
+pub(super) type Globals = Vec<(String, Option<Value>)>;
+
+/// A part of a script that is told bit by bit.
+pub(super) struct Entry {
+    /// Its name, and the text that errors show lines of.
+    pub(super) source: Source,
+    /// What is executed; its lines are those of the text.
+    pub(super) code: String,
+}
 
 /// Where a machine is asked. It answers until its [`Vm`] is dropped.
 #[derive(Clone)]
@@ -43,14 +60,15 @@ pub(super) struct Vm {
 
 impl Vm {
     /// Starts a machine that has everything in the registry.
-    pub(super) fn start(registry: &Arc<Registry>) -> Result<Vm> {
+    pub(super) fn start(ctx: &Ctx) -> Result<Vm> {
         let (jobs, inbox) = mpsc::unbounded_channel();
         let door = Door { jobs, steps: Arc::default() };
-        let (registry, mine) = (Arc::clone(registry), door.clone());
+        let (registry, mine) = (Arc::clone(&ctx.host.registry), door.clone());
+        let memory = usize::try_from(ctx.stop.budget.memory()).unwrap_or(usize::MAX);
         let runtime = tokio::runtime::Handle::current();
         let started = threads::begin(move || {
             let local = tokio::task::LocalSet::new();
-            runtime.block_on(local.run_until(serve(registry, mine, inbox)));
+            runtime.block_on(local.run_until(serve(registry, memory, mine, inbox)));
             // What still waits goes before the machine that it belongs to.
             let _inside = runtime.enter();
             drop(local);
@@ -65,6 +83,24 @@ impl Vm {
     pub(super) async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {
         let (source, own) = (source.clone(), ctx.clone());
         self.door.ask(ctx, |reply| Job::Run { source, ctx: own, reply }).await
+    }
+
+    /// Runs an entry in it, after others.
+    pub(super) async fn enter(&self, entry: Entry, ctx: &Ctx) -> Result<Value> {
+        let own = ctx.clone();
+        self.door.ask(ctx, |reply| Job::Enter { entry, ctx: own, reply }).await
+    }
+
+    /// The globals that entries have declared; none when the machine does not come back.
+    pub(super) async fn globals(&self, ctx: &Ctx) -> Option<Globals> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.door.jobs.send(Job::Globals { ctx: ctx.clone(), reply });
+        tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
+    }
+
+    /// Declares a global, before the next entry runs.
+    pub(super) fn set(&self, name: &str, value: Value) {
+        let _ = self.door.jobs.send(Job::Set { name: name.to_owned(), value });
     }
 }
 
@@ -116,8 +152,14 @@ fn ended() -> ScriptError {
 }
 
 /// Makes the machine and does what it is asked until it is told to end.
-async fn serve(registry: Arc<Registry>, door: Door, mut inbox: mpsc::UnboundedReceiver<Job>) {
-    let made = machine::build(registry, &door);
+async fn serve(
+    registry: Arc<Registry>,
+    memory: usize,
+    door: Door,
+    mut inbox: mpsc::UnboundedReceiver<Job>,
+) {
+    let made = machine::build(registry, memory, &door);
+    let own = made.as_ref().map(|(lua, _)| body::globals(lua)).unwrap_or_default();
     while let Some(job) = inbox.recv().await {
         match job {
             Job::End => return,
@@ -130,6 +172,21 @@ async fn serve(registry: Arc<Registry>, door: Door, mut inbox: mpsc::UnboundedRe
                 Ok((lua, state)) => start(reply, body::script(lua, state, source, ctx)),
                 Err(error) => drop(reply.send(Err(error.clone()))),
             },
+            Job::Enter { entry, ctx, reply } => match &made {
+                Ok((lua, state)) => start(reply, body::entry(lua, state, entry, ctx)),
+                Err(error) => drop(reply.send(Err(error.clone()))),
+            },
+            Job::Globals { ctx, reply } => {
+                if let Ok((lua, state)) = &made {
+                    let declared = state.enter(&ctx, || body::declared(lua, state, &own));
+                    drop(reply.send(declared));
+                }
+            }
+            Job::Set { name, value } => {
+                if let Ok((lua, state)) = &made {
+                    body::set(lua, state, &name, value);
+                }
+            }
             Job::Call { function, ctx, args, reply } => match &made {
                 Ok((lua, state)) => start(reply, body::callback(lua, state, function, ctx, args)),
                 Err(error) => drop(reply.send(Err(error.clone()))),

@@ -12,7 +12,7 @@ mod terminal;
 
 pub use jsonl::JsonLines;
 pub use plain::Plain;
-pub use style::Style;
+pub use style::{Style, clean};
 #[cfg(feature = "cli")]
 pub use terminal::{Size, Terminal};
 

@@ -61,7 +61,7 @@ pub(super) fn mark(outcome: Outcome) -> &'static str {
 
 /// A guest's text without what would move the cursor or change the terminal: escape sequences
 /// and control characters. Newlines and tabs stay.
-pub(super) fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(character) = rest.next() {
