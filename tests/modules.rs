@@ -47,7 +47,9 @@ macro_rules! cases {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             let folder = project(&[$(($file, $text)),*]);
-            let (out, _) = run(&folder, "main.rhai").await;
+            let all = [$($file),*];
+            let main = if all.contains(&"main.lua") { "main.lua" } else { "main.rhai" };
+            let (out, _) = run(&folder, main).await;
             insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
                 insta::assert_snapshot!(concat!("module_", stringify!($name)), out);
             });
@@ -182,6 +184,48 @@ cases! {
         "b.rhai": "import \"a\" as a;\nprint(\"b runs\");",
     ];
     not_text: ["main.rhai": "import \"a\" as a;", "a.rhai": "x"];
+}
+
+// The same in Lua.
+cases! {
+    lua_functions: [
+        "main.lua": "local util = require(\"lib.util\")\nprint(util.double(21))\nprint(util.LIMIT)\n\
+            print(require(\"lib/util\") == util)\nbase(\"x\", util.steps())\n\
+            matrix(\"m\", { axes = { n = { 1, 2, 3 } } }, function(cell) util.double(cell.n) end)",
+        "lib/util.lua": "local names = require(\"names\")\nprint(\"runs once\")\n\
+            local function helper(x) return x end\n\
+            return { double = function(x) return helper(x) * 2 end, LIMIT = names.limit,\n\
+            steps = function() return function(b) b:run(\"true\") end end }",
+        "names.lua": "sleep(0.01)\nreturn { limit = 9 }",
+    ];
+    lua_error_in_function: [
+        "main.lua": "local util = require(\"lib.util\")\n\nlocal function outer(box)\n  util.build(box, 3)\nend\nouter(sandbox(\"a\"))",
+        "lib/util.lua": "local util = {}\nlocal function step(box, code)\n  box:run(\"exit \" .. code)\nend\nfunction util.build(box, code)\n  step(box, code)\nend\nreturn util",
+    ];
+    lua_error_at_import: [
+        "main.lua": "local util = require(\"lib.util\")",
+        "lib/util.lua": "local deeper = require(\"lib.deeper\")",
+        "lib/deeper.lua": "local x = 1\nprint(x + y())",
+    ];
+    lua_syntax_error: ["main.lua": "local a = require(\"a\")", "a.lua": "\nlocal = 5"];
+    lua_missing: ["main.lua": "local x = 1\nlocal util = require(\"lib.util\")"];
+    lua_missing_near: ["main.lua": "local util = require(\"lib.utli\")", "lib/util.lua": ""];
+    lua_missing_standard: ["main.lua": "local retry = require(\"std.rerty\")"];
+    lua_parent: ["main.lua": "require(\"../util\")"];
+    lua_absolute: ["main.lua": "require(\"/etc/passwd\")"];
+    lua_no_name: ["main.lua": "require(5)"];
+    lua_itself: ["main.lua": "require(\"main\")"];
+    lua_circle: [
+        "main.lua": "require(\"a\")",
+        "a.lua": "require(\"b\")",
+        "b.lua": "\nrequire(\"a\")",
+    ];
+    lua_standard_option: ["main.lua": "local retry = require(\"std.retry\")\nretry.run({\n  attemts = 5,\n}, function() end)"];
+    lua_standard_function: ["main.lua": "local retry = require(\"std.retry\")\nretry.rnu(function() end)"];
+    lua_standard_fails: ["main.lua": "local retry = require(\"std.retry\")\nlocal function wait()\n  retry.wait_for({ timeout = 0 }, function() return false end)\nend\nwait()"];
+    lua_error_in_closure: [
+        "main.lua": "local retry = require(\"std.retry\")\nretry.run({ attempts = 2, delay = 0 }, function()\n  sandbox():run(\"exit 3\")\nend)",
+    ];
 }
 
 // The standard library shows no inside of its own.

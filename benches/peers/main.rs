@@ -1,12 +1,11 @@
 //! sandscript against its peers: medians of interleaved runs, as a Markdown table.
 //!
 //! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`; with
-//! `-- --watch` only `watch`, with `-- --languages` only the languages are measured.
+//! `-- --watch` only `watch` is measured.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod facts;
-mod languages;
 mod library;
 mod peers;
 mod table;
@@ -34,8 +33,7 @@ pub struct Bench {
 
 fn main() {
     backend::local::init();
-    let asked = |flag: &str| std::env::args().any(|arg| arg == flag);
-    let write = asked("--write");
+    let write = std::env::args().any(|arg| arg == "--write");
     let temp = tempfile::Builder::new().prefix("sandscript-bench-").tempdir_in("/var/tmp").unwrap();
     let store = temp.path().join("store");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -49,12 +47,8 @@ fn main() {
         };
         let mut table = Table::default();
         // One alone, while it is worked on.
-        if asked("--watch") {
+        if std::env::args().any(|arg| arg == "--watch") {
             tool::watch(&bench, &mut table);
-            return table;
-        }
-        languages::languages(&mut table).await;
-        if asked("--languages") {
             return table;
         }
         library::launch(&bench, &mut table).await;

@@ -366,9 +366,6 @@ pub(super) fn specs() -> Vec<FnSpec> {
 pub(super) fn is_cancel(error: &ScriptError) -> bool {
     matches!(
         error.kind,
-        ErrorKind::Cancelled
-            | ErrorKind::Limit
-            | ErrorKind::Timeout
-            | ErrorKind::Sandbox(Error::Cancelled)
+        ErrorKind::Cancelled | ErrorKind::Timeout | ErrorKind::Sandbox(Error::Cancelled)
     )
 }

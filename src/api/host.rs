@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Budget, Ctx, FnSpec, Recorder, Registry, Stop};
+use super::{Ctx, FnSpec, Recorder, Registry, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
 use crate::workflow::{Event, EventSink, Filter, MatrixReport, RunContext};
 
@@ -27,8 +27,6 @@ pub struct Host {
     pub(super) args: Vec<String>,
     env: Option<BTreeMap<String, String>>,
     timeout: Option<Duration>,
-    operations: Option<u64>,
-    memory: Option<u64>,
     made: Mutex<Made>,
     background: Cancel,
     /// How matrices are run, whatever the script says.
@@ -96,8 +94,6 @@ impl Host {
             args: Vec::new(),
             env: None,
             timeout: None,
-            operations: None,
-            memory: None,
             functions: Vec::new(),
             plan: Plan::default(),
             recorder: None,
@@ -107,16 +103,14 @@ impl Host {
     /// The context that the script's main body runs in. Its deadline starts now. Needs a running
     /// tokio runtime.
     pub fn start(self: &Arc<Self>) -> Ctx {
-        let stop =
-            Stop::new(&self.run.cancel, self.timeout, Budget::new(self.operations, self.memory));
+        let stop = Stop::new(&self.run.cancel, self.timeout);
         Ctx::main(Arc::clone(self), stop)
     }
 
     /// The context of one of several bodies that run one after the other, which `cancel` ends as
     /// well. Needs a running tokio runtime.
     pub fn start_one(self: &Arc<Self>, cancel: &Cancel) -> Ctx {
-        let whole =
-            Stop::new(&self.run.cancel, self.timeout, Budget::new(self.operations, self.memory));
+        let whole = Stop::new(&self.run.cancel, self.timeout);
         Ctx::main(Arc::clone(self), Stop::within(&whole, cancel))
     }
 
@@ -311,8 +305,6 @@ pub struct HostBuilder {
     args: Vec<String>,
     env: Option<BTreeMap<String, String>>,
     timeout: Option<Duration>,
-    operations: Option<u64>,
-    memory: Option<u64>,
     functions: Vec<FnSpec>,
     plan: Plan,
     recorder: Option<Arc<Recorder>>,
@@ -401,20 +393,6 @@ impl HostBuilder {
         self
     }
 
-    /// How many operations the run's scripts may do, of their language, in steps of a thousand. A
-    /// guard against endless loops that depends on no clock.
-    pub fn operations(mut self, most: u64) -> Self {
-        self.operations = Some(most);
-        self
-    }
-
-    /// How much memory the values of the run's scripts may take, in bytes; 1 GiB when not said. In
-    /// Rhai it is the growth of the whole process that is measured.
-    pub fn memory(mut self, most: u64) -> Self {
-        self.memory = Some(most);
-        self
-    }
-
     /// A function of your own that scripts can call.
     pub fn function(mut self, spec: FnSpec) -> Self {
         self.functions.push(spec);
@@ -451,8 +429,6 @@ impl HostBuilder {
             args: self.args,
             env: self.env,
             timeout: self.timeout,
-            operations: self.operations,
-            memory: self.memory,
             made: Mutex::default(),
             background: Cancel::new(),
             plan: self.plan,

@@ -1,11 +1,13 @@
 //! Options of a script's own functions.
 
-use super::{Args, Ctx, FnSpec, Result, ScriptError, Type, Value, suggest};
+use super::{Args, Ctx, FnSpec, Map, Result, ScriptError, Type, Value, suggest};
 
 /// What may not stand for one another; everything else the function that uses it checks.
 fn alike(default: &Value, given: &Value) -> bool {
     match (default, given) {
         (Value::Bool(_), given) => matches!(given, Value::Bool(_)),
+        // Some languages can't tell an empty list from an empty map.
+        (Value::List(items), Value::Map(_)) => items.is_empty(),
         (Value::List(_), given) => Type::list(Type::Any).accepts(given),
         (Value::Map(_), given) => Type::Map.accepts(given),
         (_, given) => !matches!(given, Value::Bool(_) | Value::List(_) | Value::Map(_)),
@@ -13,20 +15,21 @@ fn alike(default: &Value, given: &Value) -> bool {
 }
 
 async fn check_options(_ctx: Ctx, args: Args) -> Result<Value> {
-    let (Value::Map(mut all), given) = (args.get("defaults").clone(), args.get("given")) else {
-        return Ok(args.get("given").clone());
+    let map = |name| match args.get(name) {
+        Value::Map(map) => map.clone(),
+        _ => Map::new(),
     };
-    let Value::Map(given) = given else { return Ok(all.into()) };
+    let (mut all, given) = (map("defaults"), map("given"));
     let also = args.strings("also");
     for (key, value) in given {
-        let default = all.get(key);
-        if default.is_none() && !also.contains(key) {
+        let default = all.get(&key);
+        if default.is_none() && !also.contains(&key) {
             let known = all.keys().chain(&also).map(String::as_str);
             return Err(ScriptError::runtime(format!("unknown option '{key}'"))
-                .hint(suggest::hint(key, known).unwrap_or_default())
+                .hint(suggest::hint(&key, known).unwrap_or_default())
                 .focus(key));
         }
-        if let Some(default) = default.filter(|default| !alike(default, value)) {
+        if let Some(default) = default.filter(|default| !alike(default, &value)) {
             let wanted = default.type_name();
             let article = if wanted.starts_with('i') { "an" } else { "a" };
             return Err(ScriptError::runtime(format!(
@@ -35,7 +38,7 @@ async fn check_options(_ctx: Ctx, args: Args) -> Result<Value> {
             ))
             .focus(key));
         }
-        all.insert(key.clone(), value.clone());
+        all.insert(key, value);
     }
     Ok(all.into())
 }

@@ -28,7 +28,8 @@ How to read it:
 - `name?` may be left out. Options come as one map, after the arguments and before a function: `#{ memory: \"1GiB\" }` in
   Rhai, `{ memory = \"1GiB\" }` in Lua. An unknown option is an error.
 - Rhai calls a method with a dot, `box.run(\"make\")`; Lua with a colon, `box:run(\"make\")`. Properties have a dot in both.
-- Lists are `[1, 2]` in Rhai and `{ 1, 2 }` in Lua; nothing is `()` in Rhai and `nil` in Lua.
+- Lists are `[1, 2]` in Rhai and `{ 1, 2 }` in Lua; nothing is `()` in Rhai and `nil` in Lua, and
+  `null` inside of a Lua list. `local box <close> = sandbox()` in Lua deletes the sandbox when its scope is left.
 - A *duration* is a number of seconds or a string such as `\"250ms\"`, `\"5m\"`, `\"1h30m\"`; a *size* is a number of bytes or a
   string such as `\"512MiB\"`, `\"2GB\"`; *bytes* is a blob in Rhai and a string in Lua.
 - Every call can fail with the codes `invalid_input` (an argument is not what it must be), `unsupported` (the backend

@@ -1,6 +1,7 @@
 //! Script languages: one adapter each, all made from the same registry.
 
 mod check;
+mod guide;
 #[cfg(feature = "lua")]
 pub mod lua;
 mod manual;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use check::{FINDINGS, Finding, check};
+pub use guide::guide;
 pub use manual::{manual, setting_lua, setting_rhai, spellings};
 pub use modules::{Found, Modules, cycle};
 pub use session::{Session, TYPED};

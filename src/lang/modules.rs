@@ -50,10 +50,12 @@ impl Modules {
                     source: Source::new(format!("{name}.{}", self.extension), text),
                     file: None,
                 }),
-                None => Err(no_module(name).hint(
-                    suggest::hint(name, stdlib::titles().iter().map(String::as_str))
-                        .unwrap_or_default(),
-                )),
+                None => {
+                    let known = stdlib::titles();
+                    let known: Vec<String> = known.iter().map(|one| self.named(one)).collect();
+                    let hint = suggest::hint(&self.named(name), known.iter().map(String::as_str));
+                    Err(self.no_module(name).hint(hint.unwrap_or_default()))
+                }
             };
         }
         self.plain(name)?;
@@ -83,6 +85,15 @@ impl Modules {
             folders.push(self.project.clone());
         }
         folders
+    }
+
+    /// The name as the language writes it.
+    fn named(&self, name: &str) -> String {
+        if self.extension == "lua" { name.replace('/', ".") } else { name.to_owned() }
+    }
+
+    fn no_module(&self, name: &str) -> ScriptError {
+        ScriptError::runtime(format!("there is no module '{}'", self.named(name)))
     }
 
     /// Whether `name` may be that of a module.
@@ -148,7 +159,7 @@ impl Modules {
 
     /// The error for a module that is nowhere: a similar name, or where it was looked for.
     fn missing(&self, name: &str) -> ScriptError {
-        let error = no_module(name);
+        let error = self.no_module(name);
         for folder in self.folders() {
             for other in ["lua", "rhai"].into_iter().filter(|other| *other != self.extension) {
                 let path = folder.join(format!("{name}.{other}"));
@@ -171,7 +182,7 @@ impl Modules {
         let places: Vec<String> =
             self.folders().iter().map(|folder| shown(&folder.join(&file))).collect();
         error.hint(match near {
-            Some(near) => format!("did you mean \"{near}\"?"),
+            Some(near) => format!("did you mean \"{}\"?", self.named(near)),
             None => format!("looked for {}", places.join(" and ")),
         })
     }
@@ -198,10 +209,6 @@ impl Modules {
         }
         names
     }
-}
-
-fn no_module(name: &str) -> ScriptError {
-    ScriptError::runtime(format!("there is no module '{name}'"))
 }
 
 /// The path as messages show it: below the working directory without that.

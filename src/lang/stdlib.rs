@@ -7,6 +7,7 @@ pub const PREFIX: &str = "std/";
 struct Module {
     name: &'static str,
     rhai: &'static str,
+    lua: &'static str,
 }
 
 macro_rules! modules {
@@ -14,11 +15,15 @@ macro_rules! modules {
         &[$(Module {
             name: $name,
             rhai: include_str!(concat!("../../stdlib/", $name, ".rhai")),
+            lua: include_str!(concat!("../../stdlib/", $name, ".lua")),
         }),*]
     };
 }
 
-const MODULES: &[Module] = modules!["retry"];
+const MODULES: &[Module] = modules![
+    "apk", "apt", "check", "dnf", "git", "go", "node", "packages", "python", "retry", "rust",
+    "services", "shell", "users",
+];
 
 /// The names of all modules, without [`PREFIX`].
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -34,6 +39,7 @@ pub fn titles() -> Vec<String> {
 pub fn text(name: &str, extension: &str) -> Option<&'static str> {
     let module = MODULES.iter().find(|module| module.name == name)?;
     match extension {
+        "lua" => Some(module.lua),
         "rhai" => Some(module.rhai),
         _ => None,
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use mlua::thread::ThreadStatus;
 use mlua::{Lua, MultiValue, Thread, Value as LuaValue};
 
+use super::modules::Modules;
 use super::state::{Pending, State};
 use super::vm::{Entry, Globals};
 use super::{check, convert, error};
@@ -21,6 +22,7 @@ pub(super) fn script(
     ctx: Ctx,
 ) -> impl Future<Output = Result<Value>> + 'static {
     let compiled = check::compile(lua, &source);
+    state.modules.replace(Some(Modules::new(&source, &ctx)));
     state.sources.borrow_mut().push(source);
     let thread = compiled.and_then(|function| begin(lua, state, function));
     drive(lua.clone(), Rc::clone(state), thread, ctx, Vec::new())
@@ -134,11 +136,7 @@ async fn drive(
             Ok(gave) => gave,
             // Only what no handler in Lua could be called for.
             Err(failed) => {
-                if matches!(failed, mlua::Error::MemoryError(_)) {
-                    ctx.stop.out_of_memory();
-                }
-                let error = ctx.stop.check().err().unwrap_or_else(|| error::native(&failed));
-                return Err(error::last_seen(&state, error));
+                return Err(ctx.stop.check().err().unwrap_or_else(|| error::native(&failed)));
             }
         };
         if thread.status() != ThreadStatus::Resumable {
@@ -146,10 +144,6 @@ async fn drive(
             let value = gave.pop_front().unwrap_or(mlua::Value::Nil);
             return match ok {
                 true => convert::to_value(&state, &value),
-                false if error::is_memory(&value) => {
-                    ctx.stop.out_of_memory();
-                    Err(error::last_seen(&state, ctx.stop.error()))
-                }
                 false => Err(error::of_value(&state, &value)),
             };
         }

@@ -5,7 +5,7 @@ use mlua::{Lua, Value as LuaValue};
 use super::convert::{self, Held};
 use super::native;
 use super::state::State;
-use crate::api::{ErrorObject, Frame, Position, ScriptError, Value, find_word};
+use crate::api::{ErrorKind, ErrorObject, Frame, Position, ScriptError, Value, find_word};
 use crate::lang::{Source, syntax};
 
 /// The name of the chunk that prepares a machine: its frames are nobody's.
@@ -16,6 +16,8 @@ struct Level {
     source: Source,
     line: usize,
     name: Option<String>,
+    /// Whether it is a whole file.
+    file: bool,
 }
 
 /// The user's functions, innermost first.
@@ -28,9 +30,10 @@ fn levels(lua: &Lua, state: &State) -> Vec<Level> {
             let at = debug.source();
             let name = at.source.as_deref()?.strip_prefix('@')?;
             let source = sources.iter().rev().find(|source| &*source.name == name)?.clone();
-            let called = if at.what == "main" { None } else { debug.names().name };
+            let file = at.what == "main";
+            let called = if file { None } else { debug.names().name };
             let name = called.filter(|name| *name != "?").map(|name| name.into_owned());
-            Some(Level { source, line: debug.current_line()?, name })
+            Some(Level { source, line: debug.current_line()?, name, file })
         });
         match looked {
             Some(level) => found.extend(level),
@@ -58,7 +61,11 @@ fn locate(lua: &Lua, state: &State, error: &mut ScriptError, word: Option<&str>)
         // It happened in a function that the host called for the call at this place.
         Some(known) => {
             error.position = Some(known);
-            error.trace.push(Frame { function: None, called_at: first.position(word) });
+            let called_at = first.position(word);
+            match error.kind {
+                ErrorKind::Syntax => error.imported_at.push(called_at),
+                _ => error.trace.push(Frame { function: None, called_at }),
+            }
         }
     }
     trace(error, &levels);
@@ -68,6 +75,10 @@ fn trace(error: &mut ScriptError, levels: &[Level]) {
     for pair in levels.windows(2) {
         let (inner, outer) = (&pair[0], &pair[1]);
         let function = inner.name.clone();
+        if inner.file {
+            error.imported_at.push(outer.position(Some("require")));
+            continue;
+        }
         let called_at = outer.position(function.as_deref());
         error.trace.push(Frame { function, called_at });
     }
@@ -92,7 +103,7 @@ fn locate_tail(state: &State, error: &mut ScriptError, word: Option<&str>) {
             find_word(text, "return", 0).is_some_and(|at| find_word(text, word, at).is_some())
         });
         if let (Some((index, _)), None) = (places.next(), places.next()) {
-            let level = Level { source: source.clone(), line: index + 1, name: None };
+            let level = Level { source: source.clone(), line: index + 1, name: None, file: false };
             return place(error, &level, Some(word));
         }
     }
@@ -126,9 +137,6 @@ pub(super) fn caught(lua: &Lua, state: &State, value: LuaValue) -> LuaValue {
 
 /// What a body ends with for an error that nobody caught.
 pub(super) fn ended(lua: &Lua, state: &State, value: LuaValue) -> LuaValue {
-    if is_memory(&value) {
-        state.out_of_memory();
-    }
     if let Some(error) = state.stop() {
         return raised(lua, state, error, None);
     }
@@ -148,7 +156,7 @@ pub(super) fn ended(lua: &Lua, state: &State, value: LuaValue) -> LuaValue {
                 let blamed = levels.iter().position(|level| level.line == line);
                 levels.drain(..blamed.unwrap_or(levels.len()));
                 if levels.is_empty() {
-                    levels.push(Level { source, line, name: None });
+                    levels.push(Level { source, line, name: None, file: false });
                 }
             }
             if let Some(first) = levels.first() {
@@ -168,13 +176,8 @@ pub(super) fn ended(lua: &Lua, state: &State, value: LuaValue) -> LuaValue {
     }
 }
 
-/// Whether this is what Lua raises when it gets no memory.
-pub(super) fn is_memory(value: &LuaValue) -> bool {
-    matches!(value, LuaValue::String(text) if text == "not enough memory")
-}
-
 /// Says where an error is that no handler was called for: where the script was last seen.
-pub(super) fn last_seen(state: &State, mut error: ScriptError) -> ScriptError {
+fn last_seen(state: &State, mut error: ScriptError) -> ScriptError {
     if let (None, Some((file, line))) = (&error.position, state.seen.take())
         && let Some(source) = state.sources.borrow().iter().find(|source| *source.name == file)
     {
@@ -242,6 +245,11 @@ pub(super) fn text(error: &mlua::Error) -> String {
 
 /// Takes `file:line: ` off a message.
 fn strip<'a>(state: &State, message: &'a str) -> (Option<(Source, usize)>, &'a str) {
+    for source in state.hidden.borrow().iter() {
+        if let Some((_, rest)) = after_place(&source.name, message) {
+            return (None, rest);
+        }
+    }
     for source in state.sources.borrow().iter().rev() {
         if let Some((line, rest)) = after_place(&source.name, message) {
             return (Some((source.clone(), line)), rest);

@@ -7,6 +7,7 @@ mod check;
 mod convert;
 mod error;
 mod machine;
+mod modules;
 mod native;
 mod session;
 mod state;
@@ -40,7 +41,7 @@ impl Language for Lua {
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {
-        Vm::start(ctx)?.run(source, ctx).await
+        Vm::start(&ctx.host.registry)?.run(source, ctx).await
     }
 
     fn session(&self, host: &Arc<Host>) -> Option<Arc<dyn Session>> {

@@ -327,6 +327,52 @@ set_metatable(_G, {
     __metatable = "globals",
 })
 
+-- What modules gave, by file, and for each coroutine the modules that it reads now.
+local modules, reading = {}, set_metatable({}, weak)
+
+local function leave_module(chain, ok, ...)
+    chain[#chain], chain[#chain - 1] = nil, nil
+    if ok then
+        return ...
+    end
+    return error((...), 0)
+end
+
+local function keep_module(id, name, standard, value)
+    if modules[id] == nil then
+        if standard then
+            set_metatable(value, {
+                __index = function(_, key)
+                    return error(host.unknown_in_library(name, value, key), 0)
+                end,
+                __metatable = "library",
+            })
+        end
+        modules[id] = value == nil and true or value
+    end
+    return modules[id]
+end
+
+function require(name)
+    local id, problem = host.find_module(name)
+    if id == nil then
+        return error(problem, 0)
+    end
+    if modules[id] ~= nil then
+        return modules[id]
+    end
+    local co = running()
+    local chain = reading[co] or {}
+    reading[co] = chain
+    local chunk, standard = host.read_module(id, name, chain)
+    if chunk == nil then
+        return error(standard, 0)
+    end
+    chain[#chain + 1] = id
+    chain[#chain + 1] = name
+    return keep_module(id, name, standard, leave_module(chain, protected(chunk, host.ended, name)))
+end
+
 -- Runs a body on a thread that the host drives.
 return function(f, ...)
     bodies[running()] = true

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use mlua::{Function, Table};
 
+use super::modules::Modules;
 use super::vm::Door;
 use crate::api::{Ctx, HandlerFuture, Registry, Result, ScriptError};
 use crate::lang::Source;
@@ -27,6 +28,12 @@ pub(super) struct State {
     /// Where the script was when it was last looked at.
     pub(super) seen: RefCell<Option<(String, usize)>>,
     pub(super) sources: RefCell<Vec<Source>>,
+    /// Parts of sandscript, whose places are nobody's.
+    pub(super) hidden: RefCell<Vec<Source>>,
+    /// What the script may require, once it runs.
+    pub(super) modules: RefCell<Option<Modules>>,
+    /// Modules that were found and not read yet.
+    pub(super) found: RefCell<HashMap<String, Source>>,
     functions: RefCell<HashMap<u64, Function>>,
     last: Cell<u64>,
     /// Tables that the machine is built with.
@@ -70,6 +77,9 @@ impl State {
             failed: RefCell::default(),
             seen: RefCell::default(),
             sources: RefCell::default(),
+            hidden: RefCell::default(),
+            modules: RefCell::default(),
+            found: RefCell::default(),
             functions: RefCell::default(),
             last: Cell::new(0),
             tables: Tables { absent, map: RefCell::default(), record: RefCell::default() },
@@ -89,20 +99,6 @@ impl State {
     /// Whether the body that executes now must end.
     pub(super) fn stopped(&self) -> bool {
         self.current.borrow().as_ref().is_some_and(|ctx| ctx.stop.stopped())
-    }
-
-    /// Takes note of instructions that the body which executes now has done.
-    pub(super) fn spend(&self, instructions: u64) {
-        if let Some(ctx) = self.current.borrow().as_ref() {
-            ctx.stop.spend(instructions);
-        }
-    }
-
-    /// Ends the run: there is no memory left for what the script wants.
-    pub(super) fn out_of_memory(&self) {
-        if let Some(ctx) = self.current.borrow().as_ref() {
-            ctx.stop.out_of_memory();
-        }
     }
 
     /// Why the body that executes now must end, when it must.

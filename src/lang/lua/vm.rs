@@ -60,15 +60,14 @@ pub(super) struct Vm {
 
 impl Vm {
     /// Starts a machine that has everything in the registry.
-    pub(super) fn start(ctx: &Ctx) -> Result<Vm> {
+    pub(super) fn start(registry: &Arc<Registry>) -> Result<Vm> {
         let (jobs, inbox) = mpsc::unbounded_channel();
         let door = Door { jobs, steps: Arc::default() };
-        let (registry, mine) = (Arc::clone(&ctx.host.registry), door.clone());
-        let memory = usize::try_from(ctx.stop.budget.memory()).unwrap_or(usize::MAX);
+        let (registry, mine) = (Arc::clone(registry), door.clone());
         let runtime = tokio::runtime::Handle::current();
         let started = threads::begin(move || {
             let local = tokio::task::LocalSet::new();
-            runtime.block_on(local.run_until(serve(registry, memory, mine, inbox)));
+            runtime.block_on(local.run_until(serve(registry, mine, inbox)));
             // What still waits goes before the machine that it belongs to.
             let _inside = runtime.enter();
             drop(local);
@@ -152,13 +151,8 @@ fn ended() -> ScriptError {
 }
 
 /// Makes the machine and does what it is asked until it is told to end.
-async fn serve(
-    registry: Arc<Registry>,
-    memory: usize,
-    door: Door,
-    mut inbox: mpsc::UnboundedReceiver<Job>,
-) {
-    let made = machine::build(registry, memory, &door);
+async fn serve(registry: Arc<Registry>, door: Door, mut inbox: mpsc::UnboundedReceiver<Job>) {
+    let made = machine::build(registry, &door);
     let own = made.as_ref().map(|(lua, _)| body::globals(lua)).unwrap_or_default();
     while let Some(job) = inbox.recv().await {
         match job {

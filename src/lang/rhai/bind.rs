@@ -3,7 +3,6 @@
 use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use ::rhai::{
     Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, ImmutableString, Module,
@@ -94,15 +93,14 @@ fn properties(engine: &mut Engine, registry: &Arc<Registry>) {
     let table = Arc::clone(registry);
     engine.register_indexer_set(
         move |held: &mut Held, name: ImmutableString, value: Dynamic| -> Answer<()> {
-            // After `cell.sandbox.run(…)` Rhai sets the property to what it was.
-            if let Some(new) = value.read_lock::<Held>() {
-                let (table, handle, name) = (Arc::clone(&table), held.0.clone(), name.clone());
-                let old = host(move |ctx| async move { table.read(ctx, handle, &name).await })?;
-                let same =
-                    old.read_lock::<Held>().is_some_and(|old| Arc::ptr_eq(&old.0.0, &new.0.0));
-                if same {
-                    return Ok(());
-                }
+            // After `cell.sandbox.run(…)` or `result.stdout.split(…)` Rhai sets the property to what
+            // it was.
+            let (table, handle, key) = (Arc::clone(&table), held.0.clone(), name.clone());
+            let old = host(move |ctx| async move { table.read(ctx, handle, &key).await })?;
+            if let (Ok(old), Ok(new)) = (to_value(&old, None), to_value(&value, None))
+                && old == new
+            {
+                return Ok(());
             }
             let of = held.0.0.type_name();
             let error = ScriptError::runtime(format!("'{name}' of {of} can't be set"));
@@ -179,17 +177,7 @@ where
     let Some((ctx, runtime)) = body else {
         return Err(raise(ScriptError::runtime("this can't be called while a script is read")));
     };
-    // Most calls are done at once: only the others wait.
-    let mut work = std::pin::pin!(call(ctx));
-    let done = {
-        let _inside = runtime.enter();
-        work.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-    };
-    let done = match done {
-        Poll::Ready(done) => done,
-        Poll::Pending => runtime.block_on(work),
-    };
-    done.map(to_dynamic).map_err(raise)
+    runtime.block_on(call(ctx)).map(to_dynamic).map_err(raise)
 }
 
 /// An error as Rhai carries it: one that scripts may catch, or one that ends them.

@@ -1,0 +1,5 @@
+local apk = require("std.apk")
+local check = require("std.check")
+local box = sandbox()
+print(check.throws(function() apk.install(box, { "gcc" }) end))
+print(apk.version(box, "gcc") == nil)

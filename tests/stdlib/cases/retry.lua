@@ -1,0 +1,15 @@
+local retry = require("std.retry")
+local box = sandbox()
+-- It works the third time.
+local function attempt()
+  return (box:run("echo x >> /tmp/n; [ $(wc -l < /tmp/n) = 3 ] && cat /tmp/n | wc -l").stdout:gsub("\n", ""))
+end
+print(retry.run({ delay = "1ms" }, attempt))
+local _, e = pcall(retry.run, { attempts = 2, delay = 0 }, function(n) box:run("exit " .. n) end)
+print(e.message)
+box:spawn("sleep 0.2; touch /tmp/there")
+retry.wait_for({ interval = "20ms" }, function() return box:exists("/tmp/there") end)
+_, e = pcall(retry.wait_for, { timeout = "50ms", interval = "10ms", what = "a file" }, function()
+  return box:exists("/tmp/never")
+end)
+print(e.message)
