@@ -39,6 +39,7 @@ pub use ctx::{Ctx, Stop};
 pub use error::{ErrorKind, ErrorObject, Frame, Position, Report, Result, ScriptError};
 pub use host::{Host, HostBuilder, Leftovers, Plan, Print, new_run_id};
 pub use memory::{Input, Memory, Recorder};
+pub use param::parse_param;
 pub use registry::Registry;
 pub(crate) use render::find_word;
 pub use sandbox::SandboxObject;

@@ -7,7 +7,7 @@ async fn param(ctx: Ctx, args: Args) -> Result<Value> {
     let default = args.get("default");
     ctx.host.asked(name);
     match ctx.host.params.get(name) {
-        Some(text) => parse(name, text, default),
+        Some(text) => parse_param(name, text, default),
         None if default.is_unit() => {
             let about = args.string("doc").map(|doc| format!(" ({doc})")).unwrap_or_default();
             Err(usage(format!("the script needs parameter '{name}'{about}"))
@@ -22,7 +22,7 @@ fn usage(message: String) -> ScriptError {
 }
 
 /// The text of the command line as the type that the default has.
-fn parse(name: &str, text: &str, default: &Value) -> Result<Value> {
+pub fn parse_param(name: &str, text: &str, default: &Value) -> Result<Value> {
     let wrong = || {
         usage(format!(
             "parameter '{name}' must be {}, got '{text}'",

@@ -14,6 +14,7 @@ mod exec;
 mod gc;
 mod list;
 mod output;
+mod params;
 mod repl;
 mod run;
 mod session;
@@ -160,20 +161,39 @@ impl Verb {
     }
 }
 
+/// `run SCRIPT --help` is about that script: the same call without `--help`, when there is one.
+fn about_script(error: &clap::Error) -> Option<Cli> {
+    if error.kind() != clap::error::ErrorKind::DisplayHelp {
+        return None;
+    }
+    let mut ours = true;
+    let args = std::env::args_os().filter(|arg| {
+        ours &= arg != "--";
+        !(ours && (arg == "--help" || arg == "-h"))
+    });
+    Cli::try_parse_from(args).ok().filter(|cli| matches!(cli.verb, Verb::Run(_)))
+}
+
 /// Does what the process's arguments say and returns the process's exit code.
 pub fn main() -> u8 {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).unwrap_or(crate::workflow::exit::USAGE);
-        }
+    let (cli, about) = match Cli::try_parse() {
+        Ok(cli) => (cli, false),
+        Err(error) => match about_script(&error) {
+            Some(cli) => (cli, true),
+            None => {
+                let _ = error.print();
+                return u8::try_from(error.exit_code()).unwrap_or(crate::workflow::exit::USAGE);
+            }
+        },
     };
     let environment = config::Environment::read();
     let output = Output::new(&cli.global, &environment);
     let json = cli.verb.json();
-    let done =
-        Session::new(cli.global, environment, &output).and_then(|session| cli.verb.call(&session));
+    let session = Session::new(cli.global, environment, &output);
+    let done = session.and_then(|session| match cli.verb {
+        Verb::Run(verb) if about => verb.help(&session),
+        verb => verb.call(&session),
+    });
     done.unwrap_or_else(|error| {
         output.error(&error, json);
         error.code

@@ -14,9 +14,9 @@ use super::config::Settings;
 use super::session::Session;
 use super::signals::Signals;
 use super::terminal::window_size;
-use super::{CommandError, Result};
-use crate::api::{ErrorKind, Host, Plan, Recorder, ScriptError, new_run_id};
-use crate::lang::{self, Source};
+use super::{CommandError, Result, params};
+use crate::api::{ErrorKind, Host, Plan, Recorder, Registry, ScriptError, new_run_id};
+use crate::lang::{self, Params, Source};
 use crate::sandbox::{Backend, Cancel, Owner};
 use crate::workflow::report::{self, JsonLines, Out, Plain, Report, Terminal};
 use crate::workflow::{Dispatcher, Event, Filter, MatrixReport, Record, exit};
@@ -24,6 +24,7 @@ use crate::workflow::{Dispatcher, Event, Filter, MatrixReport, Record, exit};
 const EXAMPLES: &str = "\
 Examples:
   sandscript run scripts/build_base.rhai
+  sandscript run scripts/test_matrix.rhai --help            what it is for, its parameters
   sandscript run scripts/test_matrix.rhai --list
   sandscript run scripts/test_matrix.rhai --filter 'sanitizer=address' --jobs 4
   sandscript run scripts/test_matrix.rhai --set broken=true --report jsonl=events.jsonl
@@ -122,6 +123,21 @@ impl Run {
         Ok(source)
     }
 
+    /// The parameters that the script declares.
+    fn params(&self, source: &Source, settings: &Settings, project: &Path) -> Params {
+        let allowed: Vec<PathBuf> =
+            self.allow_path.iter().chain(&settings.allow_path).cloned().collect();
+        Params::of(source, &Registry::standard(), project, &allowed)
+    }
+
+    /// Says what the script is for and which parameters it has, instead of running it.
+    pub fn help(self, session: &Session<'_>) -> Result {
+        let source = self.source()?;
+        let params = self.params(&source, &session.settings, &session.project);
+        session.output.data(&params::help(&self.script, &source, &params));
+        Ok(exit::OK)
+    }
+
     /// Runs the script once.
     pub(super) async fn once(&self, source: &Source, stage: Stage<'_>) -> Ended {
         match self.started(source, stage).await {
@@ -132,6 +148,9 @@ impl Run {
 
     async fn started(&self, source: &Source, stage: Stage<'_>) -> Result<Ended> {
         let Stage { session, settings, project, backend, cancel, signals, reports, .. } = stage;
+        if !self.set.is_empty() {
+            params::check(&self.params(source, settings, project), &self.set)?;
+        }
         let started = Instant::now();
         let jobs = self.jobs.map(|jobs| jobs as usize).or(settings.jobs);
         let plan = Plan {

@@ -6,6 +6,7 @@ mod guide;
 pub mod lua;
 mod manual;
 mod modules;
+mod params;
 #[cfg(feature = "rhai")]
 pub mod rhai;
 mod session;
@@ -25,6 +26,7 @@ pub use check::{FINDINGS, Finding, check};
 pub use guide::guide;
 pub use manual::{manual, setting_lua, setting_rhai, spellings};
 pub use modules::{Found, Modules, cycle};
+pub use params::{Declared, Params, about};
 pub use session::{Session, TYPED};
 pub use source::Source;
 pub use stubs::{MARK, stubs_lua, stubs_rhai};

@@ -37,8 +37,18 @@ const NAMES: usize = 1_000;
 impl Modules {
     /// The modules that `script`, whose files end in `extension`, may import in this run.
     pub fn new(script: &Source, extension: &'static str, run: &RunContext) -> Modules {
+        Modules::within(script, extension, &run.project, &run.allowed)
+    }
+
+    /// The same where nothing is run.
+    pub fn within(
+        script: &Source,
+        extension: &'static str,
+        project: &Path,
+        allowed: &[PathBuf],
+    ) -> Modules {
         let beside = Path::new(&*script.name).parent().unwrap_or(Path::new("")).to_owned();
-        Modules { extension, beside, project: run.project.clone(), allowed: run.allowed.clone() }
+        Modules { extension, beside, project: project.to_owned(), allowed: allowed.to_owned() }
     }
 
     /// Finds and reads a module. `looked` gets the paths of the files that were looked for, missing

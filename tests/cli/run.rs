@@ -188,8 +188,31 @@ fn parameters_and_arguments() {
 }
 
 #[test]
-fn a_parameter_that_is_not_asked_for() {
-    assert_snapshot!(run("param(\"image\", \"\");", &["--set", "imgae=x"]), @"
+fn a_parameter_that_the_script_does_not_have() {
+    let misspelt = ["--set", "imgae=x"];
+    assert_snapshot!(run("print(1); param(\"image\", \"\");", &misspelt), @"
+    exit code 2
+    -- stderr
+    error: the script has no parameter 'imgae' (--set imgae=…)
+    hint: did you mean 'image'?
+    ");
+    assert_snapshot!(run("if false { param(\"a\", 1); param(\"b\", 1); }", &misspelt), @"
+    exit code 2
+    -- stderr
+    error: the script has no parameter 'imgae' (--set imgae=…)
+    hint: there are: a, b
+    ");
+    assert_snapshot!(run("print(1);", &misspelt), @"
+    exit code 2
+    -- stderr
+    error: the script has no parameter 'imgae' (--set imgae=…)
+    hint: the script has no parameters
+    ");
+}
+
+#[test]
+fn a_parameter_that_is_never_asked_for() {
+    assert_snapshot!(run("let name = \"image\"; param(name, \"\");", &["--set", "imgae=x"]), @"
     exit code 0
     -- stderr
     warning: the script never asked for 'imgae' (--set imgae=…)
@@ -197,16 +220,107 @@ fn a_parameter_that_is_not_asked_for() {
 }
 
 #[test]
+fn a_parameter_that_must_be_given() {
+    assert_snapshot!(run("param(\"image\", (), \"what to start from\");\n", &[]), @r#"
+    exit code 2
+    -- stderr
+    error: the script needs parameter 'image' (what to start from)
+      --> x.rhai:1:1
+       |
+     1 | param("image", (), "what to start from");
+       | ^^^^^
+    hint: give it with --set image=VALUE
+    "#);
+}
+
+#[test]
+fn parameters_of_modules_are_known() {
+    let environment = TestEnvironment::fake();
+    environment.write("x.rhai", "import \"lib/util\" as util; print(util::count());");
+    environment.write("lib/util.rhai", "fn count() { param(\"count\", 1, \"how many\") }");
+    let run = environment.run(["run", "x.rhai", "--set", "count=3"]);
+    assert_eq!(run.stdout, "3\n", "{run}");
+    assert_snapshot!(environment.run(["run", "x.rhai", "--set", "cout=3"]), @"
+    exit code 2
+    -- stderr
+    error: the script has no parameter 'cout' (--set cout=…)
+    hint: did you mean 'count'?
+    ");
+    assert!(environment.ok(["run", "x.rhai", "--help"]).contains("  count  how many"));
+}
+
+#[test]
+fn a_script_tells_its_parameters() {
+    let environment = TestEnvironment::fake();
+    environment.write(
+        "x.rhai",
+        "// Builds the thing.\n//\n//   sandscript run x.rhai\n\nlet image = param(\"image\", backend().default_image, \
+         \"what the base starts from\");\nlet fast = param(\"fast\", false);\nlet jobs = param(\"jobs\", 4, \
+         \"how many at once\");\nlet names = param(\"names\", [\"a\", \"b\"]);\nlet key = param(\"key\", (), \"whose\");\nthrow \"not run\";\n",
+    );
+    assert_snapshot!(environment.run(["run", "x.rhai", "--help"]), @r#"
+    exit code 0
+    -- stdout
+    Builds the thing.
+
+      sandscript run x.rhai
+
+    Usage: sandscript run x.rhai [--set NAME=VALUE]… [OPTIONS] [-- ARGS]…
+
+    Parameters:
+      image  what the base starts from [default: backend().default_image]
+      fast   [true or false; default: false]
+      jobs   how many at once [a whole number; default: 4]
+      names  [a list: a,b,c; default: ["a", "b"]]
+      key    whose [must be given]
+
+    The options are those of every script: sandscript run --help
+    "#);
+    assert_eq!(
+        environment.ok(["run", "-h", "x.rhai"]),
+        environment.ok(["run", "x.rhai", "--help"])
+    );
+    assert_snapshot!(environment.run(["run", "--help", "nope.rhai"]), @"
+    exit code 2
+    -- stderr
+    error: file 'nope.rhai' not found
+    ");
+    environment.write("y.rhai", "let name = \"x\"; param(name);");
+    assert_snapshot!(environment.run(["run", "y.rhai", "--help"]), @"
+    exit code 0
+    -- stdout
+    Usage: sandscript run y.rhai [--set NAME=VALUE]… [OPTIONS] [-- ARGS]…
+
+    There may be more: not all of them can be told without running it.
+
+    The options are those of every script: sandscript run --help
+    ");
+    assert!(environment.ok(["run", "--help"]).starts_with("Run a script"));
+    environment.write("z.rhai", "print(args());");
+    assert_eq!(environment.ok(["run", "z.rhai", "--", "--help"]), "[\"--help\"]\n");
+}
+
+#[test]
 fn a_parameter_of_another_type() {
-    assert_snapshot!(run("param(\"count\", 1);\n", &["--set", "count=many"]), @r#"
+    assert_snapshot!(run("param(\"count\", 1);\n", &["--set", "count=many"]), @"
+    exit code 2
+    -- stderr
+    error: parameter 'count' must be a whole number, got 'many'
+    hint: its default is 1
+    ");
+}
+
+#[test]
+fn a_parameter_of_another_type_than_a_computed_default() {
+    assert_snapshot!(run("param(\"count\", 1 + 1);\n", &["--set", "count=many"]), @r#"
     exit code 2
     -- stderr
     error: parameter 'count' must be a whole number, got 'many'
       --> x.rhai:1:1
        |
-     1 | param("count", 1);
+     1 | param("count", 1 + 1);
        | ^^^^^
-    hint: its default is 1
+    hint: its default is 2
     "#);
 }
 
