@@ -221,3 +221,112 @@ fn many_mistakes_are_not_told_without_end() {
     let text = "nothing();\n".repeat(1000);
     assert_eq!(rhai(&text).lines().count(), 200);
 }
+
+fn lua(text: &str) -> String {
+    check("x.lua", text)
+}
+
+#[test]
+fn what_may_be_right_in_lua_is_left_alone() {
+    for text in [
+        "local b <close> = sandbox('a'); local function f(x) return x end; f(b); b:run('x')",
+        "local o = { cpu = 1 }; sandbox('a', o); sandbox(o); sandbox { cpu = 1 }",
+        "local x = env('X'); x:upper(); print(#x, x .. 'y', x:gsub('a', 'b'))",
+        "local ok, e = pcall(open, 'x'); print(ok, e.message)",
+        "local ok, e = pcall(function() error({ a = 1 }) end); print(e.a)",
+        "for i = 1, 3 do print(i) end; for k, v in pairs({ a = 1 }) do print(k, v) end",
+        "for line in sandbox():spawn('x'):lines() do print(line) end",
+        "for _, one in ipairs(sandboxes()) do print(one.name) end",
+        "total = 0; local function add(n) total = total + n end; add(1); print(total)",
+        "local t = { go = function(x) return x end }; t.go(1); t:go(1); t.other = 1; print(t[1])",
+        "function helper(a, b) return a end; helper(1); helper(1, 2, 3); print(helper)",
+        "local M = {}; function M.one(x) return x end; function M:two() return self.x end; M.one(1)",
+        "local m = require('lib.util'); m.act(); print(require('other').x)",
+        "repeat local done = true until done; while false do break end",
+        "goto out; ::out:: print(string.format('%d', 3), math.max(1, 2), os.time())",
+        "matrix('m', { axes = { a = { 1 } } }, function(cell) print(cell.a, cell.id) end)",
+        "local v = { 1 }; matrix('m', { axes = { a = v } }, function(cell) print(cell.a) end)",
+        "sandbox('a', { env = { A = 1, ['B-C'] = 'x' }, memory = 1024 })",
+        "local box = sandbox(); box.run(box, 'x'); local run = 3; print(run)",
+        "open(table.unpack({ 'x' })); print(select('#', 1, 2), ... )",
+        "#!/usr/bin/env sandscript\nprint(0x10, 1e3, [[long]], 'a\\x41')",
+        "local a <const>, b = 1; print(a, b, -1, not true, 7 // 2, 1 << 2, ~0)",
+        "json_stringify({}); log({ a = 1 }); print(param('x', 1) + 1)",
+    ] {
+        assert_eq!(lua(text), "", "{text}");
+    }
+}
+
+#[test]
+fn mistakes_in_lua() {
+    assert_snapshot!(lua("local apt = require(\"apt\")
+local box = sandbxo(\"web\")
+local other = sandbox(\"web\", { memmory = \"1GiB\", memory = \"1x\" })
+other:read()
+other.run(\"make\")
+print(other:run(\"make\").stdot, other.run)
+print(coutn, io.read, os.getenv(\"HOME\"))
+dofile(\"x\")
+matrix(\"tests\", {
+    axes = { db = { \"sqlite\", \"postgres\" } },
+    include = { { db = \"sqlite\" } },
+}, function(cell)
+    cell.sandbox:runn(\"test\")
+    print(cell.dv)
+end)
+run(\"x\")
+for _, one in ipairs(sandboxes()) do print(one.nmae) end
+"), @r#"
+    1:7 unused-import: the import 'apt' is never used (use it, or leave the line out)
+    2:13 unknown-function: there is no function 'sandbxo' (did you mean 'sandbox'?)
+    3:32 unknown-option: unknown option 'memmory' of sandbox() (did you mean 'memory'?)
+    3:59 wrong-type: option 'memory' of sandbox(): '1x' is not a size (write it as "512MiB", "2GB" or a number of bytes)
+    4:7 wrong-arity: Sandbox.read() takes 1 or 2 arguments, got 0 (it is Sandbox.read(path: string, options?: map) -> string)
+    5:7 unknown-function: 'run' of Sandbox is called with a dot (call it with a colon: :run(…))
+    6:25 unknown-field: Result has no property 'stdot' (did you mean 'stdout'?)
+    7:7 unknown-variable: there is no variable 'coutn' (declare it with: local coutn = …)
+    7:14 unknown-variable: scripts have no 'io' (a script reaches files through a sandbox: box:read(), box:write(), box:push())
+    7:26 unknown-function: scripts have no 'os.getenv' (env() reads the environment)
+    8:1 unknown-function: scripts have no 'dofile' (a script can't run files of the host)
+    11:17 unreachable-include: this include changes no cell (the axes or a later include have it already: leave it out)
+    13:18 unknown-function: Sandbox has no function 'runn' (did you mean 'run'?)
+    14:16 unknown-field: Cell has no property 'dv' (did you mean 'db'?)
+    16:1 unknown-function: run() is a function of Sandbox (call it on one: sandbox:run(…))
+    17:48 unknown-field: Sandbox has no property 'nmae' (did you mean 'name'?)
+    "#);
+}
+
+#[test]
+fn more_than_one_syntax_error_in_lua() {
+    assert_snapshot!(lua("local x = = 1
+print(x)
+
+local function f()
+    return +
+end
+
+if x then
+    sanbox()
+"), @"
+    1:9 syntax: unexpected symbol near '='
+    5:5 syntax: expected `end` to close function body block
+    5:12 syntax: unexpected token, this needs to be a statement
+    9:5 unknown-function: there is no function 'sanbox' (did you mean 'sandbox'?)
+    10:1 syntax: expected `end` to conclude `if`
+    ");
+}
+
+#[test]
+fn deep_nesting_is_no_danger() {
+    let deep = format!("print({}1{})", "(".repeat(10_000), ")".repeat(10_000));
+    assert!(lua(&deep).contains("syntax"), "{}", lua(&deep));
+    assert!(rhai(&deep).contains("syntax"), "{}", rhai(&deep));
+    let blocks = "do ".repeat(10_000);
+    assert!(lua(&blocks).contains("syntax"), "{}", lua(&blocks));
+    let less = format!("print({}1{})", "(".repeat(38), ")".repeat(38));
+    assert_eq!(lua(&less), "");
+    let long = format!("print(1{})", " + 1".repeat(2_000));
+    assert_eq!(lua(&long), "");
+    let large = format!("print(1{})", " + 1".repeat(500_000));
+    assert_eq!(lua(&large), "");
+}

@@ -12,6 +12,7 @@ mod editor;
 mod error;
 mod exec;
 mod gc;
+mod init;
 mod list;
 mod output;
 mod params;
@@ -101,6 +102,7 @@ enum Verb {
     Run(run::Run),
     Watch(Box<watch::Watch>),
     Check(check::Check),
+    Init(init::Init),
     Repl(repl::Repl),
     Create(Box<create::Create>),
     List(list::List),
@@ -135,6 +137,7 @@ impl Verb {
             | Verb::Start(_)
             | Verb::Stop(_)
             | Verb::Delete(_)
+            | Verb::Init(_)
             | Verb::Stubs(_) => false,
         }
     }
@@ -144,6 +147,7 @@ impl Verb {
             Verb::Run(verb) => verb.call(session),
             Verb::Watch(verb) => verb.call(session),
             Verb::Check(verb) => verb.call(session),
+            Verb::Init(verb) => verb.call(session),
             Verb::Repl(verb) => verb.call(session),
             Verb::Create(verb) => verb.call(session),
             Verb::List(verb) => verb.call(session),

@@ -18,6 +18,20 @@ matrix("tests", #{
 });
 "#;
 
+/// The same in Lua.
+const FIVE_IN_LUA: &str = r#"local tools = require("tools")
+
+local box = sandbxo("web")
+local other = sandbox("web", { memmory = "1GiB" })
+other:read()
+matrix("tests", {
+    axes = { db = { "sqlite", "postgres" } },
+    include = { { db = "sqlite" } },
+}, function(cell)
+    cell.sandbox:run("test")
+end)
+"#;
+
 fn check(script: &str, args: &[&str]) -> Run {
     let environment = TestEnvironment::fake();
     environment.write("x.rhai", script);
@@ -62,6 +76,53 @@ fn all_mistakes_of_a_file_are_told() {
        |
      8 |     include: [#{ db: "sqlite" }],
        |               ^
+      hint: the axes or a later include have it already: leave it out
+
+    -- stderr
+    1 script, 5 mistakes
+    "#);
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_told_in_lua() {
+    let environment = TestEnvironment::fake();
+    environment.write("x.lua", FIVE_IN_LUA);
+    assert_snapshot!(environment.run(["check", "x.lua"]), @r#"
+    exit code 3
+    -- stdout
+    error[unused-import]: the import 'tools' is never used
+      --> x.lua:1:7
+       |
+     1 | local tools = require("tools")
+       |       ^^^^^
+      hint: use it, or leave the line out
+
+    error[unknown-function]: there is no function 'sandbxo'
+      --> x.lua:3:13
+       |
+     3 | local box = sandbxo("web")
+       |             ^^^^^^^
+      hint: did you mean 'sandbox'?
+
+    error[unknown-option]: unknown option 'memmory' of sandbox()
+      --> x.lua:4:32
+       |
+     4 | local other = sandbox("web", { memmory = "1GiB" })
+       |                                ^^^^^^^
+      hint: did you mean 'memory'?
+
+    error[wrong-arity]: Sandbox.read() takes 1 or 2 arguments, got 0
+      --> x.lua:5:7
+       |
+     5 | other:read()
+       |       ^^^^
+      hint: it is Sandbox.read(path: string, options?: map) -> string
+
+    error[unreachable-include]: this include changes no cell
+      --> x.lua:8:17
+       |
+     8 |     include = { { db = "sqlite" } },
+       |                 ^
       hint: the axes or a later include have it already: leave it out
 
     -- stderr

@@ -6,6 +6,7 @@ mod check;
 mod docs;
 mod environment;
 mod errors;
+mod init;
 mod local;
 mod progress;
 mod readme;

@@ -46,7 +46,7 @@ impl<'a> Walk<'a> {
         self.block(args);
         let known = self.tree.builtin.callable.contains(name) || self.tree.unread.contains(name);
         if !known {
-            let error = self.unknown_function(name);
+            let error = self.left_out(name).unwrap_or_else(|| self.unknown_function(name));
             self.report("unknown-function", at, error);
         }
         Shape::Unknown

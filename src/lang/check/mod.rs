@@ -37,6 +37,23 @@ pub const FINDINGS: &[(&str, &str)] = &[
 /// Reads a script without running it, and finds all that is wrong in it, in the order it stands
 /// there.
 pub fn check(source: &Source, registry: &Registry) -> Vec<Finding> {
+    // Parsers and rules walk down into what is nested.
+    std::thread::scope(|scope| {
+        let work = || read(source, registry);
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        thread.ok().and_then(|thread| thread.join().ok())
+    })
+    .unwrap_or_else(|| {
+        let error = ScriptError::runtime(format!("'{}' could not be checked", source.name))
+            .hint("this is a fault of sandscript; please report it with the script");
+        vec![Finding { code: "syntax", error }]
+    })
+}
+
+/// Virtual: only what is used becomes memory.
+const STACK: usize = 256 << 20;
+
+fn read(source: &Source, registry: &Registry) -> Vec<Finding> {
     let tree = match language(&source.name) {
         Ok(language) => language.tree(source, registry),
         Err(error) => return vec![Finding { code: "syntax", error }],

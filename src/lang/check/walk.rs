@@ -226,6 +226,10 @@ impl<'a> Walk<'a> {
         if !self.tree.builtin.flat_functions && self.assigned.contains(name) {
             return Shape::Unknown;
         }
+        if let Some(error) = self.left_out(name) {
+            self.report("unknown-variable", at, error);
+            return Shape::Unknown;
+        }
         let error = ScriptError::runtime(format!("there is no variable '{name}'"));
         let error = if function {
             error.hint(format!("'{name}' is a function: call it with parentheses"))
@@ -244,8 +248,20 @@ impl<'a> Walk<'a> {
         Shape::Unknown
     }
 
+    /// The error for something that the language has elsewhere, and scripts do not get.
+    pub fn left_out(&self, name: &str) -> Option<ScriptError> {
+        let (_, why) = self.tree.builtin.left_out.iter().find(|(left, _)| left == name)?;
+        Some(ScriptError::runtime(format!("scripts have no '{name}'")).hint(*why))
+    }
+
     fn field(&mut self, of: &'a Node, name: &'a str, at: At) -> Shape {
         let shape = self.visit(of);
+        if let Kind::Name(library) = &of.kind
+            && self.lookup(library).is_none()
+            && let Some(error) = self.left_out(&format!("{library}.{name}"))
+        {
+            self.report("unknown-function", at, error);
+        }
         match &shape {
             Shape::Handle(receiver, own) => {
                 let Some(own) = own else { return self.property(receiver, name) };
@@ -254,6 +270,8 @@ impl<'a> Walk<'a> {
                 }
                 match self.registry.member(receiver, name) {
                     Some(spec) if spec.usage == Use::Property => Shape::of(&spec.returns),
+                    // In Lua it can be handed on: pcall(box.run, box, "make").
+                    Some(_) if !self.tree.builtin.flat_functions => Shape::Function,
                     Some(_) => {
                         let mark = self.tree.builtin.method_mark;
                         let message = format!("'{name}' of {receiver} is a function");

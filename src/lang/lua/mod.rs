@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::tree::Tree;
 use super::{Language, Session, Source};
 use crate::api::{Ctx, Host, Registry, Result, Value};
 use vm::Vm;
@@ -38,6 +39,10 @@ impl Language for Lua {
 
     fn check(&self, source: &Source, _registry: &Registry) -> Result<()> {
         check::check(source)
+    }
+
+    fn tree(&self, source: &Source, _registry: &Registry) -> Tree {
+        check::tree(source)
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {

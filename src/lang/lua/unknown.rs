@@ -6,14 +6,14 @@ use super::state::State;
 use crate::api::{Handle, ScriptError, Use, find_word, suggest};
 
 /// What scripts do not get, and what to use instead.
-const LEFT_OUT: &[(&str, &str)] = &[
+pub(super) const LEFT_OUT: &[(&str, &str)] = &[
     ("debug", "an error tells its place by itself"),
     ("dofile", "a script can't run files of the host"),
     ("io", "a script reaches files through a sandbox: box:read(), box:write(), box:push()"),
     ("loadfile", "a script can't run files of the host"),
     ("package", "a script can't load programs of the host"),
 ];
-const LEFT_OUT_OF_OS: &[(&str, &str)] = &[
+pub(super) const LEFT_OUT_OF_OS: &[(&str, &str)] = &[
     ("execute", "a script runs programs in a sandbox: box:run()"),
     ("exit", "a script ends at its end, or with error()"),
     ("getenv", "env() reads the environment"),
@@ -107,7 +107,7 @@ pub(super) fn member(lua: &Lua, state: &State, handle: &Handle, name: &str) -> S
 }
 
 /// The variables that a script declares anywhere.
-fn declared(text: &str) -> Vec<&str> {
+pub(super) fn declared(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for word in ["local ", "for ", "function ", "function("] {
         for (at, _) in text.match_indices(word) {

@@ -63,6 +63,7 @@ pub(super) fn tree(source: &Source, registry: &Registry) -> Tree {
         callable: unknown::builtin().clone(),
         variables: ["this", "global"].map(String::from).into(),
         flat_functions: true,
+        left_out: Vec::new(),
         method_mark: ".",
     };
     match compile(&engine, source, &registry) {

@@ -1,5 +1,7 @@
 //! A script as far as its checks need it: one shape for every language.
 
+#[cfg(feature = "lua")]
+pub(super) mod lua;
 #[cfg(feature = "rhai")]
 pub(super) mod rhai;
 
@@ -40,6 +42,8 @@ pub struct Builtin {
     /// number of arguments, and see no variables around them; whether a method may be called as a
     /// function, and the other way round.
     pub flat_functions: bool,
+    /// What scripts do not get, and what to use instead: `name` or `library.name`.
+    pub left_out: Vec<(String, &'static str)>,
     /// How a method call is written between the value and the name.
     pub method_mark: &'static str,
 }
