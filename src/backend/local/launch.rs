@@ -79,6 +79,11 @@ impl Inner {
                 .then(|| self.store.layer(&record.upper).join(disk::IMAGE)),
             inodes: spec.limits.inodes,
             mounts: spec.mounts.clone(),
+            folders: spec
+                .mounts
+                .iter()
+                .map(|mount| std::fs::metadata(&mount.source).is_ok_and(|found| found.is_dir()))
+                .collect(),
             machine: Machine {
                 hostname: spec.hostname.clone().unwrap_or_else(|| name.clone()),
                 id: record.machine_id.clone(),

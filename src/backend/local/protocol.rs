@@ -162,8 +162,10 @@ pub struct Launch {
     pub disk: Option<PathBuf>,
     /// How many files may be made in it.
     pub inodes: Option<u64>,
-    /// Host folders.
+    /// Host folders and files.
     pub mounts: Vec<Mount>,
+    /// Which of them are folders: the guest's root may have no way there to look.
+    pub folders: Vec<bool>,
     /// Who the guest is.
     pub machine: Machine,
     /// What commands get when they say nothing else.

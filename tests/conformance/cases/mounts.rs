@@ -9,6 +9,7 @@ cases!["mounts";
     read_and_write [Mounts],
     read_only [Mounts],
     a_single_file [Mounts],
+    behind_a_closed_folder [Mounts],
     missing_source [Mounts],
     survive_restart_and_clone [Mounts],
     are_not_in_snapshots [Mounts],
@@ -72,6 +73,22 @@ async fn a_single_file(scope: Scope) -> CaseResult {
         sandbox.run("cat /root/config/file; ls /root/config").await?,
         "one\nfile".replace("one\n", "one")
     );
+    Ok(())
+}
+
+async fn behind_a_closed_folder(scope: Scope) -> CaseResult {
+    use std::os::unix::fs::PermissionsExt;
+    let host = scope.host_dir()?;
+    std::fs::set_permissions(&host, PermissionsExt::from_mode(0o700))?;
+    std::fs::create_dir(host.join("folder"))?;
+    std::fs::write(host.join("folder/f"), "one")?;
+    std::fs::write(host.join("file"), "two")?;
+    let mounts = vec![
+        mount(&host.join("folder"), "/mnt/folder", true),
+        mount(&host.join("file"), "/mnt/file", true),
+    ];
+    let sandbox = scope.sandbox_of(|spec| spec.mounts = mounts).await?;
+    assert_eq!(sandbox.run("cat /mnt/folder/f /mnt/file").await?, "onetwo");
     Ok(())
 }
 

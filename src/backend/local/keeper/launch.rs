@@ -391,9 +391,9 @@ fn stage(launch: &Launch, socket: &std::os::unix::net::UnixStream) -> Result<Sta
     for tree in launch.trees.iter().filter(|tree| tree.host.is_some()) {
         make(&format!("image/{}", tree.name))?;
     }
-    for (index, mount) in launch.mounts.iter().enumerate() {
+    for (index, is_folder) in launch.folders.iter().enumerate() {
         let place = format!("mounts/{index}");
-        if fs::metadata(&mount.source).is_ok_and(|metadata| metadata.is_dir()) {
+        if *is_folder {
             make(&place)?;
         } else {
             let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::CLOEXEC;
