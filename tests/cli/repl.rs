@@ -556,19 +556,38 @@ fn a_signal_ends_it() {
 #[test]
 fn two_languages() {
     let lines = "let n = 1\nlet box = sandbox(\"web\")\n:lang lua\nn2 = 2\nfunction f(a)\n  return a + n2\nend\n\nf(40)\n\
-                 box.state\nother = box:clone(\"twin\")\nhelp(box.restore)\n:lang rhai\nn + 1\nother.name\n:lang\n:lang lua\nf(n)";
+                 box.state\nother = sandbox(\"twin\")\nhelp(box.restore)\n:lang rhai\nn + 1\nother.name\n:lang\n:lang lua\nf(n)";
     assert_snapshot!(say(lines), @r#"
     exit code 3
     -- stdout
     42
     "running"
+    box:restore(label: string, options?: map)
+      Takes the sandbox back to a snapshot, any of them. One that ran is running again. Newer snapshots
+      stay.
+      label             string. The snapshot's label: A-Z, a-z, 0-9, '.', '_' and '-'.
+      options:
+        discard_newer   bool. Allow a backend that can't do otherwise to delete newer snapshots.
+                        Default: false.
+      errors:
+        not_found       There is none with that label.
+      example:
+        box:snapshot("clean")
+        box:run("echo broken > /etc/motd")
+        box:restore("clean")
+    2
+    "twin"
     -- stderr
     in Lua; box came along
-    error: snapshot 'twin' not found
-      --> repl:7:13
+    in Rhai; box, other came along
+    in Rhai
+    in Lua; box, other came along
+    error: there is no variable 'n'
+      --> repl:8:3
        |
-     7 | other = box:clone("twin")
-       |             ^^^^^
+     8 | f(n)
+       |   ^
+    hint: did you mean 'n2'?
     "#);
     let environment = TestEnvironment::fake();
     let run = environment.run_with(

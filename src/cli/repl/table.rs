@@ -116,10 +116,31 @@ mod tests {
 
     #[test]
     fn wide_and_narrow() {
-        insta::assert_snapshot!(sample(None), @"");
-        insta::assert_snapshot!(sample(Some(26)), @"");
-        insta::assert_snapshot!(sample(Some(20)), @"");
-        insta::assert_snapshot!(sample(Some(4)), @"");
+        insta::assert_snapshot!(sample(None), @"
+        name   state    image
+        web    running  debian/12
+        größe  stopped  日本語のイメージ
+        ");
+        insta::assert_snapshot!(sample(Some(26)), @"
+        name   state    image
+        web    running  debian/12
+        größe  stopped  日本語の…
+        ");
+        insta::assert_snapshot!(sample(Some(20)), @"
+        name   state
+        web    running
+        größe  stopped
+        … and image
+        ");
+        insta::assert_snapshot!(sample(Some(4)), @"
+        name
+        web
+        grö…
+        …
+          and
+          state,
+          image
+        ");
         for width in 1..60 {
             let table = sample(Some(width));
             let lines = table.lines().filter(|line| !line.starts_with(['…', ' ']));
