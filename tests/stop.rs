@@ -235,6 +235,62 @@ async fn a_deadline_holds_on_a_runtime_of_one_thread() {
     }
 }
 
+/// Runs a script that must end by a limit.
+async fn limited(host: HostBuilder, file: &str, text: &str) -> String {
+    let run = run_file(host, file, text);
+    let outcome = tokio::time::timeout(Duration::from_secs(60), run).await.expect(text);
+    let error = outcome.result.expect_err(text);
+    assert!(matches!(error.kind, ErrorKind::Limit), "{text}: {}", error.render());
+    error.message.clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_script_does_more_operations_than_it_may() {
+    for (file, text) in [
+        ("x.rhai", "loop { try { loop { } } catch { } }"),
+        ("x.rhai", "base(\"b\", |b| loop { });"),
+        ("x.rhai", "matrix(\"m\", #{ axes: #{ n: [1, 2] } }, |cell| { loop { } });"),
+        ("x.lua", "while true do pcall(function() while true do end end) end"),
+        ("x.lua", "base('b', function(b) while true do end end)"),
+        ("x.lua", "matrix('m', { axes = { n = { 1, 2 } } }, function(cell) while true do end end)"),
+        ("x.lua", "while true do coroutine.wrap(function() for i = 1, 1000 do end end)() end"),
+    ] {
+        let backend = Arc::new(FakeBackend::new());
+        let said = limited(host(&backend).operations(200_000), file, text).await;
+        assert_eq!(said, "the script took more than 200000 operations", "{text}");
+        assert_eq!(names(&backend).await, [""; 0], "{text}");
+    }
+    for (file, text) in [("x.rhai", "for i in 0..1000 { }"), ("x.lua", "for i = 1, 1000 do end")] {
+        let backend = Arc::new(FakeBackend::new());
+        run_file(host(&backend).operations(200_000), file, text).await.result.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_script_takes_more_memory_than_it_may() {
+    for (file, text) in [
+        (
+            "x.rhai",
+            "fn f() { let s = \"\"; s.pad(8000000, \"x\"); s += s; s += s; s += s; try { f(); } catch { f(); } } f();",
+        ),
+        ("x.lua", "while true do pcall(string.rep, 'x', 1 << 30) end"),
+        (
+            "x.lua",
+            "local t = {} while true do pcall(function() t[#t + 1] = ('x'):rep(100000) .. #t end) end",
+        ),
+        ("x.lua", "local t = {} while true do t[#t + 1] = {} end"),
+        ("x.lua", "local s = 'x' while true do s = s .. s end"),
+        (
+            "x.lua",
+            "local t = {} while true do coroutine.resume(coroutine.create(function() t[#t + 1] = ('x'):rep(100000) .. #t end)) end",
+        ),
+    ] {
+        let backend = Arc::new(FakeBackend::new());
+        let said = limited(host(&backend).memory(128 << 20), file, text).await;
+        assert_eq!(said, "the script uses more than 128.0 MiB of memory", "{text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaving_a_scope_deletes_what_is_declared_to_close() {
     let text = "do local a <close> = sandbox('a') local b <close> = sandbox('b') b:keep()

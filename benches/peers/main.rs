@@ -1,11 +1,12 @@
 //! sandscript against its peers: medians of interleaved runs, as a Markdown table.
 //!
 //! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`; with
-//! `-- --watch` only `watch` is measured.
+//! `-- --watch` only `watch`, with `-- --languages` only the languages are measured.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod facts;
+mod languages;
 mod library;
 mod peers;
 mod table;
@@ -33,7 +34,8 @@ pub struct Bench {
 
 fn main() {
     backend::local::init();
-    let write = std::env::args().any(|arg| arg == "--write");
+    let asked = |flag: &str| std::env::args().any(|arg| arg == flag);
+    let write = asked("--write");
     let temp = tempfile::Builder::new().prefix("sandscript-bench-").tempdir_in("/var/tmp").unwrap();
     let store = temp.path().join("store");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -47,8 +49,12 @@ fn main() {
         };
         let mut table = Table::default();
         // One alone, while it is worked on.
-        if std::env::args().any(|arg| arg == "--watch") {
+        if asked("--watch") {
             tool::watch(&bench, &mut table);
+            return table;
+        }
+        languages::languages(&mut table).await;
+        if asked("--languages") {
             return table;
         }
         library::launch(&bench, &mut table).await;

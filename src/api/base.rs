@@ -366,6 +366,9 @@ pub(super) fn specs() -> Vec<FnSpec> {
 pub(super) fn is_cancel(error: &ScriptError) -> bool {
     matches!(
         error.kind,
-        ErrorKind::Cancelled | ErrorKind::Timeout | ErrorKind::Sandbox(Error::Cancelled)
+        ErrorKind::Cancelled
+            | ErrorKind::Limit
+            | ErrorKind::Timeout
+            | ErrorKind::Sandbox(Error::Cancelled)
     )
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::memory::{Reading, Trace, Writing};
-use super::{ErrorKind, Host, Result, ScriptError};
+use super::{Budget, ErrorKind, Host, Result, ScriptError};
 use crate::sandbox::{self, Backend, Cancel, format_duration};
 use crate::transfer::PackOptions;
 use crate::workflow::{Event, Level, RunContext};
@@ -147,31 +147,42 @@ pub struct Stop {
     limit: Duration,
     started: Instant,
     parent: Option<Arc<Stop>>,
+    /// What all bodies of the run share.
+    pub budget: Arc<Budget>,
     watcher: std::sync::OnceLock<tokio::task::AbortHandle>,
 }
 
 const RUNNING: u8 = 0;
 const CANCELLED: u8 = 1;
 const TIMEOUT: u8 = 2;
+const OPERATIONS: u8 = 3;
+const MEMORY: u8 = 4;
 
 impl Stop {
-    /// Stops when `cancel` is cancelled or after `limit`. Needs a running tokio runtime.
-    pub fn new(cancel: &Cancel, limit: Option<Duration>) -> Arc<Stop> {
-        Self::watch(cancel, limit, None)
+    /// Stops when `cancel` is cancelled, after `limit`, or when the budget is used up. Needs a
+    /// running tokio runtime.
+    pub fn new(cancel: &Cancel, limit: Option<Duration>, budget: Budget) -> Arc<Stop> {
+        Self::watch(cancel, limit, Arc::new(budget), None)
     }
 
     /// Stops when `parent` does or `cancel` is cancelled.
     pub fn within(parent: &Arc<Stop>, cancel: &Cancel) -> Arc<Stop> {
-        Self::watch(cancel, None, Some(Arc::clone(parent)))
+        Self::watch(cancel, None, Arc::clone(&parent.budget), Some(Arc::clone(parent)))
     }
 
-    fn watch(cancel: &Cancel, limit: Option<Duration>, parent: Option<Arc<Stop>>) -> Arc<Stop> {
+    fn watch(
+        cancel: &Cancel,
+        limit: Option<Duration>,
+        budget: Arc<Budget>,
+        parent: Option<Arc<Stop>>,
+    ) -> Arc<Stop> {
         let stop = Arc::new(Stop {
             reason: AtomicU8::new(RUNNING),
             cancel: cancel.child_token(),
             limit: limit.unwrap_or(Duration::MAX),
             started: Instant::now(),
             parent: parent.clone(),
+            budget,
             watcher: std::sync::OnceLock::new(),
         });
         let (weak, own) = (Arc::downgrade(&stop), stop.cancel.clone());
@@ -208,6 +219,32 @@ impl Stop {
         self.cancel.cancel();
     }
 
+    /// Takes note of operations that the body did; ends the run when it may do no more.
+    pub fn spend(&self, operations: u64) {
+        if !self.budget.spend(operations) {
+            self.exceed(OPERATIONS);
+        }
+    }
+
+    /// Ends the run when the process has grown by more than its scripts may take.
+    pub fn weigh(&self) {
+        if self.budget.outgrown() {
+            self.out_of_memory();
+        }
+    }
+
+    /// Ends the run: its scripts take more memory than they may.
+    pub fn out_of_memory(&self) {
+        self.exceed(MEMORY);
+    }
+
+    fn exceed(&self, reason: u8) {
+        if let Some(parent) = &self.parent {
+            parent.exceed(reason);
+        }
+        self.set(reason);
+    }
+
     /// Whether the body must end. One relaxed load.
     pub fn stopped(&self) -> bool {
         self.reason.load(Ordering::Relaxed) != RUNNING
@@ -220,6 +257,11 @@ impl Stop {
 
     /// Why the body must end.
     pub fn error(&self) -> ScriptError {
+        match self.reason.load(Ordering::Relaxed) {
+            OPERATIONS => return self.budget.too_many_operations(),
+            MEMORY => return self.budget.too_much_memory(),
+            _ => {}
+        }
         // The token may be cancelled a moment before the watcher has said why.
         if self.reason.load(Ordering::Relaxed) == TIMEOUT || self.started.elapsed() >= self.limit {
             return ScriptError::new(

@@ -45,6 +45,8 @@ pub enum ErrorKind {
     Cancelled,
     /// A command that had to succeed did not; the result it had, where it is known.
     Command(Option<Handle>),
+    /// The script used more than it may. A script can't catch it.
+    Limit,
     /// A wrong call or a fault in the script's own logic.
     Runtime,
     /// A sandbox call failed.
@@ -119,13 +121,14 @@ impl ScriptError {
         self
     }
 
-    /// A stable word for the kind: `assert`, `cancelled`, `command_failed`, `runtime`, `syntax`,
-    /// `thrown`, `timeout`, `usage`, or the code of the sandbox error.
+    /// A stable word for the kind: `assert`, `cancelled`, `command_failed`, `limit`, `runtime`,
+    /// `syntax`, `thrown`, `timeout`, `usage`, or the code of the sandbox error.
     pub fn code(&self) -> &'static str {
         match &self.0.kind {
             ErrorKind::Assert => "assert",
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Command(_) => "command_failed",
+            ErrorKind::Limit => "limit",
             ErrorKind::Runtime => "runtime",
             ErrorKind::Sandbox(error) => error.code(),
             ErrorKind::Syntax => "syntax",
@@ -137,7 +140,8 @@ impl ScriptError {
 
     /// Whether `try` in a script may catch it.
     pub fn catchable(&self) -> bool {
-        !matches!(self.0.kind, ErrorKind::Cancelled | ErrorKind::Timeout | ErrorKind::Syntax)
+        use ErrorKind::{Cancelled, Limit, Syntax, Timeout};
+        !matches!(self.0.kind, Cancelled | Limit | Syntax | Timeout)
     }
 
     /// From a value that a script threw. A map may carry `message`, `hint` and `code`.

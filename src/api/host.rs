@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Ctx, FnSpec, Recorder, Registry, Stop};
+use super::{Budget, Ctx, FnSpec, Recorder, Registry, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
 use crate::workflow::{Event, EventSink, Filter, MatrixReport, RunContext};
 
@@ -27,6 +27,8 @@ pub struct Host {
     pub(super) args: Vec<String>,
     env: Option<BTreeMap<String, String>>,
     timeout: Option<Duration>,
+    operations: Option<u64>,
+    memory: Option<u64>,
     made: Mutex<Made>,
     background: Cancel,
     /// How matrices are run, whatever the script says.
@@ -94,6 +96,8 @@ impl Host {
             args: Vec::new(),
             env: None,
             timeout: None,
+            operations: None,
+            memory: None,
             functions: Vec::new(),
             plan: Plan::default(),
             recorder: None,
@@ -103,15 +107,22 @@ impl Host {
     /// The context that the script's main body runs in. Its deadline starts now. Needs a running
     /// tokio runtime.
     pub fn start(self: &Arc<Self>) -> Ctx {
-        let stop = Stop::new(&self.run.cancel, self.timeout);
+        let stop =
+            Stop::new(&self.run.cancel, self.timeout, Budget::new(self.operations, self.memory));
         Ctx::main(Arc::clone(self), stop)
     }
 
     /// The context of one of several bodies that run one after the other, which `cancel` ends as
     /// well. Needs a running tokio runtime.
     pub fn start_one(self: &Arc<Self>, cancel: &Cancel) -> Ctx {
-        let whole = Stop::new(&self.run.cancel, self.timeout);
+        let whole =
+            Stop::new(&self.run.cancel, self.timeout, Budget::new(self.operations, self.memory));
         Ctx::main(Arc::clone(self), Stop::within(&whole, cancel))
+    }
+
+    /// How much memory the values of a script may take, in bytes.
+    pub fn most_memory(&self) -> u64 {
+        self.memory.unwrap_or(super::budget::MEMORY)
     }
 
     /// A variable of the host's environment.
@@ -305,6 +316,8 @@ pub struct HostBuilder {
     args: Vec<String>,
     env: Option<BTreeMap<String, String>>,
     timeout: Option<Duration>,
+    operations: Option<u64>,
+    memory: Option<u64>,
     functions: Vec<FnSpec>,
     plan: Plan,
     recorder: Option<Arc<Recorder>>,
@@ -393,6 +406,20 @@ impl HostBuilder {
         self
     }
 
+    /// How many operations the run's scripts may do, of their language, in steps of a thousand. A
+    /// guard against endless loops that depends on no clock.
+    pub fn operations(mut self, most: u64) -> Self {
+        self.operations = Some(most);
+        self
+    }
+
+    /// How much memory the values of the run's scripts may take, in bytes; 1 GiB when not said. In
+    /// Rhai it is the growth of the whole process that is measured.
+    pub fn memory(mut self, most: u64) -> Self {
+        self.memory = Some(most);
+        self
+    }
+
     /// A function of your own that scripts can call.
     pub fn function(mut self, spec: FnSpec) -> Self {
         self.functions.push(spec);
@@ -429,6 +456,8 @@ impl HostBuilder {
             args: self.args,
             env: self.env,
             timeout: self.timeout,
+            operations: self.operations,
+            memory: self.memory,
             made: Mutex::default(),
             background: Cancel::new(),
             plan: self.plan,

@@ -7,6 +7,7 @@ mod args;
 mod assert;
 mod backend;
 mod base;
+mod budget;
 mod ctx;
 mod env;
 mod error;
@@ -35,6 +36,7 @@ mod value;
 
 pub use args::{Args, to_duration};
 pub use base::BaseObject;
+pub use budget::Budget;
 pub use ctx::{Ctx, Stop};
 pub use error::{ErrorKind, ErrorObject, Frame, Position, Report, Result, ScriptError};
 pub use host::{Host, HostBuilder, Leftovers, Plan, Print, new_run_id};

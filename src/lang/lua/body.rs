@@ -136,7 +136,11 @@ async fn drive(
             Ok(gave) => gave,
             // Only what no handler in Lua could be called for.
             Err(failed) => {
-                return Err(ctx.stop.check().err().unwrap_or_else(|| error::native(&failed)));
+                if matches!(failed, mlua::Error::MemoryError(_)) {
+                    ctx.stop.out_of_memory();
+                }
+                let error = ctx.stop.check().err().unwrap_or_else(|| error::native(&failed));
+                return Err(error::last_seen(&state, error));
             }
         };
         if thread.status() != ThreadStatus::Resumable {
@@ -144,6 +148,10 @@ async fn drive(
             let value = gave.pop_front().unwrap_or(mlua::Value::Nil);
             return match ok {
                 true => convert::to_value(&state, &value),
+                false if error::is_memory(&value) => {
+                    ctx.stop.out_of_memory();
+                    Err(error::last_seen(&state, ctx.stop.error()))
+                }
                 false => Err(error::of_value(&state, &value)),
             };
         }

@@ -137,6 +137,9 @@ pub(super) fn caught(lua: &Lua, state: &State, value: LuaValue) -> LuaValue {
 
 /// What a body ends with for an error that nobody caught.
 pub(super) fn ended(lua: &Lua, state: &State, value: LuaValue) -> LuaValue {
+    if is_memory(&value) {
+        state.out_of_memory();
+    }
     if let Some(error) = state.stop() {
         return raised(lua, state, error, None);
     }
@@ -176,8 +179,13 @@ pub(super) fn ended(lua: &Lua, state: &State, value: LuaValue) -> LuaValue {
     }
 }
 
+/// Whether this is what Lua raises when it gets no memory.
+pub(super) fn is_memory(value: &LuaValue) -> bool {
+    matches!(value, LuaValue::String(text) if text == "not enough memory")
+}
+
 /// Says where an error is that no handler was called for: where the script was last seen.
-fn last_seen(state: &State, mut error: ScriptError) -> ScriptError {
+pub(super) fn last_seen(state: &State, mut error: ScriptError) -> ScriptError {
     if let (None, Some((file, line))) = (&error.position, state.seen.take())
         && let Some(source) = state.sources.borrow().iter().find(|source| *source.name == file)
     {

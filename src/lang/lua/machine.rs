@@ -17,11 +17,9 @@ use crate::api::{Registry, Result, ScriptError};
 
 /// How many instructions are executed between two looks at whether the body must end.
 const LOOK: u32 = 1000;
-/// How much memory a script's own values may take.
-const MEMORY: usize = 512 << 20;
 
 /// A machine with everything in the registry.
-pub(super) fn build(registry: Arc<Registry>, door: &Door) -> Result<Machine> {
+pub(super) fn build(registry: Arc<Registry>, memory: usize, door: &Door) -> Result<Machine> {
     let libraries = StdLib::COROUTINE
         | StdLib::MATH
         | StdLib::OS
@@ -30,13 +28,18 @@ pub(super) fn build(registry: Arc<Registry>, door: &Door) -> Result<Machine> {
         | StdLib::UTF8;
     Lua::new_with(libraries, LuaOptions::default())
         .and_then(|lua| {
-            let state = prepare(&lua, registry, door)?;
+            let state = prepare(&lua, registry, memory, door)?;
             Ok((lua, state))
         })
         .map_err(|failed| error::native(&failed))
 }
 
-fn prepare(lua: &Lua, registry: Arc<Registry>, door: &Door) -> mlua::Result<Rc<State>> {
+fn prepare(
+    lua: &Lua,
+    registry: Arc<Registry>,
+    memory: usize,
+    door: &Door,
+) -> mlua::Result<Rc<State>> {
     let absent = lua.create_table()?;
     let weak = lua.create_table_from([("__mode", "k")])?;
     absent.set_metatable(Some(weak))?;
@@ -63,19 +66,20 @@ fn prepare(lua: &Lua, registry: Arc<Registry>, door: &Door) -> mlua::Result<Rc<S
     let own = Rc::clone(&state);
     lua.set_global_hook(HookTriggers::new().every_nth_instruction(LOOK), move |lua, debug| {
         // A script that soon has no memory left can't be asked then where it is.
-        if lua.used_memory() > MEMORY / 4 {
+        if lua.used_memory() > memory / 4 {
             let at = debug.source();
             let file = at.source.as_deref().and_then(|source| source.strip_prefix('@'));
             if let (Some(file), Some(line)) = (file, debug.current_line()) {
                 own.seen.replace(Some((file.to_owned(), line)));
             }
         }
+        own.spend(LOOK.into());
         match own.stopped() {
             true => Err(mlua::Error::RuntimeError("stopped".into())),
             false => Ok(VmState::Continue),
         }
     })?;
-    lua.set_memory_limit(MEMORY)?;
+    lua.set_memory_limit(memory)?;
     Ok(state)
 }
 
@@ -134,7 +138,10 @@ fn errors(lua: &Lua, state: &Rc<State>, host: &Table) -> mlua::Result<()> {
     put(lua, state, host, "give_up", |_, state, ()| bind::give_up(state))?;
     put(lua, state, host, "caught", |lua, state, value| error::caught(lua, state, value))?;
     put(lua, state, host, "ended", |lua, state, value| error::ended(lua, state, value))?;
-    put(lua, state, host, "stop", |lua, state, _: LuaValue| {
+    put(lua, state, host, "stop", |lua, state, value: LuaValue| {
+        if error::is_memory(&value) {
+            state.out_of_memory();
+        }
         state.stop().map(|error| error::raised(lua, state, error, None))
     })?;
     put(lua, state, host, "fault", |lua, state, (message, hint): (String, Option<String>)| {

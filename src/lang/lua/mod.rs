@@ -46,7 +46,7 @@ impl Language for Lua {
     }
 
     async fn run(&self, source: &Source, ctx: &Ctx) -> Result<Value> {
-        Vm::start(&ctx.host.registry)?.run(source, ctx).await
+        Vm::start(&ctx.host)?.run(source, ctx).await
     }
 
     fn session(&self, host: &Arc<Host>) -> Option<Arc<dyn Session>> {

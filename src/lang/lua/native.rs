@@ -123,7 +123,7 @@ pub(super) fn explain_alone(message: &str) -> ScriptError {
 
 /// The error for a machine that wants more memory than it may have.
 pub(super) fn memory() -> ScriptError {
-    ScriptError::new(ErrorKind::Runtime, "the script uses too much memory")
+    ScriptError::new(ErrorKind::Limit, "the script uses too much memory")
         .hint("keep large data in files of the sandbox")
 }
 

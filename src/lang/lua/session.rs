@@ -26,7 +26,7 @@ struct State {
 
 impl LuaSession {
     pub(super) fn new(host: &Arc<Host>) -> Result<LuaSession> {
-        Ok(LuaSession { vm: Vm::start(&host.registry)?, state: Mutex::default() })
+        Ok(LuaSession { vm: Vm::start(host)?, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -101,6 +101,20 @@ impl State {
         self.current.borrow().as_ref().is_some_and(|ctx| ctx.stop.stopped())
     }
 
+    /// Takes note of instructions that the body which executes now has done.
+    pub(super) fn spend(&self, instructions: u64) {
+        if let Some(ctx) = self.current.borrow().as_ref() {
+            ctx.stop.spend(instructions);
+        }
+    }
+
+    /// Ends the run: there is no memory left for what the script wants.
+    pub(super) fn out_of_memory(&self) {
+        if let Some(ctx) = self.current.borrow().as_ref() {
+            ctx.stop.out_of_memory();
+        }
+    }
+
     /// Why the body that executes now must end, when it must.
     pub(super) fn stop(&self) -> Option<ScriptError> {
         self.current.borrow().as_ref().and_then(|ctx| ctx.stop.check().err())

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::state::State;
 use super::{body, machine};
-use crate::api::{Ctx, ErrorKind, Registry, Result, ScriptError, Stop, Value};
+use crate::api::{Ctx, ErrorKind, Host, Registry, Result, ScriptError, Stop, Value};
 use crate::lang::{Source, threads};
 
 /// How often a machine that does not come back is looked at after a stop, and how often it must
@@ -60,14 +60,15 @@ pub(super) struct Vm {
 
 impl Vm {
     /// Starts a machine that has everything in the registry.
-    pub(super) fn start(registry: &Arc<Registry>) -> Result<Vm> {
+    pub(super) fn start(host: &Host) -> Result<Vm> {
         let (jobs, inbox) = mpsc::unbounded_channel();
         let door = Door { jobs, steps: Arc::default() };
-        let (registry, mine) = (Arc::clone(registry), door.clone());
+        let (registry, mine) = (Arc::clone(&host.registry), door.clone());
+        let memory = usize::try_from(host.most_memory()).unwrap_or(usize::MAX);
         let runtime = tokio::runtime::Handle::current();
         let started = threads::begin(move || {
             let local = tokio::task::LocalSet::new();
-            runtime.block_on(local.run_until(serve(registry, mine, inbox)));
+            runtime.block_on(local.run_until(serve(registry, memory, mine, inbox)));
             // What still waits goes before the machine that it belongs to.
             let _inside = runtime.enter();
             drop(local);
@@ -151,8 +152,13 @@ fn ended() -> ScriptError {
 }
 
 /// Makes the machine and does what it is asked until it is told to end.
-async fn serve(registry: Arc<Registry>, door: Door, mut inbox: mpsc::UnboundedReceiver<Job>) {
-    let made = machine::build(registry, &door);
+async fn serve(
+    registry: Arc<Registry>,
+    memory: usize,
+    door: Door,
+    mut inbox: mpsc::UnboundedReceiver<Job>,
+) {
+    let made = machine::build(registry, memory, &door);
     let own = made.as_ref().map(|(lua, _)| body::globals(lua)).unwrap_or_default();
     while let Some(job) = inbox.recv().await {
         match job {

@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use ::rhai::{
     Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, ImmutableString, Module,
@@ -177,7 +178,17 @@ where
     let Some((ctx, runtime)) = body else {
         return Err(raise(ScriptError::runtime("this can't be called while a script is read")));
     };
-    runtime.block_on(call(ctx)).map(to_dynamic).map_err(raise)
+    // Most calls are done at once: only the others wait.
+    let mut work = std::pin::pin!(call(ctx));
+    let done = {
+        let _inside = runtime.enter();
+        work.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    };
+    let done = match done {
+        Poll::Ready(done) => done,
+        Poll::Pending => runtime.block_on(work),
+    };
+    done.map(to_dynamic).map_err(raise)
 }
 
 /// An error as Rhai carries it: one that scripts may catch, or one that ends them.

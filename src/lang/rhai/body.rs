@@ -1,9 +1,10 @@
 //! The body that a thread runs: what its host calls need to know.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use ::rhai::{Dynamic, Engine, EvalAltResult};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::unit::{Unit, Units};
 use super::{convert, error};
@@ -35,6 +36,30 @@ thread_local! {
 /// Looks at the body that this thread runs.
 pub(super) fn with<T>(look: impl FnOnce(Option<&Body>) -> T) -> T {
     CURRENT.with(|current| look(current.borrow().as_ref()))
+}
+
+/// How many operations are done between two looks at what the run may use.
+const LOOK: u32 = 1000;
+/// How long the process may grow unseen.
+const WEIGH: i64 = 10_000_000;
+
+/// Takes note of an operation. An operation may be a large one, so memory is weighed by the clock.
+pub(super) fn progress() {
+    thread_local! {
+        static DONE: Cell<u32> = const { Cell::new(0) };
+        static WEIGHED: Cell<(i64, i64)> = const { Cell::new((0, 0)) };
+    }
+    let done = DONE.get() + 1;
+    DONE.set(if done < LOOK { done } else { 0 });
+    if done == LOOK {
+        with(|body| body.iter().for_each(|body| body.ctx.stop.spend(LOOK.into())));
+    }
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    let (seconds, nanos) = WEIGHED.get();
+    if (now.tv_sec - seconds) * 1_000_000_000 + now.tv_nsec - nanos > WEIGH {
+        WEIGHED.set((now.tv_sec, now.tv_nsec));
+        with(|body| body.iter().for_each(|body| body.ctx.stop.weigh()));
+    }
 }
 
 /// Whether the body on this thread must end.

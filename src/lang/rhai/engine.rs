@@ -34,7 +34,10 @@ pub(super) fn build(registry: &Arc<Registry>) -> Engine {
     engine.set_max_variables(10_000);
     engine.set_max_functions(10_000);
     engine.disable_symbol("eval");
-    engine.on_progress(|_| body::stopped().then_some(Dynamic::UNIT));
+    engine.on_progress(|_| {
+        body::progress();
+        body::stopped().then_some(Dynamic::UNIT)
+    });
     engine.on_print(|text| body::with(|body| body.iter().for_each(|body| body.ctx.print(text))));
     engine.on_debug(|text, _, _| {
         body::with(|body| {
