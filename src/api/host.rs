@@ -45,6 +45,8 @@ pub struct Plan {
     pub filter: Filter,
     /// Tell which cells would run, and run none.
     pub list: bool,
+    /// What commands return is made up: assertions are not judged, and nothing is written on the host.
+    pub dry: bool,
     /// How many run at once, instead of what the script says.
     pub parallel: Option<usize>,
     /// End all when one fails, also where the script does not say so.

@@ -47,6 +47,9 @@ async fn pull(ctx: Ctx, args: Args) -> Result<Value> {
     let (name, guest) = (name_of(&args)?, args.need("from")?);
     let given = args.need("to")?;
     let host = path::confined(&ctx, given)?;
+    if ctx.host.plan.dry {
+        return Ok(Value::Unit);
+    }
     let (backend, cancel) = (ctx.backend(), ctx.cancel());
     let entry = backend.stat(&name, guest, cancel).await.map_err(|e| ctx.error(e))?;
     if entry.kind == FileKind::Dir {

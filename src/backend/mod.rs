@@ -8,6 +8,7 @@ use crate::sandbox::{Backend, Error, Kind, Result};
 pub mod fake;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod plan;
 
 /// The names [`open`] knows, the default first.
 pub const NAMES: &[&str] = &[

@@ -16,6 +16,7 @@ mod init;
 mod list;
 mod output;
 mod params;
+mod plan;
 mod repl;
 mod run;
 mod session;
@@ -99,7 +100,7 @@ enum Color {
 
 #[derive(Subcommand)]
 enum Verb {
-    Run(run::Run),
+    Run(plan::RunOrPlan),
     Watch(Box<watch::Watch>),
     Check(check::Check),
     Init(init::Init),
@@ -122,6 +123,7 @@ impl Verb {
     /// Whether the answer is to be JSON; an error then is, too.
     fn json(&self) -> bool {
         match self {
+            Verb::Run(verb) => verb.json(),
             Verb::Check(verb) => verb.json(),
             Verb::Create(verb) => verb.format.json(),
             Verb::List(verb) => verb.format.json(),
@@ -131,8 +133,7 @@ impl Verb {
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
             Verb::Doctor(verb) => verb.format.json(),
-            Verb::Run(_)
-            | Verb::Watch(_)
+            Verb::Watch(_)
             | Verb::Repl(_)
             | Verb::Start(_)
             | Verb::Stop(_)

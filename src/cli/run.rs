@@ -1,4 +1,4 @@
-//! `sandscript run`.
+//! What `sandscript run` and `sandscript watch` share: a script, and how it is run.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,21 +21,8 @@ use crate::sandbox::{Backend, Cancel, Owner};
 use crate::workflow::report::{self, JsonLines, Out, Plain, Report, Terminal};
 use crate::workflow::{Dispatcher, Event, Filter, MatrixReport, Record, exit};
 
-const EXAMPLES: &str = "\
-Examples:
-  sandscript run scripts/build_base.rhai
-  sandscript run scripts/test_matrix.rhai --help            what it is for, its parameters
-  sandscript run scripts/test_matrix.rhai --list
-  sandscript run scripts/test_matrix.rhai --filter 'sanitizer=address' --jobs 4
-  sandscript run scripts/test_matrix.rhai --set broken=true --report jsonl=events.jsonl
-
-Ctrl-C once stops and cleans up, twice kills, three times leaves at once.";
-
-/// Run a script
-///
-/// Sandboxes that the script makes are deleted when it ends, however it ends, unless they are kept.
+/// A script, and how it is run.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
 pub struct Run {
     /// The script; its ending says the language
     script: PathBuf,
@@ -84,6 +71,8 @@ pub(super) struct Stage<'a> {
     pub recorder: Option<Arc<Recorder>>,
     /// Of the selected cells only these: names of matrices, and ids.
     pub only: Option<BTreeSet<(String, String)>>,
+    /// Only to plan: the backend runs no commands.
+    pub dry: bool,
 }
 
 /// How a run ended.
@@ -109,6 +98,7 @@ impl Run {
                 reports,
                 recorder: None,
                 only: None,
+                dry: false,
             };
             self.once(&source, stage).await.result
         })
@@ -155,7 +145,8 @@ impl Run {
         let jobs = self.jobs.map(|jobs| jobs as usize).or(settings.jobs);
         let plan = Plan {
             filter: Filter::parse(&self.filter)?,
-            list: self.list,
+            list: self.list || stage.dry,
+            dry: stage.dry,
             parallel: jobs,
             only: stage.only,
             ..Plan::default()

@@ -113,6 +113,7 @@ impl<'a> Turns<'a> {
             reports,
             recorder: Some(recorder),
             only: only.clone(),
+            dry: false,
         };
         let once = self.watch.run.once(&source, stage);
         tokio::pin!(once);
