@@ -4,4 +4,5 @@
 
 mod base;
 mod matrix;
+mod plan;
 mod support;
