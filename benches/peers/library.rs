@@ -35,6 +35,11 @@ impl Bench {
         self.backend.snapshot(name, &spec, &self.cancel).await.unwrap().frozen
     }
 
+    /// Lets the kernel take down what was deleted before: nobody is to pay for another's clean-up.
+    async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
     async fn clone_of(&self, source: &str, label: &str, name: &str) {
         let spec = CloneSpec { bare: true, ..CloneSpec::of(label, name) };
         Backend::clone(self.backend.as_ref(), source, &spec, &self.cancel).await.unwrap();
@@ -51,6 +56,7 @@ pub async fn launch(bench: &Bench, table: &mut Table) {
     let mut execs = Vec::new();
     let mut others = vec![Vec::new(); all.len()];
     for _ in 0..ROUNDS {
+        bench.settle().await;
         launches.push(
             timed_async(async {
                 bench.sandbox("bench-launch").await;
@@ -59,8 +65,10 @@ pub async fn launch(bench: &Bench, table: &mut Table) {
             })
             .await,
         );
+        bench.settle().await;
         execs.push(timed_async(bench.exec_true("bench-exec")).await);
         for (peer, times) in all.iter_mut().zip(&mut others) {
+            bench.settle().await;
             times.push(peer.time());
         }
     }
@@ -103,6 +111,7 @@ pub async fn snapshots(bench: &Bench, table: &mut Table) {
         for ((name, _), (snapshots, clones)) in sizes.iter().zip(&mut times) {
             bench.run(name, "echo more >> /root/log").await;
             let label = format!("s{round}");
+            bench.settle().await;
             snapshots.push(timed_async(bench.snapshot(name, &label)).await);
             let twin = format!("{name}-twin");
             clones.push(timed_async(bench.clone_of(name, &label, &twin)).await);
@@ -120,6 +129,7 @@ pub async fn snapshots(bench: &Bench, table: &mut Table) {
     for layer in 0..110 {
         bench.run("bench-deep", &format!("echo {layer} > /root/file{layer}")).await;
         let label = format!("s{layer}");
+        bench.settle().await;
         let took = timed_async(bench.snapshot("bench-deep", &label)).await;
         if layer >= 95 {
             snapshots.push(took);
@@ -156,6 +166,7 @@ pub async fn frozen(bench: &Bench, table: &mut Table) {
             bench.sandbox(&name).await;
             bench.run(&name, fill).await;
             bench.run(&name, "sleep 1000 >/dev/null 2>&1 &").await;
+            bench.settle().await;
             times.push(bench.snapshot(&name, "live").await);
             bench.delete(&name).await;
         }

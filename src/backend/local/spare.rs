@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::copy;
 use super::store::random_id;
@@ -22,8 +22,18 @@ pub const BOX: &str = "box";
 /// The store's spare folders.
 pub struct Spares {
     folder: PathBuf,
-    known: Mutex<VecDeque<String>>,
+    known: Mutex<Known>,
 }
+
+/// The names in the folder when it was last looked at, the oldest of a kind first.
+#[derive(Default)]
+struct Known {
+    names: VecDeque<String>,
+    looked: Option<Instant>,
+}
+
+/// How long a look at the folder is good for.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Spares {
     /// Those in `folder`.
@@ -35,23 +45,27 @@ impl Spares {
     pub fn take(&self, kind: &str, place: &Path) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let of_kind = |name: &String| name.rsplitn(3, '.').nth(2) == Some(kind);
-        for fresh in [false, true] {
-            if fresh {
-                *known = list(&self.folder);
+        loop {
+            let Some(index) = known.names.iter().position(of_kind) else {
+                if known.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+                    return false;
+                }
+                *known = Known { names: list(&self.folder), looked: Some(Instant::now()) };
+                if known.names.iter().any(of_kind) {
+                    continue;
+                }
+                return false;
+            };
+            if !rested(&known.names[index]) {
+                return false;
             }
-            while let Some(index) = known.iter().position(of_kind) {
-                if !rested(&known[index]) {
-                    break;
-                }
-                // Another process may have been faster.
-                if let Some(name) = known.remove(index)
-                    && fs::rename(self.folder.join(name), place).is_ok()
-                {
-                    return true;
-                }
+            // Another process may have been faster.
+            if let Some(name) = known.names.remove(index)
+                && fs::rename(self.folder.join(name), place).is_ok()
+            {
+                return true;
             }
         }
-        false
     }
 
     /// All of them.
