@@ -32,12 +32,18 @@ impl Args {
                 param.ty.accepts(&value) || (param.optional && value.is_unit())
             };
             let here = spec.params.get(next);
-            if let Value::Map(map) = &value
+            // An empty table of Lua is a list and a map alike.
+            let map = match &value {
+                Value::Map(map) => Some(map.clone()),
+                Value::List(items) if items.is_empty() => Some(Map::new()),
+                _ => None,
+            };
+            if let Some(map) = map
                 && options.is_none()
                 && !spec.options.is_empty()
                 && !here.is_some_and(fits)
             {
-                options = Some(map.clone());
+                options = Some(map);
                 continue;
             }
             // An optional parameter is passed over when the value fits a later one.
@@ -319,6 +325,12 @@ mod tests {
             .option("cpu", Type::Number, "")
             .param("body", Type::Callback(vec![("b", Type::Any)]), "");
         Arc::new(FnSpec { params: spec.params[..1].to_vec(), ..spec })
+    }
+
+    #[test]
+    fn an_empty_table_of_lua_is_no_options() {
+        let args = Args::bind(&spec(), None, vec![Value::List(Vec::new())]).unwrap();
+        assert!(!args.has("name") && !args.has("cpu"));
     }
 
     #[test]
