@@ -42,6 +42,9 @@ fn what_may_be_right_is_left_alone() {
         "let a = [[1]]; print(a[0][0]); a[0].push(2); let s = sandbox(); [s][0].run(\"x\");",
         "import \"x\" as x; x::act(1); fn f() { x::act(2) } f();",
         "import \"x\" as x; print(x::SIZE);",
+        "import \"x\" as x; x::y::act(1); print(x::y::Z); global::act;",
+        "import \"std/apt\" as apt; let apt = #{ act: || 1 }; apt.act(); apt::install(1, 2);",
+        "let apt = 1; import \"std/apt\" as apt; print(apt.x); apt::install(1, 2, 3); apt::INSTALL;",
         "import \"x\";",
         "let i = 0; while i < 3 { i += 1; if i == 2 { continue; } } loop { break; }",
         "let text = `a ${1 + 1} b`; print(text.len()); print(\"a\" in [\"a\"]); print(1..3);",
@@ -192,6 +195,67 @@ if true { import \"c\" as c; }
 }
 
 #[test]
+fn modules() {
+    assert_snapshot!(rhai("import \"std/atp\" as atp;
+import \"std/apt\" as apt;
+apt::instal(1, 2);
+apt::install(1);
+fn f() { apt::nothing(); print(apt::INSTAL) }
+print(apt::install);
+git::clone(1);
+import \"../x\" as x;
+"), @r#"
+    1:1 unknown-module: there is no module 'std/atp' (did you mean 'std/apt'?)
+    3:6 unknown-function: module 'std/apt' has no function 'instal' (did you mean 'install'?)
+    4:6 wrong-arity: apt::install() takes 2 or 3 arguments, got 1
+    5:15 unknown-function: module 'std/apt' has no function 'nothing' (there are: add_source, install, remove, update, version)
+    5:37 unknown-field: module 'std/apt' exports no 'INSTAL' (did you mean 'INSTALL'?)
+    6:12 unknown-field: module 'std/apt' exports no 'install' (it is a function: call it with apt::install(…))
+    7:6 unknown-module: no module is imported as 'git' (import it first: import "std/git" as git;)
+    8:1 unused-import: the import 'x' is never used (use it, or leave the line out)
+    "#);
+    assert_snapshot!(lua("local apt = require(\"std.apt\")
+apt.instal(1, 2)
+apt.install(1)
+apt.install(1, 2, 3, 4)
+print(apt.INSTAL)
+apt:nothing()
+require(\"std.gti\").clone(1)
+"), @"
+    2:5 unknown-function: module 'std.apt' has no function 'instal' (did you mean 'install'?)
+    3:5 wrong-arity: apt.install() takes 2 or 3 arguments, got 1
+    4:5 wrong-arity: apt.install() takes 2 or 3 arguments, got 4
+    5:11 unknown-field: module 'std.apt' has no 'INSTAL' (did you mean 'INSTALL'?)
+    6:5 unknown-function: module 'std.apt' has no function 'nothing' (there are: add_source, install, remove, update, version)
+    7:1 unknown-module: there is no module 'std.gti' (did you mean 'std.git'?)
+    ");
+}
+
+#[test]
+fn all_of_the_standard_library_is_known() {
+    for module in lang::stdlib::names() {
+        let used = rhai(&format!("import \"std/{module}\" as m; m::nothing_like_it();"));
+        assert!(used.contains("has no function 'nothing_like_it'"), "{module}: {used}");
+        let used = lua(&format!("require('std.{module}').nothing_like_it()"));
+        assert!(used.contains("has no function 'nothing_like_it'"), "{module}: {used}");
+        // Both languages take the same numbers of arguments.
+        let text = lang::stdlib::text(module, "lua").unwrap();
+        for line in text.lines() {
+            let Some(rest) = line.strip_prefix("function ") else { continue };
+            let (name, rest) = rest.split_once('(').unwrap();
+            let name = name.rsplit('.').next().unwrap();
+            let count = rest.split(')').next().unwrap().split(',').count();
+            let call = |count: usize| {
+                let args = vec!["1"; count].join(", ");
+                lua(&format!("require('std.{module}').{name}({args})"))
+            };
+            assert_eq!(call(count), "", "{module} {name}");
+            assert!(call(count + 1).contains("wrong-arity"), "{module} {name}");
+        }
+    }
+}
+
+#[test]
 fn includes() {
     assert_snapshot!(rhai("matrix(\"m\", #{
     axes: #{ db: [\"sqlite\", \"postgres\"], locale: [\"C\"] },
@@ -242,6 +306,8 @@ fn what_may_be_right_in_lua_is_left_alone() {
         "function helper(a, b) return a end; helper(1); helper(1, 2, 3); print(helper)",
         "local M = {}; function M.one(x) return x end; function M:two() return self.x end; M.one(1)",
         "local m = require('lib.util'); m.act(); print(require('other').x)",
+        "local a = require('std.apt'); a.extra = print; a.extra(); a.install(table.unpack({}))",
+        "local a = require('std.apt'); pcall(a.install, 1); for _, a in ipairs({}) do a.x() end",
         "repeat local done = true until done; while false do break end",
         "goto out; ::out:: print(string.format('%d', 3), math.max(1, 2), os.time())",
         "matrix('m', { axes = { a = { 1 } } }, function(cell) print(cell.a, cell.id) end)",

@@ -1,5 +1,6 @@
 //! `sandscript check`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -9,7 +10,7 @@ use super::output::{Style, paint};
 use super::session::Session;
 use super::{CommandError, Result};
 use crate::api::Registry;
-use crate::lang::{self, Finding, Source};
+use crate::lang::{self, Checker, Finding, Source};
 use crate::workflow::exit;
 
 const EXAMPLES: &str = "\
@@ -23,13 +24,17 @@ Exit codes: 0 nothing was found, 2 a file or folder is not there, 3 something wa
 /// Find mistakes in scripts without running them
 ///
 /// Finds what can't be read, unknown functions, options, properties and variables, wrong numbers and
-/// types of arguments, unused imports, and includes of a matrix that change nothing.
+/// types of arguments, modules that are missing, imports that are not used, and includes of a matrix
+/// that change nothing. The modules that a script imports are checked with it.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Check {
     /// Scripts, and folders with scripts; what ignore files name is left out [default: the project]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// A folder outside the project that the scripts may use
+    #[arg(long, value_name = "FOLDER")]
+    allow_path: Vec<PathBuf>,
     /// How to print what was found
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     format: Format,
@@ -59,17 +64,29 @@ impl Check {
             paths => paths.iter().try_for_each(|path| scripts(path, &mut files))?,
         }
         files.dedup();
-        let checked: Vec<Checked> = files
+        let allowed: Vec<PathBuf> =
+            self.allow_path.iter().chain(&session.settings.allow_path).cloned().collect();
+        let checker = Checker::of_project(&registry, &session.project, &allowed, &files);
+        let mut seen = BTreeSet::new();
+        let mut checked: Vec<Checked> = files
             .iter()
             .map(|path| {
+                seen.extend(path.canonicalize());
                 let shown = path.strip_prefix(&session.folder).unwrap_or(path);
                 let findings = match Source::read(shown) {
-                    Ok(source) => lang::check(&source, &registry),
+                    Ok(source) => checker.check(&source),
                     Err(error) => vec![Finding { code: "syntax", error }],
                 };
                 (shown.display().to_string(), findings)
             })
             .collect();
+        let mut modules = checker.imported();
+        while let Some((file, source)) = modules.pop() {
+            if seen.insert(file) {
+                checked.push((source.name.to_string(), checker.check(&source)));
+                modules.extend(checker.imported());
+            }
+        }
         let count: usize = checked.iter().map(|(_, findings)| findings.len()).sum();
         let output = session.output;
         match self.format {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use check::{FINDINGS, Finding, check};
+pub use check::{Checker, FINDINGS, Finding, check};
 pub use guide::guide;
 pub use manual::{manual, setting_lua, setting_rhai, spellings};
 pub use modules::{Found, Modules, cycle};

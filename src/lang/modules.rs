@@ -238,3 +238,21 @@ pub fn cycle(way: &[&str]) -> ScriptError {
     };
     ScriptError::runtime(message).hint("put what both need into a module of its own")
 }
+
+/// The error for a module that a script uses and does not import.
+pub(in crate::lang) fn unknown_alias(alias: &str, source: &Source) -> ScriptError {
+    let alias = alias.split("::").next().unwrap_or(alias);
+    let error = ScriptError::runtime(format!("no module is imported as '{alias}'")).focus(alias);
+    let imported = source.text.split("import ").skip(1).filter_map(|rest| {
+        let (_, rest) = rest.lines().next()?.split_once(" as ")?;
+        rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next()
+    });
+    let name = stdlib::names().find(|name| *name == alias);
+    match (suggest::nearest(alias, imported), name) {
+        (Some(near), _) => error.hint(format!("did you mean '{near}'?")),
+        (None, Some(name)) => {
+            error.hint(format!("import it first: import \"{}{name}\" as {name};", stdlib::PREFIX))
+        }
+        (None, None) => error.hint(format!("import it first: import \"…\" as {alias};")),
+    }
+}

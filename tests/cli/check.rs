@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use crate::environment::{Run, TestEnvironment};
 
 /// Five different mistakes, each of which a run would meet alone.
-const FIVE: &str = r#"import "tools" as tools;
+const FIVE: &str = r#"import "std/git" as tools;
 
 let box = sandbxo("web");
 let other = sandbox("web", #{ memmory: "1GiB" });
@@ -19,7 +19,7 @@ matrix("tests", #{
 "#;
 
 /// The same in Lua.
-const FIVE_IN_LUA: &str = r#"local tools = require("tools")
+const FIVE_IN_LUA: &str = r#"local tools = require("std.git")
 
 local box = sandbxo("web")
 local other = sandbox("web", { memmory = "1GiB" })
@@ -46,7 +46,7 @@ fn all_mistakes_of_a_file_are_told() {
     error[unused-import]: the import 'tools' is never used
       --> x.rhai:1:1
        |
-     1 | import "tools" as tools;
+     1 | import "std/git" as tools;
        | ^^^^^^
       hint: use it, or leave the line out
 
@@ -93,7 +93,7 @@ fn all_mistakes_of_a_file_are_told_in_lua() {
     error[unused-import]: the import 'tools' is never used
       --> x.lua:1:7
        |
-     1 | local tools = require("tools")
+     1 | local tools = require("std.git")
        |       ^^^^^
       hint: use it, or leave the line out
 
@@ -259,4 +259,292 @@ fn files_that_are_not_there_or_no_scripts() {
     -- stderr
     1 script, 1 mistake
     ");
+}
+
+#[test]
+fn modules_and_what_they_have() {
+    let environment = TestEnvironment::fake();
+    environment.write(
+        "x.rhai",
+        r#"import "std/atp" as atp;
+import "std/apt" as apt;
+import "lib/util" as util;
+import "lib/utli" as other;
+
+let box = sandbox("web");
+apt::instal(box, ["make"]);
+apt::install(box);
+util::grete(box);
+util::greet();
+util::secret();
+print(util::SIZ + util::SIZE);
+util::greet(box);
+git::clone(box);
+"#,
+    );
+    environment.write(
+        "lib/util.rhai",
+        r#"import "lib/deep" as deep;
+export const SIZE = 1;
+fn greet(box) { box.rnu("echo"); deep::act(box) }
+private fn secret() {}
+"#,
+    );
+    environment.write("lib/deep.rhai", "fn act(box) { sanbox(); }\n");
+    assert_snapshot!(environment.run(["check", "x.rhai"]), @r#"
+    exit code 3
+    -- stdout
+    error[unknown-module]: there is no module 'std/atp'
+      --> x.rhai:1:1
+       |
+     1 | import "std/atp" as atp;
+       | ^^^^^^
+      hint: did you mean 'std/apt'?
+
+    error[unknown-module]: there is no module 'lib/utli'
+      --> x.rhai:4:1
+       |
+     4 | import "lib/utli" as other;
+       | ^^^^^^
+      hint: did you mean "lib/util"?
+
+    error[unknown-function]: module 'std/apt' has no function 'instal'
+      --> x.rhai:7:6
+       |
+     7 | apt::instal(box, ["make"]);
+       |      ^^^^^^
+      hint: did you mean 'install'?
+
+    error[wrong-arity]: apt::install() takes 2 or 3 arguments, got 1
+      --> x.rhai:8:6
+       |
+     8 | apt::install(box);
+       |      ^^^^^^^
+
+    error[unknown-function]: module 'lib/util' has no function 'grete'
+      --> x.rhai:9:7
+       |
+     9 | util::grete(box);
+       |       ^^^^^
+      hint: did you mean 'greet'?
+
+    error[wrong-arity]: util::greet() takes 1 argument, got 0
+      --> x.rhai:10:7
+        |
+     10 | util::greet();
+        |       ^^^^^
+
+    error[unknown-function]: 'secret' is private in module 'lib/util'
+      --> x.rhai:11:7
+        |
+     11 | util::secret();
+        |       ^^^^^^
+
+    error[unknown-field]: module 'lib/util' exports no 'SIZ'
+      --> x.rhai:12:13
+        |
+     12 | print(util::SIZ + util::SIZE);
+        |             ^^^
+      hint: did you mean 'SIZE'?
+
+    error[unknown-module]: no module is imported as 'git'
+      --> x.rhai:14:6
+        |
+     14 | git::clone(box);
+        |      ^^^^^
+      hint: import it first: import "std/git" as git;
+
+    error[unknown-function]: nothing has a function 'rnu'
+      --> lib/util.rhai:3:21
+       |
+     3 | fn greet(box) { box.rnu("echo"); deep::act(box) }
+       |                     ^^^
+      hint: did you mean 'run'?
+
+    error[unknown-function]: there is no function 'sanbox'
+      --> lib/deep.rhai:1:15
+       |
+     1 | fn act(box) { sanbox(); }
+       |               ^^^^^^
+      hint: did you mean 'sandbox'?
+
+    -- stderr
+    3 scripts, 11 mistakes
+    "#);
+}
+
+#[test]
+fn modules_and_what_they_have_in_lua() {
+    let environment = TestEnvironment::fake();
+    environment.write(
+        "x.lua",
+        r#"local atp = require("std.atp")
+local apt = require("std.apt")
+local util = require("lib.util")
+local other = require("lib.utli")
+
+local box = sandbox("web")
+apt.instal(box, { "make" })
+apt.install(box)
+apt.install(box, { "make" }, {}, 1)
+print(apt.INSTAL, apt.INSTALL)
+util.grete(box)
+util.greet(box)
+require("std.git").clon(box)
+"#,
+    );
+    environment.write(
+        "lib/util.lua",
+        r#"local deep = require("lib.deep")
+local util = { SIZE = 1 }
+function util.greet(box) deep.act(box) end
+return util
+"#,
+    );
+    environment.write("lib/deep.lua", "return { act = function(box) sanbox() end }\n");
+    assert_snapshot!(environment.run(["check", "x.lua"]), @r#"
+    exit code 3
+    -- stdout
+    error[unknown-module]: there is no module 'std.atp'
+      --> x.lua:1:7
+       |
+     1 | local atp = require("std.atp")
+       |       ^^^
+      hint: did you mean 'std.apt'?
+
+    error[unknown-module]: there is no module 'lib.utli'
+      --> x.lua:4:7
+       |
+     4 | local other = require("lib.utli")
+       |       ^^^^^
+      hint: did you mean "lib.util"?
+
+    error[unknown-function]: module 'std.apt' has no function 'instal'
+      --> x.lua:7:5
+       |
+     7 | apt.instal(box, { "make" })
+       |     ^^^^^^
+      hint: did you mean 'install'?
+
+    error[wrong-arity]: apt.install() takes 2 or 3 arguments, got 1
+      --> x.lua:8:5
+       |
+     8 | apt.install(box)
+       |     ^^^^^^^
+
+    error[wrong-arity]: apt.install() takes 2 or 3 arguments, got 4
+      --> x.lua:9:5
+       |
+     9 | apt.install(box, { "make" }, {}, 1)
+       |     ^^^^^^^
+
+    error[unknown-field]: module 'std.apt' has no 'INSTAL'
+      --> x.lua:10:11
+        |
+     10 | print(apt.INSTAL, apt.INSTALL)
+        |           ^^^^^^
+      hint: did you mean 'INSTALL'?
+
+    error[unknown-function]: module 'lib.util' has no function 'grete'
+      --> x.lua:11:6
+        |
+     11 | util.grete(box)
+        |      ^^^^^
+      hint: did you mean 'greet'?
+
+    error[unknown-function]: module 'std.git' has no function 'clon'
+      --> x.lua:13:20
+        |
+     13 | require("std.git").clon(box)
+        |                    ^^^^
+      hint: did you mean 'clone'?
+
+    error[unknown-function]: there is no function 'sanbox'
+      --> lib/deep.lua:1:30
+       |
+     1 | return { act = function(box) sanbox() end }
+       |                              ^^^^^^
+      hint: did you mean 'sandbox'?
+
+    -- stderr
+    3 scripts, 9 mistakes
+    "#);
+}
+
+#[test]
+fn a_module_of_a_folder_is_checked_once_and_from_the_script_above_it() {
+    let environment = TestEnvironment::fake();
+    environment.write("scripts/a.rhai", "import \"lib/one\" as one;\none::act();\n");
+    environment.write("scripts/b.rhai", "import \"lib/one\" as one;\none::act();\n");
+    environment.write(
+        "scripts/lib/one.rhai",
+        "import \"lib/two\" as two;\nfn act() { two::act(); sanbox() }\n",
+    );
+    environment.write("scripts/lib/two.rhai", "fn act() {}\n");
+    assert_snapshot!(environment.run(["check"]), @"
+    exit code 3
+    -- stdout
+    error[unknown-function]: there is no function 'sanbox'
+      --> scripts/lib/one.rhai:2:24
+       |
+     2 | fn act() { two::act(); sanbox() }
+       |                        ^^^^^^
+      hint: did you mean 'sandbox'?
+
+    -- stderr
+    4 scripts, 1 mistake
+    ");
+    assert_snapshot!(environment.run(["check", "scripts/lib"]), @"
+    exit code 3
+    -- stdout
+    error[unknown-function]: there is no function 'sanbox'
+      --> scripts/lib/one.rhai:2:24
+       |
+     2 | fn act() { two::act(); sanbox() }
+       |                        ^^^^^^
+      hint: did you mean 'sandbox'?
+
+    -- stderr
+    2 scripts, 1 mistake
+    ");
+    assert_snapshot!(environment.run(["check", "scripts/a.rhai", "--format", "json"]), @r#"
+    exit code 3
+    -- stdout
+    {
+      "files": [
+        "scripts/a.rhai",
+        "scripts/lib/one.rhai",
+        "scripts/lib/two.rhai"
+      ],
+      "findings": [
+        {
+          "code": "unknown-function",
+          "column": 24,
+          "file": "scripts/lib/one.rhai",
+          "hint": "did you mean 'sandbox'?",
+          "line": 2,
+          "message": "there is no function 'sanbox'",
+          "source": "fn act() { two::act(); sanbox() }"
+        }
+      ],
+      "v": 1
+    }
+    "#);
+}
+
+#[test]
+fn modules_outside_the_project() {
+    let environment = TestEnvironment::fake();
+    let outside = environment.path("outside");
+    std::fs::create_dir_all(&outside).unwrap();
+    std::fs::write(outside.join("far.rhai"), "fn act() {}\n").unwrap();
+    environment.write("x.rhai", "import \"far\" as far;\nfar::act();\n");
+    let link = environment.path("project/far.rhai");
+    std::os::unix::fs::symlink(outside.join("far.rhai"), link).unwrap();
+    let run = environment.run(["check", "x.rhai"]);
+    assert_eq!(run.code, Some(3), "{run}");
+    assert!(run.stdout.contains("lies outside the project folder"), "{run}");
+    let allow = outside.display().to_string();
+    let run = environment.run(["check", "x.rhai", "--allow-path", &allow]);
+    assert_eq!(run.code, Some(0), "{run}");
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::import::{Asked, Given};
 use super::shape::Shape;
 use super::walk::Walk;
 use crate::api::{Args, FnSpec, Opt, ScriptError, Type, Use, Value, suggest, to_duration};
@@ -15,11 +16,20 @@ impl<'a> Walk<'a> {
             Callee::Function(name) => self.plain(name, args, at),
             Callee::Method(of, name) => self.method(of, name, args, at),
             Callee::Member(module, name) => {
-                self.member(module, name, at);
+                let given = Given { count: args.len(), open: false };
+                self.qualified(module, name, Asked::Call(Some(given)), at);
                 self.block(args);
                 Shape::Unknown
             }
             Callee::Value(of) => {
+                if let Kind::Field(module, name) = &of.kind
+                    && let Shape::Module(import) = self.quietly(module)
+                {
+                    let given = Given { count: args.len(), open: self.spread(args) };
+                    self.member(&import, name, Asked::Call(Some(given)), of.at);
+                    self.block(args);
+                    return Shape::Unknown;
+                }
                 self.colon_forgotten(of, args);
                 self.visit(of);
                 self.block(args);
@@ -92,9 +102,8 @@ impl<'a> Walk<'a> {
                     }
                 }
             }
-            Shape::Module(module) => {
-                let module = Rc::clone(module);
-                self.member(&module, name, at);
+            Shape::Module(import) => {
+                self.member(&Rc::clone(import), name, Asked::Call(None), at);
             }
             _ if self.may_have(name) => {
                 self.block(args);
@@ -157,18 +166,23 @@ impl<'a> Walk<'a> {
     }
 
     /// What a variable is, without looking at it as a use.
-    fn quietly(&self, node: &Node) -> Shape {
+    fn quietly(&mut self, node: &'a Node) -> Shape {
         match &node.kind {
             Kind::Name(name) => self.lookup(name).unwrap_or_default(),
+            Kind::Import(..) => self.visit(node),
             _ => Shape::Unknown,
         }
     }
 
+    /// Whether the last argument may stand for none or for many, as in Lua.
+    fn spread(&self, args: &[Node]) -> bool {
+        let last = args.last().map(|last| &last.kind);
+        !self.tree.builtin.flat_functions && matches!(last, Some(Kind::Call(..) | Kind::Other(_)))
+    }
+
     /// A call of an entry of the registry.
     fn entry(&mut self, spec: &Arc<FnSpec>, args: &'a [Node], at: At) -> Shape {
-        let spread = !self.tree.builtin.flat_functions
-            && matches!(args.last().map(|last| &last.kind), Some(Kind::Call(..) | Kind::Other(_)));
-        // The last argument of Lua may stand for none or for many.
+        let spread = self.spread(args);
         let count = match spread {
             true => args.len().max(spec.arity().0),
             false => args.len(),

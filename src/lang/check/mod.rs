@@ -1,6 +1,7 @@
 //! What can be said about a script without running it.
 
 mod call;
+mod checker;
 mod import;
 mod matrix;
 mod shape;
@@ -10,6 +11,7 @@ use crate::api::{ErrorKind, Position, Registry, ScriptError};
 
 use super::tree::{At, Tree};
 use super::{Source, language};
+pub use checker::Checker;
 use walk::Walk;
 
 /// Something that is wrong in a script.
@@ -26,6 +28,7 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("syntax", "the text can't be read as a script"),
     ("unknown-function", "a function that nobody has is called"),
     ("unknown-field", "a value has no such property"),
+    ("unknown-module", "there is no such module, or none is imported by this name"),
     ("unknown-option", "an option that a function does not have"),
     ("unknown-variable", "a variable that is declared nowhere"),
     ("unreachable-include", "an include of a matrix changes no cell, or its axes are wrong"),
@@ -35,36 +38,24 @@ pub const FINDINGS: &[(&str, &str)] = &[
 ];
 
 /// Reads a script without running it, and finds all that is wrong in it, in the order it stands
-/// there.
+/// there. Of the modules that it imports only those of the standard library are known, see
+/// [`Checker`].
 pub fn check(source: &Source, registry: &Registry) -> Vec<Finding> {
-    // Parsers and rules walk down into what is nested.
-    std::thread::scope(|scope| {
-        let work = || read(source, registry);
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        thread.ok().and_then(|thread| thread.join().ok())
-    })
-    .unwrap_or_else(|| {
-        let error = ScriptError::runtime(format!("'{}' could not be checked", source.name))
-            .hint("this is a fault of sandscript; please report it with the script");
-        vec![Finding { code: "syntax", error }]
-    })
+    Checker::new(registry).check(source)
 }
 
-/// Virtual: only what is used becomes memory.
-const STACK: usize = 256 << 20;
-
-fn read(source: &Source, registry: &Registry) -> Vec<Finding> {
+fn read(source: &Source, checker: &Checker<'_>) -> Vec<Finding> {
     let tree = match language(&source.name) {
-        Ok(language) => language.tree(source, registry),
+        Ok(language) => language.tree(source, checker.registry),
         Err(error) => return vec![Finding { code: "syntax", error }],
     };
-    findings(source, &tree, registry)
+    findings(source, &tree, checker)
 }
 
-fn findings(source: &Source, tree: &Tree, registry: &Registry) -> Vec<Finding> {
+fn findings(source: &Source, tree: &Tree, checker: &Checker<'_>) -> Vec<Finding> {
     let syntax = |error: &ScriptError| Finding { code: "syntax", error: error.clone() };
     let mut found: Vec<Finding> = tree.errors.iter().map(syntax).collect();
-    found.extend(Walk::over(source, tree, registry));
+    found.extend(Walk::over(source, tree, checker));
     let place = |finding: &Finding| {
         let position = finding.error.position.as_ref();
         position.map(|Position { line, column, .. }| (*line, *column))

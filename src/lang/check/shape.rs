@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::import::Import;
 use crate::api::Type;
 
 /// What a value is, as far as the text tells.
@@ -14,8 +15,8 @@ pub(super) enum Shape {
     Handle(&'static str, Option<Rc<[String]>>),
     /// A list of such values.
     List(Box<Shape>),
-    /// What an import gave; the name it was imported by.
-    Module(Rc<str>),
+    /// What an import gave.
+    Module(Rc<Import>),
     /// A function of the script.
     Function,
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::import::Imports;
+use super::import::{Asked, Imports};
 use super::shape::Shape;
-use super::{Finding, located};
+use super::{Checker, Finding, located};
 use crate::api::{Registry, ScriptError, Use, suggest};
 use crate::lang::Source;
 use crate::lang::tree::{At, Callee, Kind, Node, Tree};
@@ -17,12 +17,13 @@ pub(super) struct Walk<'a> {
     pub source: &'a Source,
     pub tree: &'a Tree,
     pub registry: &'a Registry,
+    pub checker: &'a Checker<'a>,
     found: Vec<Finding>,
     scopes: Vec<Scope>,
     /// The script's own functions: how many arguments each takes.
     pub functions: BTreeMap<&'a str, BTreeSet<usize>>,
     /// The names of fields that the script itself gives to values.
-    fields: BTreeSet<&'a str>,
+    pub fields: BTreeSet<&'a str>,
     /// The variables that get another content somewhere.
     assigned: BTreeSet<&'a str>,
     pub imports: Imports,
@@ -36,11 +37,12 @@ struct Scope {
 }
 
 impl<'a> Walk<'a> {
-    pub fn over(source: &'a Source, tree: &'a Tree, registry: &'a Registry) -> Vec<Finding> {
+    pub fn over(source: &'a Source, tree: &'a Tree, checker: &'a Checker<'a>) -> Vec<Finding> {
         let mut walk = Walk {
             source,
             tree,
-            registry,
+            registry: checker.registry,
+            checker,
             found: Vec::new(),
             scopes: vec![Scope::default()],
             functions: BTreeMap::new(),
@@ -174,8 +176,12 @@ impl<'a> Walk<'a> {
                 entries.iter().for_each(|(_, _, value)| drop(self.visit(value)));
                 Shape::Unknown
             }
+            Kind::Member(module, name) => {
+                self.qualified(module, name, Asked::Value, node.at);
+                Shape::Unknown
+            }
             Kind::Name(name) => self.name(name, node.at),
-            Kind::Other(parts) => {
+            Kind::Other(parts) | Kind::Return(parts) => {
                 self.block(parts);
                 Shape::Unknown
             }
@@ -212,8 +218,8 @@ impl<'a> Walk<'a> {
 
     fn name(&mut self, name: &str, at: At) -> Shape {
         if let Some(shape) = self.lookup(name) {
-            if let Shape::Module(name) = &shape {
-                self.imports.used(name);
+            if let Shape::Module(import) = &shape {
+                self.imports.used(import);
             }
             return shape;
         }
@@ -287,8 +293,8 @@ impl<'a> Walk<'a> {
                     }
                 }
             }
-            Shape::Module(module) => {
-                self.member(&Rc::clone(module), name, at);
+            Shape::Module(import) => {
+                self.member(&Rc::clone(import), name, Asked::Value, at);
                 Shape::Unknown
             }
             _ => Shape::Unknown,

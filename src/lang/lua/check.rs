@@ -59,7 +59,8 @@ pub(super) fn tree(source: &Source) -> Tree {
         true => BTreeSet::new(),
         false => unknown::declared(&source.text).into_iter().map(str::to_owned).collect(),
     };
-    Tree { body, errors, unread, builtin: builtin() }
+    let exports = if errors.is_empty() { tree::lua::exports(&body) } else { None };
+    Tree { body, errors, unread, exports, builtin: builtin() }
 }
 
 /// After that many, the rest mostly follows from them.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use ::rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, ParseErrorType, Position, Scope, Stmt};
 
-use super::{engine, error, modules, unknown};
+use super::{engine, error, unknown};
 use crate::api::{ErrorKind, Registry, Result, ScriptError};
 use crate::lang::tree::{self, Builtin, Tree};
-use crate::lang::{Source, syntax};
+use crate::lang::{self, Source, syntax};
 
 /// Compiles the script, and finds calls of functions that nobody has.
 pub(super) fn compile(engine: &Engine, source: &Source, registry: &Registry) -> Result<AST> {
@@ -32,7 +32,7 @@ pub(super) fn compile_in(
                 error
             }
             ParseErrorType::ModuleUndefined(alias) => {
-                let mut error = modules::unknown_alias(alias, source);
+                let mut error = lang::modules::unknown_alias(alias, source);
                 error.kind = ErrorKind::Syntax;
                 error
             }
@@ -67,7 +67,12 @@ pub(super) fn tree(source: &Source, registry: &Registry) -> Tree {
         method_mark: ".",
     };
     match compile(&engine, source, &registry) {
-        Ok(ast) => Tree { body: tree::rhai::tree(&ast), builtin, ..Tree::default() },
+        Ok(ast) => Tree {
+            body: tree::rhai::tree(&ast),
+            exports: Some(tree::rhai::exports(&ast)),
+            builtin,
+            ..Tree::default()
+        },
         Err(error) => Tree { errors: vec![error], builtin, ..Tree::default() },
     }
 }

@@ -10,7 +10,7 @@ use super::convert::{Held, to_value};
 use super::unit::Unit;
 use super::{check, engine, modules, unknown, words, world};
 use crate::api::{ErrorObject, Frame, Position, Registry, ScriptError, Value, suggest};
-use crate::lang::{Source, syntax};
+use crate::lang::{self, Source, syntax};
 
 /// A call or an import on the way to an error.
 struct Step {
@@ -154,7 +154,7 @@ fn translate(error: EvalAltResult, body: &Body, file: &Unit) -> ScriptError {
                 .hint("keep large data in files of the sandbox")
         }
         E::ErrorTooManyVariables(_) => ScriptError::runtime("there are too many variables"),
-        E::ErrorModuleNotFound(name, _) => modules::unknown_alias(&name, source),
+        E::ErrorModuleNotFound(name, _) => lang::modules::unknown_alias(&name, source),
         E::ErrorArithmetic(message, _) => ScriptError::runtime(clean(&message)),
         mut other => {
             let _ = other.take_position();

@@ -16,7 +16,7 @@ use super::unit::Unit;
 use super::world::{self, World};
 use super::{body, check, error};
 use crate::api::{self, Registry, Result, ScriptError, suggest};
-use crate::lang::{self, Source, stdlib};
+use crate::lang::{self, Source};
 use crate::workflow::RunContext;
 
 /// A function that no script can name: gives the state of the file that calls it.
@@ -211,24 +211,6 @@ pub(super) fn imports(ast: &AST) -> Vec<(String, String)> {
         true
     });
     found
-}
-
-/// The error for a module that a script uses and does not import.
-pub(super) fn unknown_alias(alias: &str, source: &Source) -> ScriptError {
-    let alias = alias.split("::").next().unwrap_or(alias);
-    let error = ScriptError::runtime(format!("no module is imported as '{alias}'")).focus(alias);
-    let imported = source.text.split("import ").skip(1).filter_map(|rest| {
-        let (_, rest) = rest.lines().next()?.split_once(" as ")?;
-        rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next()
-    });
-    let name = stdlib::names().find(|name| *name == alias);
-    match (suggest::nearest(alias, imported), name) {
-        (Some(near), _) => error.hint(format!("did you mean '{near}'?")),
-        (None, Some(name)) => {
-            error.hint(format!("import it first: import \"{}{name}\" as {name};", stdlib::PREFIX))
-        }
-        (None, None) => error.hint(format!("import it first: import \"…\" as {alias};")),
-    }
 }
 
 /// The module that a file imports as `alias`: its name and its file.

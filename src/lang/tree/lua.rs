@@ -8,7 +8,7 @@ use full_moon::ast::{
 use full_moon::node::Node as _;
 use full_moon::tokenizer::{Position, StringLiteralQuoteType, TokenReference, TokenType};
 
-use super::{At, Callee, Kind, Node};
+use super::{At, Callee, Exports, Kind, Node};
 use crate::api::Value;
 
 /// A larger script is only read by Lua itself.
@@ -53,6 +53,11 @@ fn depth(text: &str) -> usize {
     deepest
 }
 
+/// What a module gives, where its text tells.
+pub fn exports(body: &[Node]) -> Option<Exports> {
+    Exports::returned(body)
+}
+
 fn mistake(error: &full_moon::Error) -> Mistake {
     (place(error.range().0), error.error_message().to_string())
 }
@@ -76,7 +81,7 @@ fn named(token: &TokenReference) -> (String, At) {
 fn block(block: &Block) -> Vec<Node> {
     let mut nodes: Vec<Node> = block.stmts().flat_map(statement).collect();
     if let Some(LastStmt::Return(values)) = block.last_stmt() {
-        nodes.push(other(at(values.token()), exprs(values.returns())));
+        nodes.push(Node::new(at(values.token()), Kind::Return(exprs(values.returns()))));
     }
     nodes
 }
@@ -318,6 +323,7 @@ fn suffix(of: Node, suffix: &Suffix) -> Node {
                 && name == "require"
             {
                 let path = match path.literal() {
+                    Some(Value::String(path)) if path.contains('/') => Some(path),
                     Some(Value::String(path)) => Some(path.replace('.', "/")),
                     _ => None,
                 };

@@ -1,5 +1,6 @@
 //! A script as far as its checks need it: one shape for every language.
 
+mod exports;
 #[cfg(feature = "lua")]
 pub(super) mod lua;
 #[cfg(feature = "rhai")]
@@ -8,6 +9,7 @@ pub(super) mod rhai;
 use std::collections::BTreeSet;
 
 use crate::api::{ScriptError, Value};
+pub use exports::Exports;
 
 /// A place: line and column in characters, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +29,8 @@ pub struct Tree {
     pub errors: Vec<ScriptError>,
     /// The words in what could not be read: who knows what they declare.
     pub unread: BTreeSet<String>,
+    /// What it gives to those that import it, where that is known.
+    pub exports: Option<Exports>,
     /// What its language has by itself.
     pub builtin: Builtin,
 }
@@ -82,8 +86,12 @@ pub enum Kind {
     Literal(Value),
     /// A map with plain keys.
     Map(Vec<(String, At, Node)>),
+    /// A variable of an import.
+    Member(String, String),
     /// A variable.
     Name(String),
+    /// The end of a function, or of the script, with what it gives.
+    Return(Vec<Node>),
     /// Anything else, with its parts.
     Other(Vec<Node>),
 }
@@ -128,12 +136,14 @@ impl Node {
         look(self);
         let mut all = |nodes: &'a [Node]| nodes.iter().for_each(|node| node.walk(look));
         match &self.kind {
-            Kind::Literal(_) | Kind::Name(_) | Kind::Import(..) => {}
+            Kind::Literal(_) | Kind::Name(_) | Kind::Import(..) | Kind::Member(..) => {}
             Kind::Assign(left, right) => {
                 left.walk(look);
                 right.walk(look);
             }
-            Kind::Block(nodes) | Kind::List(nodes) | Kind::Other(nodes) => all(nodes),
+            Kind::Block(nodes) | Kind::List(nodes) | Kind::Other(nodes) | Kind::Return(nodes) => {
+                all(nodes)
+            }
             Kind::Declare(_, nodes) | Kind::Function(_, _, nodes) => all(nodes),
             Kind::Call(callee, args) => {
                 match callee {

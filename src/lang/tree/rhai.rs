@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use ::rhai::{AST, ASTFlags, ASTNode, Expr, FnCallExpr, FnPtr, Position, Stmt, StmtBlock};
+use ::rhai::{
+    AST, ASTFlags, ASTNode, Expr, FnAccess, FnCallExpr, FnPtr, Position, Stmt, StmtBlock,
+};
 
-use super::{At, Callee, Kind, Node};
+use super::{At, Callee, Exports, Kind, Node};
 use crate::api::Value;
 
 /// The script's statements, and its functions after them.
@@ -21,6 +23,37 @@ pub fn tree(ast: &AST) -> Vec<Node> {
     body
 }
 
+/// What the script gives to those that import it.
+pub fn exports(ast: &AST) -> Exports {
+    let mut exports = Exports::default();
+    for own in ast.iter_functions().filter(|own| own.this_type.is_none() && !anonymous(own.name)) {
+        match own.access {
+            FnAccess::Public => {
+                let takes = exports.functions.entry(own.name.to_owned()).or_default();
+                takes.insert(own.params.len());
+            }
+            _ => drop(exports.private.insert(own.name.to_owned())),
+        }
+    }
+    ast.walk(&mut |path| {
+        match path.last() {
+            Some(ASTNode::Stmt(Stmt::Var(parts, flags, _)))
+                if flags.contains(ASTFlags::EXPORTED) =>
+            {
+                exports.variables.insert(parts.0.name.to_string());
+            }
+            Some(ASTNode::Stmt(Stmt::Export(parts, _))) => {
+                let (name, alias) = &**parts;
+                let given = if alias.name.is_empty() { name } else { alias };
+                exports.variables.insert(given.name.to_string());
+            }
+            _ => {}
+        }
+        true
+    });
+    exports
+}
+
 struct Function {
     name: String,
     params: Vec<String>,
@@ -34,6 +67,11 @@ struct Lower {
 
 fn anonymous(name: &str) -> bool {
     name.starts_with("anon$")
+}
+
+/// An import, or what it imports: `a::b`.
+fn joined<'a>(path: impl Iterator<Item = &'a str>) -> String {
+    path.collect::<Vec<_>>().join("::")
 }
 
 fn at(position: Position) -> At {
@@ -182,9 +220,8 @@ impl Lower {
                 Node::new(at(*position), Kind::Name(parts.1.to_string()))
             }
             Expr::Variable(parts, _, position) => {
-                let module = parts.2.path.iter().next().map(|part| part.name.to_string());
-                let of = Node::new(at(*position), Kind::Name(module.unwrap_or_default()));
-                Node::new(at(*position), Kind::Field(Box::new(of), parts.1.to_string()))
+                let of = joined(parts.2.path.iter().map(|part| part.name.as_str()));
+                Node::new(at(*position), Kind::Member(of, parts.1.to_string()))
             }
             Expr::FnCall(call, position) => self.call(call, *position),
             Expr::Dot(sides, ..) => self.chain(self.expr(&sides.lhs), &sides.rhs),
@@ -224,9 +261,10 @@ impl Lower {
             return Node::new(place, Kind::Other(args));
         }
         let name = call.name.to_string();
-        let callee = match call.namespace.path.iter().next() {
-            Some(module) => Callee::Member(module.name.to_string(), name),
-            None => Callee::Function(name),
+        let module = joined(call.namespace.path.iter().map(|part| part.name.as_str()));
+        let callee = match module.is_empty() {
+            false => Callee::Member(module, name),
+            true => Callee::Function(name),
         };
         Node::new(place, Kind::Call(callee, args))
     }
