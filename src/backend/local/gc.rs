@@ -33,7 +33,12 @@ impl Inner {
         report.leftovers = self.sweep(dry_run).await?;
         if !dry_run {
             self.store.forget_dead_runs()?;
-            self.throw_away(self.store.spares(), Vec::new()).await?;
+            // Out of the way first: a sandbox that is being made may take one at any moment.
+            let mut trash = Vec::new();
+            for spare in self.store.spares() {
+                trash.extend(self.store.discard(&spare)?);
+            }
+            self.throw_away(trash, Vec::new()).await?;
         }
         Ok(report)
     }
