@@ -38,34 +38,36 @@ fn main() {
     let write = asked("--write");
     let temp = tempfile::Builder::new().prefix("sandscript-bench-").tempdir_in("/var/tmp").unwrap();
     let store = temp.path().join("store");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let table = runtime.block_on(async {
-        let config = backend::Config { store: Some(store.clone()), ..backend::Config::default() };
-        let bench = Bench {
-            backend: backend::open("local", &config).await.unwrap(),
-            cancel: Cancel::new(),
-            store,
-            folder: temp.path().to_owned(),
-        };
-        let mut table = Table::default();
-        // One alone, while it is worked on.
-        if asked("--watch") {
+    let mut table = Table::default();
+    // One alone, while it is worked on.
+    if !asked("--watch") {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(languages::languages(&mut table));
+    }
+    if !asked("--languages") {
+        // With one thread, a call does not pay for being handed from one to the other.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let config =
+                backend::Config { store: Some(store.clone()), ..backend::Config::default() };
+            let bench = Bench {
+                backend: backend::open("local", &config).await.unwrap(),
+                cancel: Cancel::new(),
+                store,
+                folder: temp.path().to_owned(),
+            };
+            if asked("--watch") {
+                return tool::watch(&bench, &mut table);
+            }
+            library::launch(&bench, &mut table).await;
+            library::snapshots(&bench, &mut table).await;
+            library::frozen(&bench, &mut table).await;
+            library::idle(&bench, &mut table).await;
+            tool::start(&bench, &mut table);
             tool::watch(&bench, &mut table);
-            return table;
-        }
-        languages::languages(&mut table).await;
-        if asked("--languages") {
-            return table;
-        }
-        library::launch(&bench, &mut table).await;
-        library::snapshots(&bench, &mut table).await;
-        library::frozen(&bench, &mut table).await;
-        library::idle(&bench, &mut table).await;
-        tool::start(&bench, &mut table);
-        tool::watch(&bench, &mut table);
-        tool::matrix(&bench, &mut table);
-        table
-    });
+            tool::matrix(&bench, &mut table);
+        });
+    }
     let text = format!("{}\n{table}", facts::facts());
     println!("{text}");
     if write {

@@ -102,7 +102,14 @@ impl TestEnvironment {
     pub fn write(&self, relative: &str, text: &str) {
         let path = self.path("project").join(relative);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        self.put(&path, text);
+    }
+
+    /// Puts a file in place in one step, so that nobody ever sees half of it.
+    pub fn put(&self, path: &Path, text: &str) {
+        let half = self.path("half-written");
+        std::fs::write(&half, text).unwrap();
+        std::fs::rename(half, path).unwrap();
     }
 
     /// The program, ready to be spawned in the project folder.

@@ -221,8 +221,9 @@ fn a_change_of_the_configuration() {
     environment.write("sandscript.toml", "backend = \"fake\"\njobs = 3\n");
     assert!(watch.run(3).contains("passed"));
     // The user's file counts, too.
-    std::fs::write(environment.path("config/sandscript/config.toml"), "jobs = 2").unwrap();
-    assert!(watch.run(4).contains("config.toml changed"));
+    environment.put(&environment.path("config/sandscript/config.toml"), "jobs = 2");
+    let run = watch.run(4);
+    assert!(run.contains("config.toml changed"), "{run}");
     std::fs::remove_file(environment.path("project/sandscript.toml")).unwrap();
     assert!(watch.run(5).starts_with("--- run 5: sandscript.toml changed\n"));
 }
