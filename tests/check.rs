@@ -303,7 +303,10 @@ fn what_may_be_right_in_lua_is_left_alone() {
         "for _, one in ipairs(sandboxes()) do print(one.name) end",
         "total = 0; local function add(n) total = total + n end; add(1); print(total)",
         "local t = { go = function(x) return x end }; t.go(1); t:go(1); t.other = 1; print(t[1])",
-        "function helper(a, b) return a end; helper(1); helper(1, 2, 3); print(helper)",
+        "function helper(a, b) return a end; helper(1); helper(1, 2); print(helper)",
+        "local function any(a, ...) return a, ... end; any(); any(1, 2, 3); print(any(any()))",
+        "local f = print; if 1 then f = function(a) return a end end; f(1, 2)",
+        "local function f(a) a = a or {}; return a.x end; f(); local g = f; g(1); f(f(1))",
         "local M = {}; function M.one(x) return x end; function M:two() return self.x end; M.one(1)",
         "local m = require('lib.util'); m.act(); print(require('other').x)",
         "local a = require('std.apt'); a.extra = print; a.extra(); a.install(table.unpack({}))",
@@ -376,7 +379,6 @@ if x then
 "), @"
     1:9 syntax: unexpected symbol near '='
     5:5 syntax: expected `end` to close function body block
-    5:12 syntax: unexpected token, this needs to be a statement
     9:5 unknown-function: there is no function 'sanbox' (did you mean 'sandbox'?)
     10:1 syntax: expected `end` to conclude `if`
     ");
@@ -395,4 +397,109 @@ fn deep_nesting_is_no_danger() {
     assert_eq!(lua(&long), "");
     let large = format!("print(1{})", " + 1".repeat(500_000));
     assert_eq!(lua(&large), "");
+}
+
+#[test]
+fn numbers_of_arguments_of_functions_in_lua() {
+    assert_snapshot!(lua("local function greet(box, word, often) box:run(word) end
+greet()
+greet(1, 2, 3, 4)
+greet(1, 2, 3, table.unpack({}))
+local twice = function(x) return x end
+twice(1, 2)
+local none = function() end
+none(1)
+"), @"
+    2:1 wrong-arity: greet() is called with the wrong number of arguments (the script's own greet() takes 1 to 3)
+    3:1 wrong-arity: greet() is called with the wrong number of arguments (the script's own greet() takes 1 to 3)
+    6:1 wrong-arity: twice() is called with the wrong number of arguments (the script's own twice() takes at most 1)
+    8:1 wrong-arity: none() is called with the wrong number of arguments (the script's own none() takes 0)
+    ");
+}
+
+#[test]
+fn the_rest_of_a_script_that_is_broken() {
+    for broken in [
+        "let = 5;",
+        "let x = (1 + ;",
+        "let x = 1 +;",
+        "let m = #{ a: 1 b: 2 };",
+        "print(\"abc);",
+        "print(`abc);",
+        "foo bar;",
+        "for in x {}",
+        "fn f(x y) { x }",
+        "fn f(x) { x } fn f(y) { y }",
+        "if a b { print(1); } else { print(2); }",
+        "matrix(\"m\" #{ axes: 1 }, |cell| { cell.id; });",
+        "switch 1 { 1 => print(1) 2 => { print(2); } }",
+        "const A = 1; A = 2;",
+        "break;",
+        "print(1));",
+        "}",
+        "let a = 1",
+        "let a = [1, 2",
+        "let a = f(1, #{ b: 2",
+        "let a = #{ b: (1 }",
+        "let a = '",
+        "local x = 1",
+        "x ++;",
+        "if x then print(1) end",
+    ] {
+        let found = rhai(&format!("let box = sandbox();\n{broken}\nlet b = box.runn();\n"));
+        let lines: Vec<&str> = found.lines().collect();
+        let [syntax, rest] = lines.as_slice() else { panic!("{broken}: {found}") };
+        assert!(syntax.contains(" syntax: "), "{broken}: {found}");
+        assert!(
+            rest.starts_with("3:13 unknown-function: Sandbox has no function 'runn'"),
+            "{broken}: {found}"
+        );
+    }
+    for broken in ["if true { print(1);", "fn f(x) { print(x);", "matrix(\"m\", #{}, |c| {"] {
+        let found = rhai(&format!("{broken}\nsandbox().runn();\n"));
+        assert!(found.contains("2:11 unknown-function: "), "{broken}: {found}");
+        assert!(found.contains("(the '{' in line 1 is never closed)"), "{broken}: {found}");
+    }
+}
+
+#[test]
+fn more_than_one_syntax_error() {
+    assert_snapshot!(rhai("let x = = 1;
+print(x);
+
+fn f() {
+    return +;
+}
+
+let a = 1
+let b = sanbox()
+if x {
+    openn(\"a\");
+"), @"
+    1:9 syntax: unexpected '='
+    5:13 syntax: unexpected ';'
+    9:1 syntax: expecting ';' to terminate this statement
+    9:9 unknown-function: there is no function 'sanbox' (did you mean 'sandbox'?)
+    10:1 syntax: expecting ';' to terminate this statement
+    11:5 unknown-function: there is no function 'openn' (did you mean 'open'?)
+    12:1 syntax: expecting '}' to terminate this block (the '{' in line 10 is never closed)
+    ");
+}
+
+/// However a script is cut off, its checks end.
+#[test]
+fn scripts_that_are_cut_off() {
+    for (end, name) in [("rhai", "scripts/test_matrix.rhai"), ("lua", "scripts/test_matrix.lua")] {
+        let text = std::fs::read_to_string(name).unwrap();
+        for (at, _) in text.char_indices().step_by(23) {
+            for cut in [
+                text[..at].to_owned(),
+                text[at..].to_owned(),
+                format!("{}@{}", &text[..at], &text[at..]),
+            ] {
+                let found = check(&format!("x.{end}"), &cut);
+                assert!(found.lines().count() < 40, "{cut}\n{found}");
+            }
+        }
+    }
 }

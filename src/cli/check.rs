@@ -1,6 +1,6 @@
 //! `sandscript check`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -80,8 +80,8 @@ impl Check {
                 (shown.display().to_string(), findings)
             })
             .collect();
-        let mut modules = checker.imported();
-        while let Some((file, source)) = modules.pop() {
+        let mut modules = VecDeque::from(checker.imported());
+        while let Some((file, source)) = modules.pop_front() {
             if seen.insert(file) {
                 checked.push((source.name.to_string(), checker.check(&source)));
                 modules.extend(checker.imported());

@@ -43,14 +43,8 @@ pub trait Language: Send + Sync {
     /// The endings of its files, without the dot.
     fn extensions(&self) -> &'static [&'static str];
 
-    /// Reads the script without running it.
-    fn check(&self, source: &Source, registry: &Registry) -> Result<(), ScriptError>;
-
-    /// Reads the script as far as checks need it. A language that can't tells its first error.
-    fn tree(&self, source: &Source, registry: &Registry) -> Tree {
-        let errors = self.check(source, registry).err().into_iter().collect();
-        Tree { errors, ..Tree::default() }
-    }
+    /// Reads the script without running it, as far as checks need it.
+    fn tree(&self, source: &Source, registry: &Registry) -> Tree;
 
     /// Runs the script. When `ctx` is stopped the script ends soon after, and the result is the
     /// stop, whatever the script made of it.

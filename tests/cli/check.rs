@@ -32,10 +32,32 @@ matrix("tests", {
 end)
 "#;
 
+/// Five mistakes, the second of which hides nothing of the others.
+const FIVE_WITH_SYNTAX: &str = r#"import "std/git" as tools;
+
+let image = param("image", backend(.default_image);
+let box = sandbxo("web");
+let other = sandbox("web", #{ memmory: "1GiB", from: image });
+other.read();
+"#;
+
+const FIVE_WITH_SYNTAX_IN_LUA: &str = r#"local tools = require("std.git")
+
+local image = param("image", backend(.default_image)
+local box = sandbxo("web")
+local other = sandbox("web", { memmory = "1GiB", from = image })
+other:read()
+"#;
+
 fn check(script: &str, args: &[&str]) -> Run {
+    check_in("rhai", script, args)
+}
+
+fn check_in(end: &str, script: &str, args: &[&str]) -> Run {
     let environment = TestEnvironment::fake();
-    environment.write("x.rhai", script);
-    environment.run(["check", "x.rhai"].iter().chain(args))
+    let name = format!("x.{end}");
+    environment.write(&name, script);
+    environment.run(["check", &name].iter().chain(args))
 }
 
 #[test]
@@ -85,9 +107,7 @@ fn all_mistakes_of_a_file_are_told() {
 
 #[test]
 fn all_mistakes_of_a_file_are_told_in_lua() {
-    let environment = TestEnvironment::fake();
-    environment.write("x.lua", FIVE_IN_LUA);
-    assert_snapshot!(environment.run(["check", "x.lua"]), @r#"
+    assert_snapshot!(check_in("lua", FIVE_IN_LUA, &[]), @r#"
     exit code 3
     -- stdout
     error[unused-import]: the import 'tools' is never used
@@ -547,4 +567,208 @@ fn modules_outside_the_project() {
     let allow = outside.display().to_string();
     let run = environment.run(["check", "x.rhai", "--allow-path", &allow]);
     assert_eq!(run.code, Some(0), "{run}");
+}
+
+#[test]
+fn a_syntax_error_hides_no_other_mistake() {
+    assert_snapshot!(check(FIVE_WITH_SYNTAX, &[]), @r#"
+    exit code 3
+    -- stdout
+    error[unused-import]: the import 'tools' is never used
+      --> x.rhai:1:1
+       |
+     1 | import "std/git" as tools;
+       | ^^^^^^
+      hint: use it, or leave the line out
+
+    error[syntax]: unexpected '.'
+      --> x.rhai:3:36
+       |
+     3 | let image = param("image", backend(.default_image);
+       |                                    ^
+
+    error[unknown-function]: there is no function 'sandbxo'
+      --> x.rhai:4:11
+       |
+     4 | let box = sandbxo("web");
+       |           ^^^^^^^
+      hint: did you mean 'sandbox'?
+
+    error[unknown-option]: unknown option 'memmory' of sandbox()
+      --> x.rhai:5:31
+       |
+     5 | let other = sandbox("web", #{ memmory: "1GiB", from: image });
+       |                               ^^^^^^^
+      hint: did you mean 'memory'?
+
+    error[wrong-arity]: Sandbox.read() takes 1 or 2 arguments, got 0
+      --> x.rhai:6:7
+       |
+     6 | other.read();
+       |       ^^^^
+      hint: it is Sandbox.read(path: string, options?: map) -> string
+
+    -- stderr
+    1 script, 5 mistakes
+    "#);
+    assert_snapshot!(check_in("lua", FIVE_WITH_SYNTAX_IN_LUA, &[]), @r#"
+    exit code 3
+    -- stdout
+    error[unused-import]: the import 'tools' is never used
+      --> x.lua:1:7
+       |
+     1 | local tools = require("std.git")
+       |       ^^^^^
+      hint: use it, or leave the line out
+
+    error[syntax]: unexpected symbol near '.'
+      --> x.lua:3:38
+       |
+     3 | local image = param("image", backend(.default_image)
+       |                                      ^
+
+    error[unknown-function]: there is no function 'sandbxo'
+      --> x.lua:4:13
+       |
+     4 | local box = sandbxo("web")
+       |             ^^^^^^^
+      hint: did you mean 'sandbox'?
+
+    error[unknown-option]: unknown option 'memmory' of sandbox()
+      --> x.lua:5:32
+       |
+     5 | local other = sandbox("web", { memmory = "1GiB", from = image })
+       |                                ^^^^^^^
+      hint: did you mean 'memory'?
+
+    error[wrong-arity]: Sandbox.read() takes 1 or 2 arguments, got 0
+      --> x.lua:6:7
+       |
+     6 | other:read()
+       |       ^^^^
+      hint: it is Sandbox.read(path: string, options?: map) -> string
+
+    -- stderr
+    1 script, 5 mistakes
+    "#);
+}
+
+#[test]
+fn modules_that_import_each_other() {
+    let environment = TestEnvironment::fake();
+    environment.write("x.rhai", "import \"lib/a\" as a;\na::f();\n");
+    environment.write("lib/a.rhai", "import \"lib/b\" as b;\nfn f() { b::f() }\n");
+    environment.write("lib/b.rhai", "import \"lib/c\" as c;\nfn f() { c::f() }\n");
+    environment.write("lib/c.rhai", "import \"lib/a\" as a;\nfn f() { a::f() }\n");
+    environment.write("self.rhai", "import \"self\" as own;\nown::f();\nfn f() {}\n");
+    assert_snapshot!(environment.run(["check", "x.rhai"]), @r#"
+    exit code 3
+    -- stdout
+    error[import-cycle]: modules import each other in a circle: lib/a → lib/b → lib/c → lib/a
+      --> lib/a.rhai:1:1
+       |
+     1 | import "lib/b" as b;
+       | ^^^^^^
+      hint: put what both need into a module of its own
+
+    -- stderr
+    4 scripts, 1 mistake
+    "#);
+    assert_snapshot!(environment.run(["check", "self.rhai"]), @r#"
+    exit code 3
+    -- stdout
+    error[import-cycle]: 'self' imports itself
+      --> self.rhai:1:1
+       |
+     1 | import "self" as own;
+       | ^^^^^^
+      hint: put what both need into a module of its own
+
+    -- stderr
+    1 script, 1 mistake
+    "#);
+    environment.write("x.lua", "require('lib.a').f()\n");
+    environment
+        .write("lib/a.lua", "local b = require('lib.b')\nreturn { f = function() b.f() end }\n");
+    environment
+        .write("lib/b.lua", "local a = require('lib.a')\nreturn { f = function() a.f() end }\n");
+    // What is only required when it is used is no circle.
+    environment.write("late.lua", "require('lib.late').f()\n");
+    environment.write("lib/late.lua", "return { f = function() return require('late') end }\n");
+    assert_snapshot!(environment.run(["check", "x.lua"]), @"
+    exit code 3
+    -- stdout
+    error[import-cycle]: modules import each other in a circle: lib.a → lib.b → lib.a
+      --> lib/a.lua:1:7
+       |
+     1 | local b = require('lib.b')
+       |       ^
+      hint: put what both need into a module of its own
+
+    -- stderr
+    3 scripts, 1 mistake
+    ");
+    assert_eq!(environment.run(["check", "late.lua"]).code, Some(0));
+    // Of a whole project each circle is told once.
+    let run = environment.run(["check"]);
+    assert_eq!(run.stdout.matches("import-cycle").count(), 3, "{run}");
+}
+
+#[test]
+fn numbers_of_arguments_of_modules_in_lua() {
+    let environment = TestEnvironment::fake();
+    environment.write(
+        "x.lua",
+        r#"local util = require("lib.util")
+local box = sandbox("web")
+util.greet(box, "hello", 3)
+util.greet()
+util.plain(1, 2)
+util.any(1, 2, 3)
+util:method()
+util:method(1, 2)
+util.greet(box, table.unpack({}))
+print(pcall(util.greet))
+"#,
+    );
+    environment.write(
+        "lib/util.lua",
+        r#"local util = {}
+function util.greet(box, word) box:run("echo " .. word) end
+function util.plain(x) return x end
+function util.any(...) return ... end
+function util:method(x) return self.plain(x) end
+return util
+"#,
+    );
+    assert_snapshot!(environment.run(["check", "x.lua"]), @r#"
+    exit code 3
+    -- stdout
+    error[wrong-arity]: util.greet() takes 1 or 2 arguments, got 3
+      --> x.lua:3:6
+       |
+     3 | util.greet(box, "hello", 3)
+       |      ^^^^^
+
+    error[wrong-arity]: util.greet() takes 1 or 2 arguments, got 0
+      --> x.lua:4:6
+       |
+     4 | util.greet()
+       |      ^^^^^
+
+    error[wrong-arity]: util.plain() takes at most 1 argument, got 2
+      --> x.lua:5:6
+       |
+     5 | util.plain(1, 2)
+       |      ^^^^^
+
+    error[wrong-arity]: util:method() takes at most 1 argument, got 2
+      --> x.lua:8:6
+       |
+     8 | util:method(1, 2)
+       |      ^^^^^^
+
+    -- stderr
+    2 scripts, 4 mistakes
+    "#);
 }

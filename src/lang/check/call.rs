@@ -1,9 +1,10 @@
 //! Calls: whether there is such a function, and whether the arguments fit it.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::import::{Asked, Given};
+use super::import::{Asked, Given, numbers};
 use super::shape::Shape;
 use super::walk::Walk;
 use crate::api::{Args, FnSpec, Opt, ScriptError, Type, Use, Value, suggest, to_duration};
@@ -16,7 +17,7 @@ impl<'a> Walk<'a> {
             Callee::Function(name) => self.plain(name, args, at),
             Callee::Method(of, name) => self.method(of, name, args, at),
             Callee::Member(module, name) => {
-                let given = Given { count: args.len(), open: false };
+                let given = self.given(args);
                 self.qualified(module, name, Asked::Call(Some(given)), at);
                 self.block(args);
                 Shape::Unknown
@@ -25,7 +26,7 @@ impl<'a> Walk<'a> {
                 if let Kind::Field(module, name) = &of.kind
                     && let Shape::Module(import) = self.quietly(module)
                 {
-                    let given = Given { count: args.len(), open: self.spread(args) };
+                    let given = self.given(args);
                     self.member(&import, name, Asked::Call(Some(given)), of.at);
                     self.block(args);
                     return Shape::Unknown;
@@ -39,14 +40,20 @@ impl<'a> Walk<'a> {
     }
 
     fn plain(&mut self, name: &'a str, args: &'a [Node], at: At) -> Shape {
-        if self.lookup(name).is_some() {
+        if let Some(shape) = self.lookup(name) {
             self.block(args);
+            let given = self.given(args);
+            if let Shape::Function(Some(takes)) = shape
+                && !self.takes_it(&takes, given)
+            {
+                self.own_arity(name, &takes, at);
+            }
             return Shape::Unknown;
         }
         if let Some(takes) = self.functions.get(name).cloned() {
             self.block(args);
             if self.tree.builtin.flat_functions && !takes.contains(&args.len()) {
-                self.own_arity(name, takes.iter().copied().collect(), at);
+                self.own_arity(name, &takes, at);
             }
             return Shape::Unknown;
         }
@@ -62,11 +69,10 @@ impl<'a> Walk<'a> {
         Shape::Unknown
     }
 
-    fn own_arity(&mut self, name: &str, takes: Vec<usize>, at: At) {
-        let takes: Vec<String> = takes.iter().map(usize::to_string).collect();
+    fn own_arity(&mut self, name: &str, takes: &BTreeSet<usize>, at: At) {
         let error =
             ScriptError::runtime(format!("{name}() is called with the wrong number of arguments"))
-                .hint(format!("the script's own {name}() takes {}", takes.join(" or ")));
+                .hint(format!("the script's own {name}() takes {}", numbers(takes)));
         self.report("wrong-arity", at, error);
     }
 
@@ -103,7 +109,9 @@ impl<'a> Walk<'a> {
                 }
             }
             Shape::Module(import) => {
-                self.member(&Rc::clone(import), name, Asked::Call(None), at);
+                // It gets the module itself first.
+                let given = Given { hidden: 1, ..self.given(args) };
+                self.member(&Rc::clone(import), name, Asked::Call(Some(given)), at);
             }
             _ if self.may_have(name) => {
                 self.block(args);
@@ -172,6 +180,10 @@ impl<'a> Walk<'a> {
             Kind::Import(..) => self.visit(node),
             _ => Shape::Unknown,
         }
+    }
+
+    fn given(&self, args: &[Node]) -> Given {
+        Given { count: args.len(), open: self.spread(args), hidden: 0 }
     }
 
     /// Whether the last argument may stand for none or for many, as in Lua.

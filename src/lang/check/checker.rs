@@ -1,6 +1,6 @@
 //! What a script is checked against: the registry, and the modules that it imports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,13 +14,24 @@ type Id = (&'static str, String);
 /// What a module has; none when its text does not tell.
 type Known = Option<Arc<Exports>>;
 
+/// A module that was read.
+struct Module {
+    exports: Known,
+    /// What it imports as soon as it is imported.
+    imports: Vec<String>,
+    source: Source,
+    /// None for a module of the standard library.
+    file: Option<PathBuf>,
+}
+
 /// Checks scripts, and knows the modules that they import.
 pub struct Checker<'a> {
     pub(super) registry: &'a Registry,
     project: Option<Project>,
-    /// What the modules that were read have.
-    exports: Mutex<BTreeMap<Id, Known>>,
+    modules: Mutex<BTreeMap<Id, Arc<Module>>>,
     imported: Mutex<Vec<(PathBuf, Source)>>,
+    /// The circles of imports that were told.
+    circles: Mutex<BTreeSet<BTreeSet<PathBuf>>>,
 }
 
 /// Where the project's own modules are.
@@ -34,7 +45,13 @@ struct Project {
 impl<'a> Checker<'a> {
     /// A checker that knows the modules of the standard library, and nothing of others.
     pub fn new(registry: &'a Registry) -> Checker<'a> {
-        Checker { registry, project: None, exports: Mutex::default(), imported: Mutex::default() }
+        Checker {
+            registry,
+            project: None,
+            modules: Mutex::default(),
+            imported: Mutex::default(),
+            circles: Mutex::default(),
+        }
     }
 
     /// A checker that knows the modules of a project, too. `scripts` are the files that will be
@@ -79,6 +96,41 @@ impl<'a> Checker<'a> {
     /// What the module has that a script imports; none when that is not known. Fails when there is
     /// no such module.
     pub(super) fn exports(&self, source: &Source, name: &str) -> Result<Known> {
+        Ok(self.module(source, name)?.and_then(|module| module.exports.clone()))
+    }
+
+    /// The names of the modules by which the one that `source` imports leads back to it, when they
+    /// do and nobody was told yet.
+    pub(super) fn circle(&self, source: &Source, name: &str) -> Option<Vec<String>> {
+        let own = Path::new(&*source.name).canonicalize().ok()?;
+        let first = self.module(source, name).ok()??;
+        let mut seen: BTreeSet<PathBuf> = first.file.iter().cloned().collect();
+        let mut ways = VecDeque::from([(vec![name.to_owned()], vec![first])]);
+        while let Some((names, modules)) = ways.pop_front() {
+            let last = modules.last()?;
+            if last.file.as_ref() == Some(&own) {
+                let members = modules.iter().filter_map(|module| module.file.clone()).collect();
+                let new = lock(&self.circles).insert(members);
+                // The last of them is what it all began with.
+                let (back, rest) = names.split_last()?;
+                let way = std::iter::once(back).chain(rest).cloned().collect();
+                return new.then_some(way);
+            }
+            for name in &last.imports {
+                let Ok(Some(next)) = self.module(&last.source, name) else { continue };
+                let Some(file) = &next.file else { continue };
+                if *file == own || seen.insert(file.clone()) {
+                    let (mut names, mut modules) = (names.clone(), modules.clone());
+                    names.push(name.clone());
+                    modules.push(next);
+                    ways.push_back((names, modules));
+                }
+            }
+        }
+        None
+    }
+
+    fn module(&self, source: &Source, name: &str) -> Result<Option<Arc<Module>>> {
         let Ok(language) = language(&source.name) else { return Ok(None) };
         let Some(found) = self.find(source, language, name)? else { return Ok(None) };
         let id = match &found.file {
@@ -86,15 +138,19 @@ impl<'a> Checker<'a> {
             None => name.to_owned(),
         };
         let key = (language.name(), id);
-        if let Some(known) = lock(&self.exports).get(&key) {
-            return Ok(known.clone());
+        if let Some(known) = lock(&self.modules).get(&key) {
+            return Ok(Some(Arc::clone(known)));
         }
-        let mut exports = language.tree(&found.source, self.registry).exports;
-        match found.file {
-            Some(file) => lock(&self.imported).push((file, found.source)),
+        let tree = language.tree(&found.source, self.registry);
+        let (imports, mut exports) = (tree.imports(), tree.exports);
+        match &found.file {
+            Some(file) => lock(&self.imported).push((file.clone(), found.source.clone())),
+            None if tree.builtin.flat_functions => {}
             None => exports.iter_mut().for_each(|exports| self.count(exports, name)),
         }
-        Ok(lock(&self.exports).entry(key).or_insert(exports.map(Arc::new)).clone())
+        let Found { source, file } = found;
+        let module = Module { exports: exports.map(Arc::new), imports, source, file };
+        Ok(Some(Arc::clone(lock(&self.modules).entry(key).or_insert(Arc::new(module)))))
     }
 
     /// Where any number of arguments may be right for the language, the standard library still says
@@ -105,11 +161,9 @@ impl<'a> Checker<'a> {
             let text = stdlib::text(name.strip_prefix(stdlib::PREFIX)?, "rhai")?;
             language.tree(&Source::new("x.rhai", text), self.registry).exports
         };
-        if exports.functions.values().all(BTreeSet::is_empty)
-            && let Some(exact) = exact()
-        {
+        if let Some(exact) = exact() {
             for (name, takes) in &mut exports.functions {
-                takes.extend(exact.functions.get(name).into_iter().flatten());
+                *takes = exact.functions.get(name).cloned().unwrap_or_default();
             }
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::shape::Shape;
 use super::walk::Walk;
-use crate::api::{ScriptError, suggest};
-use crate::lang::modules::unknown_alias;
+use crate::api::{ScriptError, find_word, suggest};
+use crate::lang::modules::{cycle, unknown_alias};
 use crate::lang::stdlib;
 use crate::lang::tree::{At, Exports};
 
@@ -44,6 +44,8 @@ pub(super) struct Given {
     pub count: usize,
     /// Whether the last of them may stand for none or for many.
     pub open: bool,
+    /// How many there are besides, which nobody wrote.
+    pub hidden: usize,
 }
 
 impl Imports {
@@ -63,6 +65,15 @@ impl Imports {
 impl<'a> Walk<'a> {
     pub fn import(&mut self, path: Option<&str>, name: Option<&str>, at: At) -> Shape {
         let found = path.map(|path| self.checker.exports(self.source, path)).unwrap_or(Ok(None));
+        if let Some(path) = path
+            && self.depth == 0
+            && found.is_ok()
+            && let Some(way) = self.checker.circle(self.source, path)
+        {
+            let way: Vec<String> = way.iter().map(|name| self.module_name(name)).collect();
+            let way: Vec<&str> = way.iter().map(String::as_str).collect();
+            self.report("import-cycle", at, cycle(&way));
+        }
         // One that is missing is a mistake, whether it is used or not.
         let missing = found.is_err();
         let exports = found.unwrap_or_else(|error| {
@@ -70,17 +81,21 @@ impl<'a> Walk<'a> {
             None
         });
         let alias: Option<Rc<str>> = name.map(Into::into);
-        let title = path.unwrap_or_default();
-        let title = match self.tree.builtin.flat_functions {
-            true => title.to_owned(),
-            false => title.replace('/', "."),
-        };
+        let title = self.module_name(path.unwrap_or_default());
         let shape = Shape::Module(Rc::new(Import { alias: alias.clone(), title, exports }));
         if let Some(alias) = alias {
             self.declare(&alias, shape.clone());
             self.imports.all.entry(alias).or_insert((at, missing));
         }
         shape
+    }
+
+    /// The name of a module as the language writes it.
+    fn module_name(&self, name: &str) -> String {
+        match self.tree.builtin.flat_functions {
+            true => name.to_owned(),
+            false => name.replace('/', "."),
+        }
     }
 
     /// Something of a module, named with the name of the import: `apt::install`.
@@ -154,24 +169,33 @@ impl<'a> Walk<'a> {
         takes: &BTreeSet<usize>,
         given: Given,
     ) -> Option<ScriptError> {
-        let (least, most) = (*takes.first()?, *takes.last()?);
-        let count = given.count;
-        let right = match (self.tree.builtin.flat_functions, given.open) {
-            (true, _) => takes.contains(&count),
-            (false, false) => (least..=most).contains(&count),
-            (false, true) => count <= most + 1,
-        };
-        if right {
+        let takes: BTreeSet<usize> =
+            takes.iter().filter_map(|count| count.checked_sub(given.hidden)).collect();
+        let (most, count) = (*takes.last()?, given.count);
+        if self.takes_it(&takes, given) {
             return None;
         }
-        let numbers: Vec<String> = takes.iter().map(usize::to_string).collect();
         let s = if most == 1 { "" } else { "s" };
-        let mark = if self.tree.builtin.flat_functions { "::" } else { "." };
+        let mark = match (self.tree.builtin.flat_functions, given.hidden) {
+            (true, _) => "::",
+            (false, 0) => ".",
+            (false, _) => self.tree.builtin.method_mark,
+        };
         let module = import.alias.as_deref().unwrap_or(&import.title);
         Some(ScriptError::runtime(format!(
             "{module}{mark}{name}() takes {} argument{s}, got {count}",
-            numbers.join(" or ")
+            numbers(&takes)
         )))
+    }
+
+    /// Whether a function that takes these numbers of arguments can be called so.
+    pub fn takes_it(&self, takes: &BTreeSet<usize>, given: Given) -> bool {
+        let (Some(&least), Some(&most)) = (takes.first(), takes.last()) else { return true };
+        match (self.tree.builtin.flat_functions, given.open) {
+            (true, _) => takes.contains(&given.count),
+            (false, false) => (least..=most).contains(&given.count),
+            (false, true) => given.count <= most + 1,
+        }
     }
 
     fn read(
@@ -207,8 +231,14 @@ impl<'a> Walk<'a> {
     }
 
     pub fn unused_imports(&mut self) {
-        let unread = &self.tree.unread;
-        let all = self.imports.all.iter().filter(|(name, _)| !unread.contains(&***name));
+        // It may be used in what can't be read.
+        let elsewhere = |name: &str, at: &At| {
+            let lines = self.source.text.lines().zip(1..).filter(|(_, line)| *line != at.line);
+            lines.into_iter().any(|(text, _)| find_word(text, name, 0).is_some())
+        };
+        let broken = !self.tree.errors.is_empty();
+        let all = self.imports.all.iter();
+        let all = all.filter(|(name, (at, _))| !(broken && elsewhere(name, at)));
         let unused: Vec<(Rc<str>, At)> = all
             .filter(|(_, (_, used))| !used)
             .map(|(name, (at, _))| (Rc::clone(name), *at))
@@ -218,5 +248,17 @@ impl<'a> Walk<'a> {
                 .hint("use it, or leave the line out");
             self.report("unused-import", at, error);
         }
+    }
+}
+
+/// Numbers of arguments as a person says them.
+pub(super) fn numbers(takes: &BTreeSet<usize>) -> String {
+    let all: Vec<String> = takes.iter().map(usize::to_string).collect();
+    match (takes.first(), takes.last()) {
+        (Some(0), Some(most)) if takes.len() == most + 1 && *most > 0 => format!("at most {most}"),
+        (Some(least), Some(most)) if all.len() > 2 && all.len() == most - least + 1 => {
+            format!("{least} to {most}")
+        }
+        _ => all.join(" or "),
     }
 }

@@ -25,6 +25,7 @@ pub struct Finding {
 
 /// The kinds of mistakes that [`check`] finds: the word and what it means.
 pub const FINDINGS: &[(&str, &str)] = &[
+    ("import-cycle", "modules import each other in a circle"),
     ("syntax", "the text can't be read as a script"),
     ("unknown-function", "a function that nobody has is called"),
     ("unknown-field", "a value has no such property"),

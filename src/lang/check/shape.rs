@@ -1,5 +1,6 @@
 //! What is known about a value before the script runs.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::import::Import;
@@ -17,8 +18,8 @@ pub(super) enum Shape {
     List(Box<Shape>),
     /// What an import gave.
     Module(Rc<Import>),
-    /// A function of the script.
-    Function,
+    /// A function of the script, and how many arguments it takes where that is known.
+    Function(Option<Rc<BTreeSet<usize>>>),
 }
 
 impl Shape {
@@ -29,7 +30,7 @@ impl Shape {
             Type::Object("Cell") => Shape::Handle("Cell", None),
             Type::Object(name) => Shape::Handle(name, Some(Rc::new([]))),
             Type::List(of) => Shape::List(Box::new(Shape::of(of))),
-            Type::Callback(_) => Shape::Function,
+            Type::Callback(_) => Shape::Function(None),
             _ => Shape::Unknown,
         }
     }

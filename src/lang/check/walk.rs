@@ -8,7 +8,7 @@ use super::shape::Shape;
 use super::{Checker, Finding, located};
 use crate::api::{Registry, ScriptError, Use, suggest};
 use crate::lang::Source;
-use crate::lang::tree::{At, Callee, Kind, Node, Tree};
+use crate::lang::tree::{At, Callee, Kind, Node, Tree, needs};
 
 /// No script has so many mistakes of its own.
 const MOST: usize = 200;
@@ -27,6 +27,8 @@ pub(super) struct Walk<'a> {
     /// The variables that get another content somewhere.
     assigned: BTreeSet<&'a str>,
     pub imports: Imports,
+    /// How many functions are around what is looked at.
+    pub depth: usize,
 }
 
 #[derive(Default)]
@@ -49,6 +51,7 @@ impl<'a> Walk<'a> {
             fields: BTreeSet::new(),
             assigned: BTreeSet::new(),
             imports: Imports::default(),
+            depth: 0,
         };
         walk.survey();
         walk.block(&tree.body);
@@ -159,12 +162,15 @@ impl<'a> Walk<'a> {
             }
             Kind::Function(name, params, body) => {
                 let flat = self.tree.builtin.flat_functions;
+                let takes = (!flat).then(|| Rc::new(needs::takes(params, body)));
                 if let Some(name) = name.as_ref().filter(|_| !flat) {
-                    self.declare(name, Shape::Function);
+                    // Of two that have one name the later may be called before it is declared.
+                    let one = self.functions.get(name.as_str()).is_some_and(|all| all.len() == 1);
+                    self.declare(name, Shape::Function(takes.clone().filter(|_| one)));
                 }
                 let shapes = vec![Shape::Unknown; params.len()];
                 self.function(params, shapes, body, flat && name.is_some());
-                Shape::Function
+                Shape::Function(takes)
             }
             Kind::Import(path, name) => self.import(path.as_deref(), name.as_deref(), node.at),
             Kind::List(items) => {
@@ -196,12 +202,14 @@ impl<'a> Walk<'a> {
         body: &'a [Node],
         sealed: bool,
     ) {
+        self.depth += 1;
         self.scoped(sealed, |walk| {
             for (name, shape) in params.iter().zip(shapes) {
                 walk.declare(name, shape);
             }
             walk.block(body);
         });
+        self.depth -= 1;
     }
 
     /// What the names of a loop are. In Lua a list is walked over by `ipairs`.
@@ -277,7 +285,7 @@ impl<'a> Walk<'a> {
                 match self.registry.member(receiver, name) {
                     Some(spec) if spec.usage == Use::Property => Shape::of(&spec.returns),
                     // In Lua it can be handed on: pcall(box.run, box, "make").
-                    Some(_) if !self.tree.builtin.flat_functions => Shape::Function,
+                    Some(_) if !self.tree.builtin.flat_functions => Shape::Function(None),
                     Some(_) => {
                         let mark = self.tree.builtin.method_mark;
                         let message = format!("'{name}' of {receiver} is a function");

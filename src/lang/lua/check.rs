@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, StdLib};
 
-use super::{error, unknown};
+use super::{error, native, unknown};
 use crate::api::{Result, ScriptError};
 use crate::lang::tree::{self, Builtin, Tree};
 use crate::lang::{Source, syntax};
@@ -47,8 +47,14 @@ pub(super) fn tree(source: &Source) -> Tree {
     if let Some(first) = errors.first().and_then(|error| error.position.clone()) {
         for (at, message) in mistakes {
             let place = (at.line, at.column);
-            if at.line > first.line + 1 && errors.len() < MISTAKES {
-                let mut error = syntax(message);
+            let told = errors.last().and_then(|error| error.position.as_ref());
+            // The parser takes a `break` for the end of its block, as it was in older Lua.
+            let older = message.contains("after last statement");
+            let more = told.is_none_or(|told| at.line > told.line) && !older;
+            if at.line > first.line + 1 && more && errors.len() < MISTAKES {
+                let line = source.text.lines().nth(at.line - 1).unwrap_or_default();
+                let hint = native::syntax_hint(&message, line).unwrap_or_default();
+                let mut error = syntax(message).hint(hint);
                 error.locate(&source.name, &source.text, place.0, place.1);
                 errors.push(error);
             }

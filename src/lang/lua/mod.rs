@@ -37,10 +37,6 @@ impl Language for Lua {
         &["lua"]
     }
 
-    fn check(&self, source: &Source, _registry: &Registry) -> Result<()> {
-        check::check(source)
-    }
-
     fn tree(&self, source: &Source, _registry: &Registry) -> Tree {
         check::tree(source)
     }

@@ -8,6 +8,8 @@ mod convert;
 mod engine;
 mod error;
 mod modules;
+mod pieces;
+mod recover;
 mod session;
 mod unit;
 mod unknown;
@@ -37,13 +39,6 @@ impl Language for Rhai {
 
     fn extensions(&self) -> &'static [&'static str] {
         &["rhai"]
-    }
-
-    fn check(&self, source: &Source, registry: &Registry) -> Result<()> {
-        let registry = Arc::new(registry.with(Vec::new()));
-        let engine = engine::build(&registry);
-        let ast = check::compile(&engine, source, &registry)?;
-        check::calls(&ast, source, &registry)
     }
 
     fn tree(&self, source: &Source, registry: &Registry) -> Tree {

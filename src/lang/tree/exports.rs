@@ -54,7 +54,14 @@ impl Exports {
     #[cfg(feature = "lua")]
     fn add(&mut self, name: &str, value: &Node) {
         match &value.kind {
-            Kind::Function(..) => drop(self.functions.entry(name.to_owned()).or_default()),
+            Kind::Function(_, params, body) => {
+                let takes = super::needs::takes(params, body);
+                self.functions
+                    .entry(name.to_owned())
+                    // One of several: any number may be right.
+                    .and_modify(BTreeSet::clear)
+                    .or_insert(takes);
+            }
             _ => drop(self.variables.insert(name.to_owned())),
         }
     }

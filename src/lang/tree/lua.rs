@@ -8,6 +8,7 @@ use full_moon::ast::{
 use full_moon::node::Node as _;
 use full_moon::tokenizer::{Position, StringLiteralQuoteType, TokenReference, TokenType};
 
+use super::needs::ANY;
 use super::{At, Callee, Exports, Kind, Node};
 use crate::api::Value;
 
@@ -178,6 +179,7 @@ fn statement(statement: &Stmt) -> Vec<Node> {
 fn function(own: Option<String>, this: Option<String>, body: &FunctionBody) -> Kind {
     let given = body.parameters().iter().filter_map(|parameter| match parameter {
         Parameter::Name(token) => Some(name(token)),
+        Parameter::Ellipsis(_) => Some(ANY.to_owned()),
         _ => None,
     });
     Kind::Function(own, this.into_iter().chain(given).collect(), block(body.block()))

@@ -3,6 +3,7 @@
 mod exports;
 #[cfg(feature = "lua")]
 pub(super) mod lua;
+pub(super) mod needs;
 #[cfg(feature = "rhai")]
 pub(super) mod rhai;
 
@@ -133,13 +134,23 @@ impl Node {
 
     /// Calls `look` on this part and all in it.
     pub fn walk<'a>(&'a self, look: &mut dyn FnMut(&'a Node)) {
-        look(self);
-        let mut all = |nodes: &'a [Node]| nodes.iter().for_each(|node| node.walk(look));
+        self.enter(&mut |node| {
+            look(node);
+            true
+        });
+    }
+
+    /// Calls `look` on this part, and on what is in it where that says so.
+    pub fn enter<'a>(&'a self, look: &mut dyn FnMut(&'a Node) -> bool) {
+        if !look(self) {
+            return;
+        }
+        let mut all = |nodes: &'a [Node]| nodes.iter().for_each(|node| node.enter(look));
         match &self.kind {
             Kind::Literal(_) | Kind::Name(_) | Kind::Import(..) | Kind::Member(..) => {}
             Kind::Assign(left, right) => {
-                left.walk(look);
-                right.walk(look);
+                left.enter(look);
+                right.enter(look);
             }
             Kind::Block(nodes) | Kind::List(nodes) | Kind::Other(nodes) | Kind::Return(nodes) => {
                 all(nodes)
@@ -147,17 +158,17 @@ impl Node {
             Kind::Declare(_, nodes) | Kind::Function(_, _, nodes) => all(nodes),
             Kind::Call(callee, args) => {
                 match callee {
-                    Callee::Method(of, _) | Callee::Value(of) => of.walk(look),
+                    Callee::Method(of, _) | Callee::Value(of) => of.enter(look),
                     Callee::Function(_) | Callee::Member(..) => {}
                 }
-                args.iter().for_each(|node| node.walk(look));
+                args.iter().for_each(|node| node.enter(look));
             }
-            Kind::Field(of, _) => of.walk(look),
+            Kind::Field(of, _) => of.enter(look),
             Kind::For(_, over, body) => {
-                over.walk(look);
-                body.iter().for_each(|node| node.walk(look));
+                over.enter(look);
+                body.iter().for_each(|node| node.enter(look));
             }
-            Kind::Map(entries) => entries.iter().for_each(|(_, _, node)| node.walk(look)),
+            Kind::Map(entries) => entries.iter().for_each(|(_, _, node)| node.enter(look)),
         }
     }
 }
@@ -166,5 +177,19 @@ impl Tree {
     /// Calls `look` on every part.
     pub fn walk<'a>(&'a self, look: &mut dyn FnMut(&'a Node)) {
         self.body.iter().for_each(|node| node.walk(look));
+    }
+
+    /// What it imports as soon as it runs.
+    pub fn imports(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for node in &self.body {
+            node.enter(&mut |node| {
+                if let Kind::Import(Some(name), _) = &node.kind {
+                    found.push(name.clone());
+                }
+                !matches!(node.kind, Kind::Function(..))
+            });
+        }
+        found
     }
 }
