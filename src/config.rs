@@ -4,16 +4,19 @@
 //! which beats the default. This module knows files only; flags and environment are the command
 //! line's.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::workflow::SecretSource;
+
 /// The name of the project file.
 pub const PROJECT_FILE: &str = "sandscript.toml";
 
 /// The keys a file may hold, sorted.
-const KEYS: &[&str] = &["allow_path", "backend", "jobs", "store"];
+const KEYS: &[&str] = &["allow_path", "backend", "jobs", "secrets", "store"];
 
 /// What the files say. Relative paths were made absolute, from the folder of the file they are in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -25,6 +28,8 @@ pub struct Config {
     pub backend: Option<String>,
     /// How many cells run at once.
     pub jobs: Option<usize>,
+    /// Where secrets come from. Both files count; of one name the project's.
+    pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes.
     pub store: Option<PathBuf>,
 }
@@ -62,7 +67,11 @@ impl Config {
             None => Config::default(),
         };
         let project = match find_project_file(folder) {
-            Some(path) => Config::read(&path)?.unwrap_or_default(),
+            Some(path) => {
+                let config = Config::read(&path)?.unwrap_or_default();
+                config.check_secrets(&path, user_file)?;
+                config
+            }
             None => Config::default(),
         };
         Ok(project.over(user))
@@ -71,12 +80,41 @@ impl Config {
     /// These settings where they are given, else those of `below`.
     fn over(mut self, below: Config) -> Config {
         self.allow_path.extend(below.allow_path);
+        let mut secrets = below.secrets;
+        secrets.extend(self.secrets);
         Config {
             allow_path: self.allow_path,
             backend: self.backend.or(below.backend),
             jobs: self.jobs.or(below.jobs),
+            secrets,
             store: self.store.or(below.store),
         }
+    }
+
+    /// A project is somebody else's word: it may name what a script could read anyway, and no more.
+    fn check_secrets(&self, path: &Path, user_file: Option<&Path>) -> Result<(), ConfigError> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        for (name, source) in &self.secrets {
+            let why = match source {
+                SecretSource::Env(_) => continue,
+                SecretSource::File(file) => match crate::transfer::confine(file, folder) {
+                    Ok(_) => continue,
+                    Err(_) => "a project file may not name a file outside of its folder",
+                },
+                SecretSource::Command(_) => "a project file may not name a command to run",
+            };
+            let hint = match user_file {
+                Some(file) => format!("put it into {}, or give it with --secret", file.display()),
+                None => "give it with --secret".into(),
+            };
+            return Err(ConfigError {
+                path: path.to_owned(),
+                at: None,
+                message: format!("secrets.{name}: {why}"),
+                hint: Some(hint),
+            });
+        }
+        Ok(())
     }
 
     /// One file; `None` when it is not there.
@@ -91,7 +129,11 @@ impl Config {
         let mut config =
             Config::parse(&text).map_err(|error| ConfigError { path: path.to_owned(), ..error })?;
         let folder = path.parent().unwrap_or(Path::new("/"));
-        for path in config.allow_path.iter_mut().chain(&mut config.store) {
+        let files = config.secrets.values_mut().filter_map(|source| match source {
+            SecretSource::File(path) => Some(path),
+            _ => None,
+        });
+        for path in config.allow_path.iter_mut().chain(&mut config.store).chain(files) {
             *path = folder.join(&*path);
         }
         Ok(Some(config))
@@ -199,12 +241,42 @@ mod tests {
         assert_eq!(error.message, "unknown key 'jbos'");
         assert_eq!(error.hint.as_deref(), Some("did you mean 'jobs'?"));
         let error = Config::parse("zzz = 3\n").unwrap_err();
-        assert_eq!(error.hint.as_deref(), Some("there are: allow_path, backend, jobs, store"));
+        assert_eq!(
+            error.hint.as_deref(),
+            Some("there are: allow_path, backend, jobs, secrets, store")
+        );
         let error = Config::parse("\njobs = \"many\"\n").unwrap_err();
         assert_eq!(error.at, Some((2, 8)));
         let error = Config::parse("jobs = \n").unwrap_err();
         assert_eq!(error.at.map(|at| at.0), Some(1));
         assert!(Config::parse("jobs = 0").is_err());
+    }
+
+    #[test]
+    fn a_project_names_no_secret_that_a_script_could_not_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let (project, user) = (temp.path().join("project"), temp.path().join("user.toml"));
+        std::fs::create_dir(&project).unwrap();
+        let load = |text: &str| {
+            std::fs::write(project.join(PROJECT_FILE), text).unwrap();
+            Config::load(&project, Some(&user))
+        };
+        let own = "[secrets]\nA = { env = \"B\" }\nC = { file = \"c\" }\n";
+        std::fs::write(&user, "[secrets]\nP = { command = [\"pass\"] }\nA = { file = \"/a\" }")
+            .unwrap();
+        let secrets = load(own).unwrap().secrets;
+        assert_eq!(secrets["A"], SecretSource::Env("B".into()));
+        assert_eq!(secrets["C"], SecretSource::File(project.join("c")));
+        assert_eq!(secrets["P"], SecretSource::Command(vec!["pass".into()]));
+        for (text, why) in [
+            ("[secrets]\nX = { command = [\"id\"] }", "may not name a command"),
+            ("[secrets]\nX = { file = \"../user.toml\" }", "outside of its folder"),
+            ("[secrets]\nX = { file = \"/etc/shadow\" }", "outside of its folder"),
+        ] {
+            let error = load(text).unwrap_err();
+            assert!(error.message.contains(why), "{error}");
+            assert!(error.hint.unwrap().contains("user.toml, or give it with --secret"));
+        }
     }
 
     #[test]

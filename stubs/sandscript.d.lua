@@ -119,11 +119,11 @@ function Sandbox:thaw() end
 function Sandbox:keep() end
 
 ---@class (exact) Sandbox.run.Options
----@field env? table<string, string|number|boolean> Added to its environment.
+---@field env? table<string, string|number|boolean|Secret> Added to its environment.
 ---@field cwd? string Working directory; the user's home when not given.
 ---@field user? string User name or number, with optional :group.
 ---@field login? boolean Source the user's profile first. Default: false.
----@field stdin? string What it reads from standard input; nothing when not given.
+---@field stdin? string|Secret What it reads from standard input; nothing when not given.
 ---@field timeout? Duration Kill it and all it started after this long.
 ---@field tty? boolean Attach a terminal: stdout and stderr are then one. Default: false.
 ---@field max_output? Size How much of each output stream is kept. Default: 64MiB.
@@ -146,11 +146,11 @@ function Sandbox:keep() end
 function Sandbox:run(command, options) end
 
 ---@class (exact) Sandbox.exec.Options
----@field env? table<string, string|number|boolean> Added to its environment.
+---@field env? table<string, string|number|boolean|Secret> Added to its environment.
 ---@field cwd? string Working directory; the user's home when not given.
 ---@field user? string User name or number, with optional :group.
 ---@field login? boolean Source the user's profile first. Default: false.
----@field stdin? string What it reads from standard input; nothing when not given.
+---@field stdin? string|Secret What it reads from standard input; nothing when not given.
 ---@field timeout? Duration Kill it and all it started after this long.
 ---@field tty? boolean Attach a terminal: stdout and stderr are then one. Default: false.
 ---@field max_output? Size How much of each output stream is kept. Default: 64MiB.
@@ -171,11 +171,11 @@ function Sandbox:run(command, options) end
 function Sandbox:exec(command, options) end
 
 ---@class (exact) Sandbox.spawn.Options
----@field env? table<string, string|number|boolean> Added to its environment.
+---@field env? table<string, string|number|boolean|Secret> Added to its environment.
 ---@field cwd? string Working directory; the user's home when not given.
 ---@field user? string User name or number, with optional :group.
 ---@field login? boolean Source the user's profile first. Default: false.
----@field stdin? string What it reads from standard input; nothing when not given.
+---@field stdin? string|Secret What it reads from standard input; nothing when not given.
 ---@field timeout? Duration Kill it and all it started after this long.
 ---@field tty? boolean Attach a terminal: stdout and stderr are then one. Default: false.
 ---@field max_output? Size How much of each output stream is kept. Default: 64MiB.
@@ -247,7 +247,7 @@ function Sandbox:read_bytes(path, options) end
 ---box:write("/etc/motd", "hello\n", { mode = "644" })
 ---```
 ---@param path string An absolute path in the sandbox.
----@param content string Text or bytes.
+---@param content string|Secret Text or bytes.
 ---@param options? Sandbox.write.Options
 function Sandbox:write(path, content, options) end
 
@@ -459,7 +459,7 @@ local Process = {}
 ---```lua
 ---process:write("hello\n")
 ---```
----@param data string Text or bytes.
+---@param data string|Secret Text or bytes.
 function Process:write(data) end
 
 ---Ends its standard input.
@@ -564,11 +564,11 @@ function Lines:next() end
 local Builder = {}
 
 ---@class (exact) Builder.run.Options
----@field env? table<string, string|number|boolean> Added to its environment.
+---@field env? table<string, string|number|boolean|Secret> Added to its environment.
 ---@field cwd? string Working directory; the user's home when not given.
 ---@field user? string User name or number, with optional :group.
 ---@field login? boolean Source the user's profile first. Default: false.
----@field stdin? string What it reads from standard input; nothing when not given.
+---@field stdin? string|Secret What it reads from standard input; nothing when not given.
 ---@field timeout? Duration Kill it and all it started after this long.
 ---@field max_output? Size How much of each output stream is kept. Default: 64MiB.
 
@@ -613,7 +613,7 @@ function Builder:copy(from, to, options) end
 ---b:write("/etc/app.conf", "port = 80\n")
 ---```
 ---@param path string An absolute path in the base.
----@param content string Text or bytes.
+---@param content string|Secret Text or bytes; a secret is refused.
 ---@param options? Builder.write.Options
 function Builder:write(path, content, options) end
 
@@ -659,6 +659,10 @@ local Base = {}
 ---@field values table<string, any> Its values by axis. Each is a property of the cell, too: cell.db.
 ---@field [string] any Its value on an axis.
 local Cell = {}
+
+---@class Secret
+---@field name string Its name.
+local Secret = {}
 
 ---@class Error
 ---@field code string A stable word for the kind of error: "not_found", "already_exists", "not_running", "busy", "timeout", "auth", "unsupported", "invalid_input", "permission", "exhausted", "transport", "internal", "command_failed", "assert", "runtime", "usage" or "thrown".
@@ -873,6 +877,19 @@ function env(name, default) end
 ---@param message any What to say.
 ---@param options? log.Options
 function log(message, options) end
+
+---A secret of the host: a value that can be given to a command, as a variable of its environment or as standard input, and written to a file of a sandbox, and that is never shown. Where it stands in what is printed or reported there is *** instead, in base64 and URL-encoded, too. The settings say where it comes from, under secrets; without them it is the environment variable of that name.
+---
+---- error `invalid_input`: It is not set, too short, or can't be read.
+---- error `not_found`: The file it comes from is not there.
+---
+---```lua
+---local token = secret("API_TOKEN")
+---box:run("test -n \"$TOKEN\"", { env = { TOKEN = token } })
+---```
+---@param name string Its name.
+---@return Secret
+function secret(name) end
 
 ---Waits. Ends at once when the run is cancelled.
 ---

@@ -97,7 +97,7 @@ env(\"A\").set_nothing(); env(\"A\").on_output();
     1:1 wrong-arity: open() takes 1 argument, got 0 (it is open(name: string) -> Sandbox)
     2:1 wrong-arity: sandbox() takes 0 to 2 arguments, got 4 (it is sandbox(name?: string, options?: map) -> Sandbox)
     3:26 wrong-arity: Sandbox.read() takes 1 or 2 arguments, got 0 (it is Sandbox.read(path: string, options?: map) -> string)
-    3:38 wrong-arity: Sandbox.write() takes 2 or 3 arguments, got 1 (it is Sandbox.write(path: string, content: string | bytes, options?: map))
+    3:38 wrong-arity: Sandbox.write() takes 2 or 3 arguments, got 1 (it is Sandbox.write(path: string, content: string | bytes | Secret, options?: map))
     4:1 wrong-arity: matrix() needs 'body': a function that takes one argument (cell) (it is matrix(name: string, options?: map, body: fn(cell: Cell)) -> map)
     5:1 wrong-arity: param() takes 1 to 3 arguments, got 0 (it is param(name: string, default?: any, doc?: string) -> any)
     6:10 unknown-function: nothing has a function 'set_nothing'
@@ -130,7 +130,7 @@ base(\"b\", 3);
     7:26 wrong-type: option 'timeout' of Sandbox.run(): 'soon' is not a duration (write it as "30s", "10m", "1h30m" or "250ms")
     7:34 unknown-option: unknown option 'zzz' of Sandbox.run() (there are: cwd, env, login, max_output, stdin, timeout, tty, user)
     8:9 wrong-type: 'command' of Sandbox.run() must be a command: a string for the shell, or a list of strings such as ["ls", "-l"], got int 3 (it is Sandbox.run(command: string | list<string>, options?: map) -> Result)
-    9:17 wrong-type: 'content' of Sandbox.write() must be a string or bytes, got int 3 (it is Sandbox.write(path: string, content: string | bytes, options?: map))
+    9:17 wrong-type: 'content' of Sandbox.write() must be a string or bytes, or a Secret, got int 3 (it is Sandbox.write(path: string, content: string | bytes | Secret, options?: map))
     10:16 wrong-type: the options of Sandbox.read() must be a map, got int 3 (it is Sandbox.read(path: string, options?: map) -> string)
     11:8 wrong-type: 'condition' of assert() must be true or false, got string "yes" (it is assert(condition: bool, message?: any))
     12:9 wrong-type: 'command' of Sandbox.run() must be a command: a string for the shell, or a list of strings such as ["ls", "-l"], got list ["a", 3] (it is Sandbox.run(command: string | list<string>, options?: map) -> Result)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sandscript::api::{FnSpec, Host, Registry, ScriptError, Use};
 use sandscript::backend::fake::FakeBackend;
 use sandscript::lang::{self, Source};
+use sandscript::workflow::SecretSource;
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -76,7 +77,9 @@ async fn run(language: &str, script: String) -> Result<(), ScriptError> {
     std::fs::create_dir(project.path().join("src")).unwrap();
     std::fs::write(project.path().join("src/main.c"), "int main(void) {}\n").unwrap();
     let backend = Arc::new(FakeBackend::builder().counter_clock().build());
-    let host = Host::builder(backend).project(project.path()).args(["one"]).build().unwrap();
+    let token = SecretSource::File(project.path().join("requirements.txt"));
+    let host = Host::builder(backend).project(project.path()).args(["one"]);
+    let host = host.secret("API_TOKEN", token).build().unwrap();
     let outcome = lang::run(&Source::new(format!("example.{language}"), script), &host).await;
     let failed = host.take_reports().iter().any(|report| !report.ok());
     assert!(!failed, "a cell failed");

@@ -74,7 +74,7 @@ async fn run(case: &Path, file: &str) -> String {
     let sink = Arc::clone(&printed);
     let mut host = Host::builder(Arc::clone(&backend) as Arc<dyn Backend>)
         .project(project.path())
-        .env([("GREETING", "hello")])
+        .env([("GREETING", "hello"), ("API_TOKEN", "s3cr3t/t0ken+of tests")])
         .print(move |line| {
             let mut text = sink.lock().unwrap();
             text.push_str(line);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Callback, FnSpec, Handle, Map, Object, Result, ScriptError, Type, Value, suggest};
+use super::{
+    Callback, FnSpec, Handle, Map, Object, Result, ScriptError, Type, Value, secret, suggest,
+};
 use crate::sandbox::{self, Program};
 
 /// Arguments that fit the declaration: each parameter and option by its name.
@@ -244,10 +246,12 @@ impl Args {
             return Ok(());
         };
         let given = shown(value);
+        let hint = if secret::within(value) { secret::WAYS } else { "" };
         Err(ScriptError::runtime(format!(
             "option '{key}' of {title} must be {}, got {given}",
             option.ty.expected()
         ))
+        .hint(hint)
         .focus(key))
     }
 
@@ -255,7 +259,10 @@ impl Args {
     /// whether there was an options map before it.
     pub fn mismatch(spec: &FnSpec, at: usize, options: bool, value: &Value) -> ScriptError {
         let title = spec.title();
-        let hint = format!("it is {}", spec.signature());
+        let hint = match secret::within(value) {
+            true => format!("a secret is no text: {}", secret::WAYS),
+            false => format!("it is {}", spec.signature()),
+        };
         match spec.params.get(at) {
             Some(param) => ScriptError::runtime(format!(
                 "'{}' of {title} must be {}, got {}",

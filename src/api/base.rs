@@ -2,9 +2,10 @@
 
 use tokio::sync::Mutex;
 
-use super::exec::{command, command_options};
+use super::exec::{command_options, command_with};
 use super::files::write_options;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
+use super::secret::{self, data_or_secret};
 use super::{Args, Ctx, ErrorKind, FnSpec, Object, Opt, Result, ScriptError, Type, Value};
 use crate::sandbox::Error;
 use crate::transfer::PackOptions;
@@ -166,9 +167,9 @@ impl<'a> Step<'a> {
 }
 
 async fn run(ctx: Ctx, args: Args) -> Result<Value> {
-    let command = command(&args)?;
+    let (command, secrets) = command_with(&ctx, &args)?;
     let mut step = Step::of(&args).await?;
-    let done = step.builder()?.run(command).await;
+    let done = step.builder()?.run_with(command, secrets).await;
     step.done(&ctx, done)
 }
 
@@ -196,6 +197,13 @@ async fn copy(ctx: Ctx, args: Args) -> Result<Value> {
 
 async fn write(ctx: Ctx, args: Args) -> Result<Value> {
     let options = write_options(&args, true)?;
+    if let Some(secret) = secret::of(args.get("content")) {
+        let message = format!("the secret '{}' would stay in the base", secret.name());
+        return Err(ScriptError::runtime(message).hint(
+            "a base is kept and shared: give it to the step that needs it as env or stdin, or \
+             write it in the sandboxes that are made from the base",
+        ));
+    }
     let content = args.data("content").unwrap_or_default();
     let mut step = Step::of(&args).await?;
     let done = step.builder()?.write(args.need("path")?, content, options).await;
@@ -299,7 +307,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .graceful()
             .doc("A step that writes a file; missing folders are made.")
             .param("path", Type::String, "An absolute path in the base.")
-            .param("content", Type::Data, "Text or bytes.")
+            .param("content", data_or_secret(), "Text or bytes; a secret is refused.")
             .option("mode", mode(), "Permission bits, such as 0o755 or \"755\".")
             .option("owner", Type::String, "Owner: \"user\" or \"user:group\".")
             .example("b.write(\"/etc/app.conf\", \"port = 80\\n\");", "b:write(\"/etc/app.conf\", \"port = 80\\n\")"),

@@ -50,7 +50,7 @@ impl Ctx {
     /// Prints a line of the script.
     pub fn print(&self, text: &str) {
         match &self.host.print {
-            Some(print) => print(text),
+            Some(print) => print(&self.host.run.events.mask().text(text)),
             None => self.host.run.events.send(Event::Print {
                 text: text.to_owned(),
                 cell: self.cell.as_deref().map(str::to_owned),

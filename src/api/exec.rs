@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::sandbox::{SandboxObject, name_of, scalar};
+use super::sandbox::{SandboxObject, name_of};
+use super::secret::{self, data_or_secret, scalar_or_secret};
 use super::{Args, Ctx, ErrorKind, FnSpec, Handle, Object, Opt, Result, ScriptError, Type, Value};
 use crate::sandbox::{self, Command, Exit, Output, Program, Signal, Stdin, WindowSize};
-use crate::workflow;
+use crate::workflow::{self, CommandSecrets};
 
 /// What a command left behind, in a script.
 pub struct ResultObject {
@@ -70,11 +71,15 @@ fn shorten(program: &Program) -> String {
 pub(super) fn command_options() -> Vec<Opt> {
     let option = |name, ty, doc| Opt { name, ty, doc };
     vec![
-        option("env", Type::map_of(scalar()), "Added to its environment."),
+        option("env", Type::map_of(scalar_or_secret()), "Added to its environment."),
         option("cwd", Type::String, "Working directory; the user's home when not given."),
         option("user", Type::String, "User name or number, with optional :group."),
         option("login", Type::Bool, "Source the user's profile first. Default: false."),
-        option("stdin", Type::Data, "What it reads from standard input; nothing when not given."),
+        option(
+            "stdin",
+            data_or_secret(),
+            "What it reads from standard input; nothing when not given.",
+        ),
         option("timeout", Type::Duration, "Kill it and all it started after this long."),
         option(
             "tty",
@@ -87,26 +92,34 @@ pub(super) fn command_options() -> Vec<Opt> {
 }
 
 /// The command that the arguments describe.
-pub(super) fn command(args: &Args) -> Result<Command> {
+pub(super) fn command(ctx: &Ctx, args: &Args) -> Result<Command> {
+    Ok(command_with(ctx, args)?.0)
+}
+
+/// The same, and what of it is secret.
+pub(super) fn command_with(ctx: &Ctx, args: &Args) -> Result<(Command, CommandSecrets)> {
+    let mut secrets = CommandSecrets::default();
     let mut command = Command::new(args.program("command")?);
-    command.env = args.string_map("env");
+    secret::check_argv(ctx, &command.program)?;
+    command.env = secret::env(args, &mut secrets)?;
     command.cwd = args.string("cwd").map(str::to_owned);
     command.user = args.string("user").map(str::to_owned);
     command.login = args.flag("login");
     command.tty = args.flag("tty").then_some(WindowSize { rows: 24, cols: 80 });
     command.timeout = args.duration("timeout")?;
-    if let Some(bytes) = args.data("stdin") {
+    if let Some(bytes) = secret::data(args, "stdin") {
         command.stdin = Stdin::Bytes(bytes);
+        secrets.stdin = secret::of(args.get("stdin")).map(|secret| secret.name().to_owned());
     }
     if let Some(max) = args.size("max_output")? {
         command.max_output = usize::try_from(max).unwrap_or(usize::MAX);
     }
     command.check()?;
-    Ok(command)
+    Ok((command, secrets))
 }
 
 async fn output(ctx: &Ctx, args: &Args) -> Result<ResultObject> {
-    let (name, command) = (name_of(args)?, command(args)?);
+    let (name, command) = (name_of(args)?, command(ctx, args)?);
     let (backend, cancel) = (ctx.backend(), ctx.cancel());
     let output = match args.this::<SandboxObject>()?.output() {
         Some(sink) => workflow::exec(backend, &name, &command, sink, cancel).await,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use super::sandbox::name_of;
+use super::secret::{self, data_or_secret};
 use super::{Args, Ctx, FnSpec, Opt, Result, ScriptError, Type, Value};
 use crate::sandbox::{Error, FileEntry, FileKind, ReadOptions, WriteOptions, format_size};
 
@@ -64,7 +65,7 @@ async fn read_bytes(ctx: Ctx, args: Args) -> Result<Value> {
 async fn write(ctx: Ctx, args: Args) -> Result<Value> {
     let (name, path) = (name_of(&args)?, args.need("path")?);
     let options = write_options(&args, args.flag("parents"))?;
-    let bytes: Bytes = args.data("content").unwrap_or_default();
+    let bytes: Bytes = secret::data(&args, "content").unwrap_or_default();
     let reader = Box::new(std::io::Cursor::new(bytes));
     ctx.backend()
         .write(&name, path, reader, &options, ctx.cancel())
@@ -172,7 +173,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   owner of a file that is there stay, unless they are given.",
             )
             .param("path", Type::String, path)
-            .param("content", Type::Data, "Text or bytes.")
+            .param("content", data_or_secret(), "Text or bytes.")
             .options(owner_options())
             .option("parents", Type::Bool, "Make missing folders above it. Default: false.")
             .error("not_found", "It is not there any more.")

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Budget, Ctx, FnSpec, Recorder, Registry, Stop};
+use super::{Budget, Ctx, FnSpec, Recorder, Registry, ScriptError, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
-use crate::workflow::{Event, EventSink, Filter, MatrixReport, RunContext};
+use crate::workflow::{Event, EventSink, Filter, MatrixReport, RunContext, Secret, SecretSource};
 
 /// Where the lines that a script prints go.
 pub type Print = Arc<dyn Fn(&str) + Send + Sync>;
@@ -26,6 +26,8 @@ pub struct Host {
     pub(super) params: BTreeMap<String, String>,
     pub(super) args: Vec<String>,
     env: Option<BTreeMap<String, String>>,
+    secrets: BTreeMap<String, SecretSource>,
+    used: Mutex<BTreeMap<String, Secret>>,
     timeout: Option<Duration>,
     operations: Option<u64>,
     memory: Option<u64>,
@@ -97,6 +99,7 @@ impl Host {
             params: BTreeMap::new(),
             args: Vec::new(),
             env: None,
+            secrets: BTreeMap::new(),
             timeout: None,
             operations: None,
             memory: None,
@@ -133,6 +136,49 @@ impl Host {
             Some(env) => env.get(name).cloned(),
             None => std::env::var(name).ok(),
         }
+    }
+
+    /// A secret, which is masked in everything that is told from now on. Where the run is only
+    /// planned it is not read.
+    pub async fn secret(self: &Arc<Self>, name: &str) -> sandbox::Result<Secret> {
+        let known = |host: &Host| host.used().get(name).cloned();
+        if let Some(secret) = known(self) {
+            return Ok(secret);
+        }
+        let secret = if self.plan.dry {
+            Secret::unread(name)
+        } else {
+            let source = self.secrets.get(name).cloned();
+            let source = source.unwrap_or_else(|| SecretSource::Env(name.to_owned()));
+            let (host, name) = (Arc::clone(self), name.to_owned());
+            let read =
+                tokio::task::spawn_blocking(move || source.read(&name, |name| host.env(name)));
+            read.await.map_err(|error| sandbox::Error::internal(error.to_string()))??
+        };
+        self.run.events.mask().add(&secret);
+        self.used().insert(name.to_owned(), secret.clone());
+        Ok(secret)
+    }
+
+    /// The names of the secrets that the script asked for.
+    pub(super) fn secrets_used(&self) -> Vec<String> {
+        self.used().keys().cloned().collect()
+    }
+
+    fn used(&self) -> MutexGuard<'_, BTreeMap<String, Secret>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The error without the secrets in it.
+    pub fn masked(&self, mut error: ScriptError) -> ScriptError {
+        let mask = self.run.events.mask();
+        if mask.is_empty() {
+            return error;
+        }
+        let report = &mut *error;
+        mask.clean(&mut report.message);
+        report.hint.iter_mut().chain(&mut report.source_line).for_each(|text| mask.clean(text));
+        error
     }
 
     /// The parameters that were given and that the script never asked for.
@@ -317,6 +363,7 @@ pub struct HostBuilder {
     params: BTreeMap<String, String>,
     args: Vec<String>,
     env: Option<BTreeMap<String, String>>,
+    secrets: BTreeMap<String, SecretSource>,
     timeout: Option<Duration>,
     operations: Option<u64>,
     memory: Option<u64>,
@@ -402,6 +449,13 @@ impl HostBuilder {
         self
     }
 
+    /// Where the secret of this name comes from; of one that is not named here, it is the environment
+    /// variable of that name.
+    pub fn secret(mut self, name: impl Into<String>, source: SecretSource) -> Self {
+        self.secrets.insert(name.into(), source);
+        self
+    }
+
     /// How long the run may take.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -457,6 +511,8 @@ impl HostBuilder {
             params: self.params,
             args: self.args,
             env: self.env,
+            secrets: self.secrets,
+            used: Mutex::default(),
             timeout: self.timeout,
             operations: self.operations,
             memory: self.memory,

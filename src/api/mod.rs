@@ -26,6 +26,7 @@ mod registry;
 mod render;
 mod running;
 mod sandbox;
+mod secret;
 mod snapshot;
 mod spec;
 pub mod suggest;
@@ -45,6 +46,7 @@ pub use param::parse_param;
 pub use registry::Registry;
 pub(crate) use render::find_word;
 pub use sandbox::SandboxObject;
+pub use secret::SecretObject;
 pub use spec::{Fault, FnSpec, Handler, HandlerFuture, Opt, Param, Use};
 pub use types::Type;
 pub use value::{Callable, Callback, Handle, Map, Object, Value};
@@ -63,6 +65,7 @@ pub(crate) fn standard() -> Vec<FnSpec> {
         backend::specs(),
         param::specs(),
         env::specs(),
+        secret::specs(),
         time::specs(),
         assert::specs(),
         options::specs(),

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use super::exec::{ResultObject, command, command_options};
 use super::running::{Lines, Running, Which};
 use super::sandbox::name_of;
+use super::secret::{self, data_or_secret};
 use super::{Args, Ctx, FnSpec, Object, Opt, Result, ScriptError, Type, Value};
 use crate::sandbox::{Error, Output, Program, Signal, Stdin, Writer};
 
@@ -52,7 +53,7 @@ impl Object for LinesObject {
 }
 
 async fn spawn(ctx: Ctx, args: Args) -> Result<Value> {
-    let (name, mut command) = (name_of(&args)?, command(&args)?);
+    let (name, mut command) = (name_of(&args)?, command(&ctx, &args)?);
     if matches!(command.stdin, Stdin::Null) {
         command.stdin = Stdin::Piped;
     }
@@ -72,7 +73,7 @@ async fn spawn(ctx: Ctx, args: Args) -> Result<Value> {
 
 async fn write(_ctx: Ctx, args: Args) -> Result<Value> {
     let process = args.this::<ProcessObject>()?;
-    let data = args.data("data").unwrap_or_default();
+    let data = secret::data(&args, "data").unwrap_or_default();
     let mut stdin = process.stdin.lock().await;
     let Some(writer) = stdin.as_mut() else {
         return Err(ScriptError::runtime(format!(
@@ -226,7 +227,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .example("let server = box.spawn(\"sleep 60\");\nprint(server.running);", "local server = box:spawn(\"sleep 60\")\nprint(server.running)"),
         FnSpec::method(on, "write", write)
             .doc("Writes to its standard input.")
-            .param("data", Type::Data, "Text or bytes.")
+            .param("data", data_or_secret(), "Text or bytes.")
             .error("runtime", "Its standard input is closed.")
             .example("process.write(\"hello\\n\");", "process:write(\"hello\\n\")"),
         FnSpec::method(on, "close_stdin", close_stdin)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::sandbox::{self, Limits};
+use crate::workflow::SecretSource;
 
 /// How an answer is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -78,6 +79,12 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write it as KEY=VALUE".into()),
     }
+}
+
+/// `NAME=env:VARIABLE`, `NAME=file:PATH` or `NAME=command:LINE`.
+pub fn secret(text: &str) -> Result<(String, SecretSource), String> {
+    let (name, source) = key_value(text).map_err(|_| "write it as NAME=SOURCE".to_owned())?;
+    Ok((name, SecretSource::parse(&source).map_err(sentence)?))
 }
 
 fn sentence(error: sandbox::Error) -> String {

@@ -1,11 +1,13 @@
 //! The environment, and what holds after flags, environment and files are laid over each other.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{CommandError, Global, Result};
 use crate::config::Config;
+use crate::workflow::SecretSource;
 
 /// Every variable that is read, in one place.
 #[derive(Debug, Default)]
@@ -91,6 +93,8 @@ pub struct Settings {
     pub backend: String,
     /// How many cells run at once; the backend's own idea when not given.
     pub jobs: Option<usize>,
+    /// Where secrets come from.
+    pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes; absolute.
     pub store: PathBuf,
 }
@@ -123,6 +127,7 @@ impl Settings {
             allow_path: config.allow_path,
             backend: backend.or(config.backend).unwrap_or_else(|| "local".into()),
             jobs,
+            secrets: config.secrets,
             store,
         })
     }

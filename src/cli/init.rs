@@ -45,6 +45,10 @@ const CONFIG: &str = "\
 
 # Folders outside the project that scripts may use.
 # allow_path = [\"../data\"]
+
+# Where secret(\"NAME\") comes from, when not from the environment variable of that name.
+# [secrets]
+# API_TOKEN = { env = \"CI_API_TOKEN\" }
 ";
 
 const RHAI: &str = "\

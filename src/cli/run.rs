@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::args::{duration, key_value};
+use super::args::{duration, key_value, secret};
 use super::config::Settings;
 use super::session::Session;
 use super::signals::Signals;
@@ -19,7 +19,7 @@ use crate::api::{ErrorKind, Host, Plan, Recorder, Registry, ScriptError, new_run
 use crate::lang::{self, Params, Source};
 use crate::sandbox::{Backend, Cancel, Owner};
 use crate::workflow::report::{self, JsonLines, Out, Plain, Report, Terminal};
-use crate::workflow::{Dispatcher, Event, Filter, MatrixReport, Record, exit};
+use crate::workflow::{Dispatcher, Event, Filter, MatrixReport, Record, SecretSource, exit};
 
 /// A script, and how it is run.
 #[derive(Args)]
@@ -50,6 +50,9 @@ pub struct Run {
     /// Write a report, too; KIND is jsonl
     #[arg(long, value_name = "KIND=PATH", value_parser = key_value)]
     report: Vec<(String, String)>,
+    /// Where a secret comes from: env:VARIABLE, file:PATH or command:LINE
+    #[arg(long, value_name = "NAME=SOURCE", value_parser = secret)]
+    secret: Vec<(String, SecretSource)>,
     /// What the script gets from args()
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<String>,
@@ -171,6 +174,10 @@ impl Run {
         }
         for (name, value) in &self.set {
             host = host.param(name, value);
+        }
+        for (name, source) in settings.secrets.iter().chain(self.secret.iter().map(|(n, s)| (n, s)))
+        {
+            host = host.secret(name, source.clone());
         }
         if let Some(timeout) = self.timeout {
             host = host.timeout(timeout);

@@ -14,6 +14,7 @@ const CHAPTERS: &[(Option<&str>, &str)] = &[
     (Some("Builder"), "What the function of `base` gets; its calls are the steps."),
     (Some("Base"), "A base that is done: what `base` gives."),
     (Some("Cell"), "What the function of `matrix` gets."),
+    (Some("Secret"), "A value that is used and never shown: what `secret` gives."),
     (Some("Error"), "What `catch` gets in Rhai, and `pcall` gives in Lua."),
 ];
 

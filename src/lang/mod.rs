@@ -101,7 +101,7 @@ pub async fn run(source: &Source, host: &Arc<Host>) -> Outcome {
         Ok(language) => language.run(source, &ctx).await,
         Err(error) => Err(error),
     };
-    let result = settle(&ctx, result);
+    let result = settle(&ctx, result).map_err(|error| host.masked(error));
     let leftovers = host.finish().await;
     Outcome { result, leftovers, modules: host.modules() }
 }

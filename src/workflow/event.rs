@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{AxisValue, Counts, Outcome};
+use super::{AxisValue, Counts, Mask, Outcome};
 
 /// The version of [`Record`] as it is written. It grows when a field changes its meaning or goes;
 /// new fields and new events don't change it.
@@ -191,6 +191,7 @@ pub struct EventSink {
     run: Arc<str>,
     sender: mpsc::UnboundedSender<Message>,
     output: Arc<Semaphore>,
+    mask: Arc<Mask>,
 }
 
 impl EventSink {
@@ -201,7 +202,8 @@ impl EventSink {
     pub fn channel(run: impl Into<Arc<str>>) -> (EventSink, Receiver) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let output = Arc::new(Semaphore::new(Self::OUTPUT_KIB as usize));
-        (EventSink { run: run.into(), sender, output }, Receiver(receiver))
+        let mask = Arc::default();
+        (EventSink { run: run.into(), sender, output, mask }, Receiver(receiver))
     }
 
     /// A sink that nobody listens to.
@@ -209,8 +211,14 @@ impl EventSink {
         EventSink::channel("").0
     }
 
-    /// Sends an event. Without a listener it is lost.
+    /// What must not be told: every event goes through it.
+    pub fn mask(&self) -> &Arc<Mask> {
+        &self.mask
+    }
+
+    /// Sends an event, without the secrets in it. Without a listener it is lost.
     pub fn send(&self, event: Event) {
+        let event = self.mask.event(event);
         let _ = self.sender.send(Message::Event(Box::new(self.record(event)), None));
     }
 
@@ -218,6 +226,7 @@ impl EventSink {
     pub async fn send_output(&self, event: Event, bytes: usize) {
         let share = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, Self::OUTPUT_KIB);
         let permit = Arc::clone(&self.output).acquire_many_owned(share).await.ok();
+        let event = self.mask.event(event);
         let _ = self.sender.send(Message::Event(Box::new(self.record(event)), permit));
     }
 

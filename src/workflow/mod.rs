@@ -14,6 +14,7 @@ mod matrix;
 mod output;
 pub mod report;
 mod runner;
+mod secret;
 mod source;
 
 pub use base::{
@@ -29,4 +30,5 @@ pub use matrix::{
 };
 pub use output::{OutputSink, exec};
 pub use runner::{CellBody, CellContext, run_matrix};
+pub use secret::{CommandSecrets, MASKED, Mask, Masker, Secret, SecretSource};
 pub use source::Source;

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::sandbox::{Backend, Cancel, Command, Error, Output, Reader, Result};
 
-use super::{Event, EventSink, Stream};
+use super::{Event, EventSink, Mask, Masker, Stream};
 
 /// How much of the end of the output is remembered.
 const TAIL: usize = 16 << 10;
@@ -75,6 +75,11 @@ impl OutputSink {
             let rest = std::mem::take(&mut self.state().partial[stream as usize]);
             self.tell(stream, rest).await;
         }
+    }
+
+    /// What must not be told.
+    pub fn mask(&self) -> &Arc<Mask> {
+        self.0.events.mask()
     }
 
     /// The end of everything written so far, from the start of a line, both streams as they came.
@@ -182,16 +187,26 @@ impl<'a> Tee<'a> {
         Tee { from, stream, sink, bytes: Vec::new(), max, truncated: false }
     }
 
+    /// The caller gets the bytes as they are, the sink gets them without secrets.
     async fn pump(&mut self) {
         let Some(from) = self.from.as_mut() else { return };
         let mut buffer = vec![0; 16 << 10];
-        loop {
-            // A pty answers EIO when its last holder closes it: the end, like 0.
-            let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        let mut masker: Option<Masker> = None;
+        // A pty answers EIO when its last holder closes it: the end, like 0.
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
             let room = self.max - self.bytes.len();
             self.truncated |= count > room;
             self.bytes.extend_from_slice(&buffer[..count.min(room)]);
-            self.sink.write(self.stream, &buffer[..count]).await;
+            if masker.is_none() && self.sink.mask().is_empty() {
+                self.sink.write(self.stream, &buffer[..count]).await;
+                continue;
+            }
+            let masker = masker.get_or_insert_with(|| Masker::new(Arc::clone(self.sink.mask())));
+            let shown = masker.push(&buffer[..count]);
+            self.sink.write(self.stream, &shown).await;
+        }
+        if let Some(mut masker) = masker {
+            self.sink.write(self.stream, &masker.finish()).await;
         }
     }
 }

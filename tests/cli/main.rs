@@ -14,6 +14,7 @@ mod readme;
 mod repl;
 mod repl_terminal;
 mod run;
+mod secrets;
 mod settings;
 mod signals;
 mod stubs;

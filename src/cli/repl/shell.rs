@@ -224,6 +224,9 @@ impl<'a> Shell<'a> {
             Ok(value) => show(value, &ctx, self.look()).await,
             Err(error) => Err(error.clone()),
         };
+        let shown = shown
+            .map(|text| self.events.mask().text(&text).into_owned())
+            .map_err(|error| now.host.masked(error));
         let code = code_of_cells(&now.host.take_reports());
         self.worst = if self.worst == exit::OK { code } else { self.worst };
         if timed {
@@ -444,6 +447,9 @@ fn host(
         .keep(options.keep);
     for folder in options.allow_path.iter().chain(&session.settings.allow_path) {
         host = host.allow(folder);
+    }
+    for (name, source) in &session.settings.secrets {
+        host = host.secret(name, source.clone());
     }
     Ok(host.build()?)
 }

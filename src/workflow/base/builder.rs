@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::sandbox::{Cancel, Command, Error, Kind, Result, Stdin, StopOptions, WriteOptions};
 
 use super::super::output::Origin;
-use super::super::{Event, Failure, OutputSink, RunContext};
+use super::super::{CommandSecrets, Event, Failure, OutputSink, RunContext};
 use super::claim::{Claim, Waited, Wanted, sandbox_name};
 use super::key::{self, KEY_SCHEMA, StepInput, StepKey};
 use super::record::{Hit, Index, snapshot_spec};
@@ -99,7 +99,17 @@ impl BaseBuilder {
     }
 
     /// A step: runs a command, which must succeed. Its timeout and output cap are in no key.
-    pub async fn run(&mut self, mut command: Command) -> Result<(), Failure> {
+    pub async fn run(&mut self, command: Command) -> Result<(), Failure> {
+        self.run_with(command, CommandSecrets::default()).await
+    }
+
+    /// A step: runs a command of which `secrets` says what must stay out of keys and records: of
+    /// those only the names count, so that another value does not run the step again.
+    pub async fn run_with(
+        &mut self,
+        mut command: Command,
+        secrets: CommandSecrets,
+    ) -> Result<(), Failure> {
         let mut env = self.root.env.clone();
         env.extend(self.options.env.clone());
         env.append(&mut command.env);
@@ -111,7 +121,7 @@ impl BaseBuilder {
             return Err(Error::invalid("stdin", "a step's input must be known before").into());
         }
         command.check()?;
-        self.step(Step::Run(Box::new(command))).await
+        self.step(Step::Run(Box::new(command), secrets)).await
     }
 
     /// A step: copies a host file or tree. `source` is relative to the project; `target` is the
@@ -367,7 +377,11 @@ impl BaseBuilder {
         let parent = self.steps.last().map(|before| before.digest.clone());
         // Environment, user and directory are only felt by commands.
         let (env, user, cwd) = match step {
-            Step::Run(command) => (command.env.clone(), command.user.clone(), command.cwd.clone()),
+            Step::Run(command, secrets) => {
+                let mut env = command.env.clone();
+                env.retain(|name, _| !secrets.env.contains_key(name));
+                (env, command.user.clone(), command.cwd.clone())
+            }
             _ => Default::default(),
         };
         StepKey {

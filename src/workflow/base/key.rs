@@ -22,8 +22,11 @@ pub enum StepInput {
         argv: Vec<String>,
         /// Whether the profile is sourced first.
         login: bool,
-        /// Digest of its standard input, when it has any.
+        /// Digest of its standard input, when it has any; of a secret its name.
         stdin: Option<String>,
+        /// The environment variables that are secrets: what each of these is called.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        secrets: BTreeMap<String, String>,
     },
     /// A tree or file of the host.
     Copy {
@@ -159,11 +162,16 @@ impl StepInput {
             return None;
         }
         Some(match (old, self) {
-            (Run { argv: a, login: l, .. }, Run { argv: b, login: m, .. }) => {
+            (
+                Run { argv: a, login: l, secrets: s, .. },
+                Run { argv: b, login: m, secrets: t, .. },
+            ) => {
                 if a != b {
                     format!("command changed: `{}` → `{}`", short(&words(a)), short(&words(b)))
                 } else if l != m {
                     format!("login changed: {l} → {m}")
+                } else if s != t {
+                    format!("secrets changed: {} → {}", named(s), named(t))
                 } else {
                     "standard input changed".into()
                 }
@@ -193,6 +201,15 @@ impl StepInput {
             StepInput::Write { .. } => "write",
         }
     }
+}
+
+/// Which variables are which secrets, as a person would say it.
+fn named(secrets: &BTreeMap<String, String>) -> String {
+    if secrets.is_empty() {
+        return "none".into();
+    }
+    let pair = |(variable, name): (&String, &String)| format!("{variable} is {name}");
+    secrets.iter().map(pair).collect::<Vec<_>>().join(", ")
 }
 
 /// What a backend can do that shows in what a step leaves behind.
@@ -241,6 +258,7 @@ mod tests {
                 argv: vec!["/bin/sh".into(), "-c".into(), "make".into()],
                 login: false,
                 stdin: None,
+                secrets: BTreeMap::new(),
             },
             env: [("A".to_string(), "1".to_string())].into(),
             user: None,
@@ -260,6 +278,7 @@ mod tests {
             argv: argv.iter().map(|word| word.to_string()).collect(),
             login,
             stdin: stdin.map(String::from),
+            secrets: BTreeMap::new(),
         };
         let make = ["/bin/sh", "-c", "make"];
         vec![
@@ -277,6 +296,14 @@ mod tests {
             ),
             changed(&|k| k.step = run(&make, true, None), "login changed: false → true"),
             changed(&|k| k.step = run(&make, false, Some("x")), "standard input changed"),
+            changed(
+                &|k| {
+                    if let StepInput::Run { secrets, .. } = &mut k.step {
+                        secrets.insert("TOKEN".into(), "CI_TOKEN".into());
+                    }
+                },
+                "secrets changed: none → TOKEN is CI_TOKEN",
+            ),
             changed(
                 &|k| {
                     let (target, content) = ("/x".into(), "c".into());
@@ -332,7 +359,12 @@ mod tests {
             b in prop::collection::vec(".{0,4}", 1..4),
         ) {
             let with = |argv: &Vec<String>| StepKey {
-                step: StepInput::Run { argv: argv.clone(), login: false, stdin: None },
+                step: StepInput::Run {
+                    argv: argv.clone(),
+                    login: false,
+                    stdin: None,
+                    secrets: BTreeMap::new(),
+                },
                 ..key()
             };
             prop_assert_eq!(a == b, with(&a).digest() == with(&b).digest());

@@ -8,7 +8,7 @@ use crate::sandbox::{Cancel, Command, Error, Reader, Result, Stdin, WriteOptions
 use crate::transfer;
 
 use super::super::output::exec;
-use super::super::{Failure, OutputSink, RunContext};
+use super::super::{CommandSecrets, Failure, OutputSink, RunContext};
 use super::key::{StepInput, content, short};
 
 /// How a host tree or file is copied into a base.
@@ -26,7 +26,7 @@ pub struct CopyOptions {
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Start,
-    Run(Box<Command>),
+    Run(Box<Command>, CommandSecrets),
     Copy { shown: String, source: PathBuf, target: String, options: CopyOptions },
     Write { target: String, content: Bytes, options: WriteOptions },
 }
@@ -36,7 +36,7 @@ impl Step {
     pub fn title(&self, source: &str) -> String {
         match self {
             Step::Start => format!("start from {source}"),
-            Step::Run(command) => format!("run {}", short(&command.program.to_string())),
+            Step::Run(command, _) => format!("run {}", short(&command.program.to_string())),
             Step::Copy { shown, target, .. } => format!("copy {shown} → {target}"),
             Step::Write { target, .. } => format!("write {target}"),
         }
@@ -46,13 +46,15 @@ impl Step {
     pub async fn input(&self) -> Result<StepInput> {
         Ok(match self {
             Step::Start => StepInput::Start,
-            Step::Run(command) => StepInput::Run {
+            Step::Run(command, secrets) => StepInput::Run {
                 argv: command.program.argv(),
                 login: command.login,
-                stdin: match &command.stdin {
-                    Stdin::Bytes(bytes) => Some(content(bytes)),
+                stdin: match (&secrets.stdin, &command.stdin) {
+                    (Some(name), _) => Some(format!("secret {name}")),
+                    (None, Stdin::Bytes(bytes)) => Some(content(bytes)),
                     _ => None,
                 },
+                secrets: secrets.env.clone(),
             },
             Step::Copy { source, target, options, .. } => {
                 let (source, pack) = (source.clone(), options.pack.clone());
@@ -84,7 +86,7 @@ impl Step {
         let backend = ctx.backend.as_ref();
         match self {
             Step::Start => {}
-            Step::Run(command) => {
+            Step::Run(command, _) => {
                 let done = exec(backend, sandbox, command, output, &ctx.cancel).await?;
                 if !done.exit.ok() {
                     let command = short(&command.program.to_string());

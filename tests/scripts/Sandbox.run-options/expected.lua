@@ -4,7 +4,7 @@ option 'timeout' of Sandbox.run(): 'soon' is not a duration
 write it as "30s", "10m", "1h30m" or "250ms"
 option 'timeout' of Sandbox.run() must be a duration such as "10m", or a number of seconds, got bool true
 
-option 'env' of Sandbox.run() must be a map; each value a string, or a number, or true or false, got list ["A=1"]
+option 'env' of Sandbox.run() must be a map; each value a string, or a number, or true or false, or a Secret, got list ["A=1"]
 
 env: 'A=B' can't be an environment variable
 

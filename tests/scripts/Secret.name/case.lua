@@ -1,0 +1,1 @@
+print(secret("API_TOKEN").name)

@@ -1,0 +1,1 @@
+secret("NO_SUCH_TOKEN")
