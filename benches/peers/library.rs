@@ -194,7 +194,7 @@ pub async fn idle(bench: &Bench, table: &mut Table) {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let read =
             |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-        if !read("cgroup").contains("/bench-idle-") {
+        if read("comm").trim() != "sandscript-init" {
             continue;
         }
         inits += 1;

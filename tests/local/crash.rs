@@ -1,5 +1,6 @@
 //! The tool, its keeper or a process 1 is killed at any moment: nothing is lost, left or stuck.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -18,8 +19,10 @@ pub const TESTS: &[Test] = &[
     ("crash_delete", |rig| killed(rig, "delete")),
     ("crash_stop_and_start", |rig| killed(rig, "start")),
     ("crash_base", |rig| killed(rig, "base")),
+    ("crash_ahead", |rig| killed(rig, "ahead")),
     ("crash_first_image", first_image),
     ("crash_keeper", keeper),
+    ("ahead_is_like_any_other", ahead),
 ];
 
 const ROUNDS: u64 = 20;
@@ -61,6 +64,19 @@ fn cgroups(tag: &str) -> Vec<String> {
     found
 }
 
+/// The cgroups of a store's sandboxes.
+fn groups(store: &Path) -> Vec<String> {
+    let scope = blake3::hash(store.as_os_str().as_encoded_bytes()).to_hex();
+    let folders = cgroups(&format!("sandscript-{}", &scope[..8]));
+    folders.iter().flat_map(|folder| cgroups_in(Path::new(folder))).collect()
+}
+
+fn cgroups_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path().display().to_string()).collect()
+}
+
 fn killed(rig: &Rig, what: &str) -> Outcome {
     let folder = scratch();
     let store = folder.path().join("store");
@@ -88,6 +104,12 @@ fn killed(rig: &Rig, what: &str) -> Outcome {
          let s = sandbox(\"{victim}\", #{{ from: b }}); s.run(\"cat /one /two /three\");\n"
     )).unwrap();
     let script = script.to_str().unwrap();
+    // From the third one on, the next one is always being made ahead.
+    let many = folder.path().join("many.rhai");
+    fs::write(&many, format!(
+        "for n in 0..40 {{ let s = sandbox(\"{victim}-\" + n); s.run(\"true\"); s.delete(); }}\n"
+    )).unwrap();
+    let many = many.to_str().unwrap();
     for round in 0..ROUNDS {
         let label = format!("r{round}");
         let args: Vec<&str> = match what {
@@ -109,13 +131,14 @@ fn killed(rig: &Rig, what: &str) -> Outcome {
                 }
             }
             "base" => vec!["run", script],
+            "ahead" => vec!["run", many],
             _ => unreachable!(),
         };
         if what.starts_with("snapshot") {
             rig.ok(&store, &["start", &kept]);
             rig.ok(&store, &["exec", &kept, "--", "sh", "-c", &format!("echo {round} >/round")]);
         }
-        let span = if what == "base" { 400 } else { 40 };
+        let span = if ["base", "ahead"].contains(&what) { 400 } else { 40 };
         let mut child = rig.cli(&store, &args).spawn().unwrap();
         // Spread over the whole call, each round elsewhere.
         std::thread::sleep(Duration::from_micros(round * span * 1000 / ROUNDS));
@@ -155,7 +178,7 @@ fn killed(rig: &Rig, what: &str) -> Outcome {
     within("still running", || running(&store)).unwrap();
     within("cgroups", || {
         rig.call(&store, &["gc", "--yes"]);
-        cgroups(&tag).first().cloned()
+        cgroups(&tag).into_iter().chain(groups(&store)).next()
     })
     .unwrap();
     Outcome::Done
@@ -221,6 +244,58 @@ fn keeper(rig: &Rig) -> Outcome {
             backend.delete(name, &cancel).await.unwrap();
         }
     });
+    empty(rig, &store);
+    Outcome::Done
+}
+
+/// The third sandbox of a kind is made before it is asked for. No collector takes it, it is nobody until it
+/// is asked for, and it is gone with the backend.
+fn ahead(rig: &Rig) -> Outcome {
+    use sandscript::backend::local::{LocalBackend, LocalConfig};
+    use sandscript::sandbox::{Backend, Cancel, Command, exec};
+    let folder = scratch();
+    let store = folder.path().join("store");
+    let config =
+        LocalConfig { store: store.clone(), helper: Some(program()), ..LocalConfig::default() };
+    let upper = |name: &str| {
+        let record = fs::read(store.join("boxes").join(name).join("record.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        record["upper"].as_str().unwrap().to_owned()
+    };
+    rig.wait(async {
+        let backend = LocalBackend::open(config).unwrap();
+        let cancel = Cancel::new();
+        let names = [rig.name("ahead"), rig.name("ahead"), rig.name("ahead")];
+        let mut ids = BTreeSet::new();
+        let mut made = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            let mut spec = Spec::new(name);
+            spec.env.insert("NUMBER".into(), index.to_string());
+            backend.create(&spec, &cancel).await.unwrap();
+            let line = "echo $NUMBER $(hostname) $(cat /etc/hostname); cat /etc/machine-id";
+            let output = exec(&backend, name, &Command::shell(line), &cancel).await.unwrap();
+            let output = String::from_utf8(output.stdout).unwrap();
+            let (first, id) = output.trim().split_once('\n').unwrap();
+            assert_eq!(first, format!("{index} {name} {name}"));
+            assert!(ids.insert(id.to_owned()), "machine ids are alike: {output}");
+            match index {
+                0 => assert_eq!(astray(&store), [] as [&str; 0]),
+                1 => {
+                    within("nothing is made ahead", || astray(&store).is_empty().then(String::new))
+                        .unwrap();
+                    rig.ok(&store, &["gc", "--yes"]);
+                    made = astray(&store);
+                    assert_eq!(made.len(), 1);
+                }
+                _ => assert_eq!(vec![upper(name)], made),
+            }
+        }
+        for name in &names {
+            backend.delete(name, &cancel).await.unwrap();
+        }
+    });
+    within("left by the backend", || astray(&store).first().cloned()).unwrap();
+    within("its cgroups", || groups(&store).first().cloned()).unwrap();
     empty(rig, &store);
     Outcome::Done
 }

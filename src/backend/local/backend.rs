@@ -37,7 +37,9 @@ impl Backend for LocalBackend {
     }
 
     async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info> {
-        unless(cancel, self.0.create(spec, cancel)).await
+        let info = unless(cancel, self.0.create(spec, cancel)).await?;
+        self.0.prepare_next();
+        Ok(info)
     }
 
     async fn list(&self, cancel: &Cancel) -> Result<Vec<Info>> {

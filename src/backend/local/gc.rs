@@ -69,7 +69,8 @@ impl Inner {
         let mut paths = Vec::new();
         let mut count = 0;
         for id in self.store.layer_ids()? {
-            if !marked.contains(&id) {
+            // One that is locked belongs to a sandbox that is being made ahead.
+            if !marked.contains(&id) && self.store.lock_new(&self.store.layer(&id)).is_ok() {
                 count += 1;
                 if !dry_run {
                     self.store.discard(&self.store.layer(&id))?;

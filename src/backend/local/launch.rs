@@ -1,11 +1,13 @@
 //! Starting a sandbox from its record.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::Inner;
+use super::ahead::Ahead;
+use super::link::Link;
 use super::mode::Mode;
-use super::protocol::{Address, Defaults, Done, IdMap, Launch, LaunchFds, Machine};
+use super::protocol::{Address, Defaults, Done, IdMap, Launch, LaunchFds, Machine, Wake};
 use super::record::{Record, store_error};
 use super::{cgroup, disk, errors, net, range};
 use crate::sandbox::{Error, Policy, Result};
@@ -52,23 +54,10 @@ impl Inner {
         let network =
             lease.as_ref().map(|lease| Address { address: lease.address, gateway: lease.gateway });
         let locks: Vec<OwnedFd> = lock.into_iter().chain(lease.map(|lease| lease.lock)).collect();
-        let counts = LaunchFds {
-            lifeline: true,
-            group: group.init.len(),
-            payload: group.payload.len(),
-            birth: group.birth.is_some(),
-            freeze: group.freeze.is_some(),
-            locks: locks.len(),
-        };
-        let mut fds: Vec<OwnedFd> = vec![listener, lifeline.into()];
-        fds.append(&mut group.init);
-        fds.append(&mut group.payload);
-        for (first, second) in group.birth.take().into_iter().chain(group.freeze.take()) {
-            fds.extend([first, second]);
-        }
-        fds.extend(locks);
+        let (fds, counts) = descriptors(Some((listener, lifeline.into())), &mut group, locks);
         let spec = &record.spec;
         let launch = Launch {
+            ahead: false,
             fds: counts,
             map,
             layers_folder: self.store.layers(),
@@ -84,29 +73,34 @@ impl Inner {
                 .iter()
                 .map(|mount| std::fs::metadata(&mount.source).is_ok_and(|found| found.is_dir()))
                 .collect(),
-            machine: Machine {
-                hostname: spec.hostname.clone().unwrap_or_else(|| name.clone()),
-                id: record.machine_id.clone(),
-                fresh: record.fresh,
-                new: record.new,
-                resolv_conf: Some(match spec.egress {
-                    Policy::None => String::new(),
-                    _ => net::resolv_conf(),
-                }),
-            },
-            defaults: Defaults {
-                env: spec.env.clone(),
-                user: spec.user.clone(),
-                cwd: spec.cwd.clone(),
-            },
+            machine: machine(record),
+            defaults: defaults(record),
             network: network.clone(),
         };
-        match self.keeper().await?.launch(Box::new(launch), fds).await? {
+        let done = self.keeper().await?.launch(Box::new(launch), fds).await?;
+        let address = network.map(|network| network.address);
+        self.started(name, done, Started { lifeline: held.into(), address })
+    }
+
+    /// Tells a process 1 that was made ahead who it is, and waits until it is that.
+    pub(super) async fn wake(&self, record: &Record, ahead: &Ahead) -> Result<Started> {
+        let name = &record.spec.name;
+        let failed = |error| Error::internal(format!("starting sandbox '{name}': {error}"));
+        let listener = self.listen(name)?;
+        let (lifeline, held) = std::io::pipe().map_err(failed)?;
+        let wake = Wake { machine: machine(record), defaults: defaults(record) };
+        let socket = ahead.socket.try_clone().map_err(failed)?;
+        let mut link = Link::new(socket).map_err(failed)?;
+        link.send(&wake, &[listener.as_fd(), lifeline.as_fd()])?;
+        drop((listener, lifeline));
+        let done = link.receive::<Done>().await?.map(|(done, _)| done);
+        self.started(name, done, Started { lifeline: held.into(), address: None })
+    }
+
+    fn started(&self, name: &str, done: Option<Done>, started: Started) -> Result<Started> {
+        match done {
             Some(Done::Failed(failure)) => Err(errors::from_failure(&failure, &self.mode)),
-            Some(_) => Ok(Started {
-                lifeline: held.into(),
-                address: network.map(|network| network.address),
-            }),
+            Some(_) => Ok(started),
             None => Err(Error::internal(format!("sandbox '{name}' died while it started"))),
         }
     }
@@ -129,4 +123,47 @@ impl Inner {
         rustix::net::listen(&listener, 1024).map_err(|error| failed(error.into()))?;
         Ok(listener.into())
     }
+}
+
+/// Puts a launch's descriptors in order. `own` are the control socket and the lifeline's read end.
+pub(super) fn descriptors(
+    own: Option<(OwnedFd, OwnedFd)>,
+    group: &mut cgroup::Group,
+    locks: Vec<OwnedFd>,
+) -> (Vec<OwnedFd>, LaunchFds) {
+    let counts = LaunchFds {
+        own: own.is_some(),
+        group: group.init.len(),
+        payload: group.payload.len(),
+        birth: group.birth.is_some(),
+        freeze: group.freeze.is_some(),
+        locks: locks.len(),
+    };
+    let mut fds: Vec<OwnedFd> = own.into_iter().flat_map(<[OwnedFd; 2]>::from).collect();
+    fds.append(&mut group.init);
+    fds.append(&mut group.payload);
+    for (first, second) in group.birth.take().into_iter().chain(group.freeze.take()) {
+        fds.extend([first, second]);
+    }
+    fds.extend(locks);
+    (fds, counts)
+}
+
+fn machine(record: &Record) -> Machine {
+    let spec = &record.spec;
+    Machine {
+        hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.clone()),
+        id: record.machine_id.clone(),
+        fresh: record.fresh,
+        new: record.new,
+        resolv_conf: Some(match spec.egress {
+            Policy::None => String::new(),
+            _ => net::resolv_conf(),
+        }),
+    }
+}
+
+fn defaults(record: &Record) -> Defaults {
+    let spec = &record.spec;
+    Defaults { env: spec.env.clone(), user: spec.user.clone(), cwd: spec.cwd.clone() }
 }

@@ -8,7 +8,7 @@ use super::{Inner, LocalBackend};
 use crate::sandbox::Result;
 
 /// Longer chains are merged.
-const LONG: usize = 64;
+pub const LONG: usize = 64;
 /// The kernel stops at 500; there is room for the upper and the image.
 const TOO_LONG: usize = 400;
 

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::ahead::{Ahead, Shape};
 use super::launch::{NETWORKS, Started};
 use super::protocol::{Request, Task};
 use super::record::{self, Record, VERSION};
@@ -22,7 +23,11 @@ impl Inner {
         let name = spec.image.clone().unwrap_or_else(|| self.capabilities.default_image.clone());
         let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
         let _referring = self.store.referring().await?;
-        let upper = self.store.new_layer(image.trees.iter().map(|tree| &tree.name))?;
+        let ahead = self.take_ahead(Shape::of(spec, &image.trees, &image.layers)).await;
+        let upper = match &ahead {
+            Some(ahead) => ahead.upper.clone(),
+            None => self.store.new_layer(image.trees.iter().map(|tree| &tree.name))?,
+        };
         self.limit_disk(&upper, &spec.limits).await?;
         let record = Record {
             version: VERSION,
@@ -42,21 +47,24 @@ impl Inner {
             address: None,
             maker: None,
         };
-        self.make(record).await
+        self.make(record, ahead).await
     }
 
     /// Publishes a record whose layers are in place, starts it unless it is bare, and undoes all on failure.
-    pub(super) async fn make(&self, mut record: Record) -> Result<Info> {
+    pub(super) async fn make(&self, mut record: Record, ahead: Option<Ahead>) -> Result<Info> {
         let name = record.spec.name.clone();
         let upper = Some(record.upper.clone());
-        let mut pending = Pending { inner: self, upper, name: None, groups: Vec::new() };
+        let groups = ahead.as_ref().map(|ahead| ahead.folders.clone()).unwrap_or_default();
+        let mut pending = Pending { inner: self, upper, name: None, groups };
         // An owner that dies takes a half made sandbox along; without one, this process stands for it.
         let owned = record.spec.owner.as_ref().map(|owner| owner.run.clone());
         record.maker = owned.is_none().then(|| self.maker.clone());
         self.enter_run(owned.as_ref().unwrap_or(&self.maker))?;
         let starts = !record.spec.bare;
         let mut group = cgroup::Group::default();
-        if starts {
+        if let Some(ahead) = &ahead {
+            record.groups.clone_from(&ahead.folders);
+        } else if starts {
             group = self.groups.create(&cgroup::name_of_start(&name), &record.spec.limits)?;
             record.groups.clone_from(&group.folders);
             pending.groups.clone_from(&group.folders);
@@ -70,7 +78,10 @@ impl Inner {
         pending.name = Some(name.clone());
         let mut state = State::Stopped;
         if starts {
-            let started = self.launch(&record, group).await?;
+            let started = match &ahead {
+                Some(ahead) => self.wake(&record, ahead).await?,
+                None => self.launch(&record, group).await?,
+            };
             self.adopt(&mut record, started)?;
             (record.fresh, record.new) = (false, false);
             state = State::Running;
@@ -83,6 +94,9 @@ impl Inner {
             self.store.mark_made(&name)?;
         }
         pending.done();
+        if let Some(ahead) = ahead {
+            self.taken(ahead).await?;
+        }
         Ok(info(&record, state))
     }
 

@@ -3,6 +3,7 @@
 //! A program that uses it calls [`init`] first thing in its `main`: sandboxes are started by this
 //! very program, executed again.
 
+mod ahead;
 mod backend;
 mod cgroup;
 mod control;
@@ -79,6 +80,7 @@ struct Inner {
     /// The run that stands for this process where sandboxes have no owner.
     maker: String,
     held: Mutex<Held>,
+    next: Mutex<ahead::Next>,
 }
 
 /// What lives as long as the backend.
@@ -117,6 +119,7 @@ impl LocalBackend {
             groups,
             maker: format!("make-{}", store::random_id()),
             held: Mutex::default(),
+            next: Mutex::default(),
         })))
     }
 }

@@ -126,11 +126,11 @@ pub enum Task {
 }
 
 /// Which of the descriptors that come with a [`Launch`] are what, after the reply socket: first
-/// `listener`, then these in order.
+/// `own`, then these in order.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LaunchFds {
-    /// A pipe whose write end the run holds: when it closes, the sandbox ends.
-    pub lifeline: bool,
+    /// The control socket, and a pipe whose write end the run holds: when it closes, the sandbox ends.
+    pub own: bool,
     /// `cgroup.procs` files that init joins.
     pub group: usize,
     /// `cgroup.procs` files that commands join.
@@ -146,6 +146,8 @@ pub struct LaunchFds {
 /// A sandbox to start.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Launch {
+    /// Stop where it needs to know who it is, say so, and wait for a [`Wake`] on the reply socket.
+    pub ahead: bool,
     /// Descriptors that come along.
     pub fds: LaunchFds,
     /// Id mapping.
@@ -174,8 +176,17 @@ pub struct Launch {
     pub network: Option<Address>,
 }
 
+/// The rest of a [`Launch`] that was made ahead. Descriptors: the control socket and the lifeline.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Wake {
+    /// Who the guest is.
+    pub machine: Machine,
+    /// What commands get when they say nothing else.
+    pub defaults: Defaults,
+}
+
 /// The guest's identity.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
     /// Host name.
     pub hostname: String,

@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::ahead::{Ahead, Shape};
 use super::control::ask;
 use super::lifecycle::machine_id;
 use super::link::Link;
@@ -34,9 +35,11 @@ impl LocalBackend {
     }
 
     pub(super) async fn clone_box(&self, name: &str, spec: &CloneSpec) -> Result<Info> {
-        let (record, _referring) = self.0.prepare_clone(name, spec).await?;
+        let (record, ahead, _referring) = self.0.prepare_clone(name, spec).await?;
         self.shorten(record.layers.clone(), record.image_layers).await?;
-        self.0.make(record).await
+        let info = self.0.make(record, ahead).await?;
+        self.0.prepare_next();
+        Ok(info)
     }
 }
 
@@ -257,7 +260,11 @@ impl Inner {
         if running { self.start_stopped(&mut record).await } else { Ok(()) }
     }
 
-    async fn prepare_clone(&self, name: &str, spec: &CloneSpec) -> Result<(Record, Lock)> {
+    async fn prepare_clone(
+        &self,
+        name: &str,
+        spec: &CloneSpec,
+    ) -> Result<(Record, Option<Ahead>, Lock)> {
         check_name(name)?;
         spec.check()?;
         let source = self.store.record(name)?;
@@ -277,26 +284,31 @@ impl Inner {
         };
         let mut env = source.spec.env;
         env.extend(spec.env.clone());
-        let upper = self.store.new_layer(source.trees.iter().map(|tree| &tree.name))?;
-        self.limit_disk(&upper, &limits).await?;
+        let made = Spec {
+            name: spec.name.clone(),
+            image: source.spec.image,
+            sha256: source.spec.sha256,
+            hostname: spec.hostname.clone(),
+            limits,
+            mounts: source.spec.mounts,
+            egress,
+            env,
+            user: source.spec.user,
+            cwd: source.spec.cwd,
+            labels: spec.labels.clone(),
+            owner: spec.owner.clone(),
+            expires: spec.expires,
+            bare: spec.bare,
+        };
+        let ahead = self.take_ahead(Shape::of(&made, &source.trees, &layers)).await;
+        let upper = match &ahead {
+            Some(ahead) => ahead.upper.clone(),
+            None => self.store.new_layer(source.trees.iter().map(|tree| &tree.name))?,
+        };
+        self.limit_disk(&upper, &made.limits).await?;
         let record = Record {
             version: VERSION,
-            spec: Spec {
-                name: spec.name.clone(),
-                image: source.spec.image,
-                sha256: source.spec.sha256,
-                hostname: spec.hostname.clone(),
-                limits,
-                mounts: source.spec.mounts,
-                egress,
-                env,
-                user: source.spec.user,
-                cwd: source.spec.cwd,
-                labels: spec.labels.clone(),
-                owner: spec.owner.clone(),
-                expires: spec.expires,
-                bare: spec.bare,
-            },
+            spec: made,
             fingerprint: source.fingerprint,
             trees: source.trees,
             image_layers: source.image_layers,
@@ -315,6 +327,6 @@ impl Inner {
             address: None,
             maker: None,
         };
-        Ok((record, referring))
+        Ok((record, ahead, referring))
     }
 }

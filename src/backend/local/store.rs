@@ -269,6 +269,11 @@ impl Store {
         self.lock_file("lock", FlockOperation::NonBlockingLockShared).await
     }
 
+    /// Like [`Store::referring`], if nobody is collecting right now.
+    pub fn referring_now(&self) -> Option<Lock> {
+        self.lock_now(FlockOperation::NonBlockingLockShared)
+    }
+
     /// Waits for all that refer to layers.
     pub async fn collecting(&self) -> Result<Lock> {
         self.lock_file("lock", FlockOperation::NonBlockingLockExclusive).await
@@ -276,8 +281,12 @@ impl Store {
 
     /// Like [`Store::collecting`], if nobody refers to layers right now.
     pub fn collecting_now(&self) -> Option<Lock> {
+        self.lock_now(FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn lock_now(&self, operation: FlockOperation) -> Option<Lock> {
         let file = File::options().create(true).append(true).open(self.root.join("lock")).ok()?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        flock(&file, operation).ok()?;
         Some(Lock(file.into()))
     }
 

@@ -41,8 +41,9 @@ impl Controller {
     }
 }
 
-/// Where cgroups can be made, and what they can limit.
-#[derive(Clone, Debug)]
+/// Where cgroups can be made, and what they can limit. The folder of its scope goes with it when nothing
+/// is in there.
+#[derive(Debug)]
 pub struct Cgroups {
     scope: String,
     found: Found,
@@ -185,7 +186,7 @@ impl Cgroups {
             for entry in entries.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let sandbox = name.split('.').next().unwrap_or_default();
-                if entry.path().is_dir() && !known.contains(sandbox) {
+                if entry.path().is_dir() && !known.contains(sandbox) && !held(&entry.path()) {
                     all.extend(["payload", "init"].map(|inner| entry.path().join(inner)));
                     all.push(entry.path());
                 }
@@ -193,6 +194,15 @@ impl Cgroups {
         }
         all.retain(|path| path.is_dir());
         all
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let unified = self.found.unified.iter().map(|base| &base.path);
+        for base in unified.chain(self.found.legacy.iter().map(|(_, path)| path)) {
+            let _ = fs::remove_dir(base.join(self.folder()));
+        }
     }
 }
 
@@ -257,6 +267,13 @@ pub fn remove(folders: &[PathBuf]) -> bool {
         });
     }
     all
+}
+
+/// Whether a process 1 that was made ahead, for a sandbox of any name, lives in there.
+fn held(group: &Path) -> bool {
+    use rustix::fs::{FlockOperation, flock};
+    let payload = File::open(group.join("payload"));
+    payload.is_ok_and(|payload| flock(&payload, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 
 /// A name for the groups of one start of a sandbox: those of an earlier start may still be on their
@@ -339,12 +356,13 @@ fn mkdirs(base: &Path, folder: &Path, group: &mut Group) -> Result<()> {
     let mut path = base.to_path_buf();
     for (depth, part) in below.iter().enumerate() {
         path.push(part);
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed(&path, &error));
-            }
-            _ => {}
-        }
+        let made = fs::create_dir(&path).or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            // Another backend of this scope has just gone, and the scope's folder with it.
+            io::ErrorKind::NotFound if depth > 0 => fs::create_dir_all(&path),
+            _ => Err(error),
+        });
+        made.map_err(|error| failed(&path, &error))?;
         if depth > 0 && !group.folders.contains(&path) {
             group.folders.insert(0, path.clone());
         }

@@ -218,11 +218,17 @@ fn replace(argv: &[String], env: &BTreeMap<String, String>) -> Reply {
         path.split(':').filter(|dir| !dir.is_empty()).map(|dir| format!("{dir}/{name}")).collect()
     };
     let mut denied = false;
+    let own = file_id("/proc/self/exe");
     for candidate in candidates {
-        // Until the exec, /proc/self/exe is this very program, a file of the host's.
-        if is_own_program(&candidate) {
-            denied = true;
-            continue;
+        match file_id(&candidate) {
+            // Until the exec, /proc/self/exe is this very program, a file of the host's.
+            Ok(found) if own.as_ref().is_ok_and(|own| *own == found) => {
+                denied = true;
+                continue;
+            }
+            // To be told by a look costs far less than by trying.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            _ => {}
         }
         let error = sys::exec(&c(&candidate), &words, &variables);
         match error.raw_os_error() {
@@ -257,8 +263,7 @@ fn failed(error: &io::Error) -> Reply {
     })
 }
 
-fn is_own_program(path: &str) -> bool {
+fn file_id(path: &str) -> io::Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    let id = |path: &str| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
-    id(path).is_some_and(|found| Some(found) == id("/proc/self/exe"))
+    fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }

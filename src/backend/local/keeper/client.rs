@@ -57,25 +57,36 @@ impl Keeper {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(gone)?;
         let mut all = vec![theirs.as_fd()];
         all.extend(fds.iter().map(AsFd::as_fd));
-        let waiting = lock(&self.idle).pop();
-        let worker = match waiting {
-            Some(worker) if sys::send(&worker, &task, &all).is_ok() => worker,
-            _ => {
-                let worker = self.worker()?;
-                sys::send(&worker, &task, &all).map_err(gone)?;
-                worker
-            }
-        };
+        let worker = self.hand(&task, &all)?;
         // Its end must be seen when the sandbox is gone: only init may hold the listening socket.
         drop(all);
         drop((theirs, fds));
         let mut link = Link::new(ours.into()).map_err(gone)?;
         let Some((done, _)) = link.receive::<Done>().await? else { return Ok(None) };
+        self.rest(worker);
+        Ok(Some(done))
+    }
+
+    /// Hands a task with a socket for its reply to a worker, and returns that.
+    pub fn hand(&self, task: &Task, fds: &[BorrowedFd<'_>]) -> Result<OwnedFd> {
+        let waiting = lock(&self.idle).pop();
+        if let Some(worker) = waiting
+            && sys::send(&worker, task, fds).is_ok()
+        {
+            return Ok(worker);
+        }
+        let worker = self.worker()?;
+        sys::send(&worker, task, fds)
+            .map_err(|error| Error::internal(format!("the keeper is gone: {error}")))?;
+        Ok(worker)
+    }
+
+    /// Keeps a worker that has done its task for the next one.
+    pub fn rest(&self, worker: OwnedFd) {
         let mut idle = lock(&self.idle);
         if idle.len() < IDLE {
             idle.push(worker);
         }
-        Ok(Some(done))
     }
 
     /// Has a [`Task::Remove`] done; nobody waits for it.

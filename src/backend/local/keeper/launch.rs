@@ -16,13 +16,14 @@ use crate::backend::local::disk;
 use crate::backend::local::init::{self, Freezer, Init, Stage};
 use crate::backend::local::mode::RANGE;
 use crate::backend::local::net;
-use crate::backend::local::protocol::{Doing, Done, Failure, IdMap, Launch};
+use crate::backend::local::protocol::{
+    Defaults, Doing, Done, Failure, IdMap, Launch, Machine, Wake,
+};
 use crate::backend::local::sys;
 
 /// The descriptors of a launch, sorted out.
 struct Fds {
-    listener: OwnedFd,
-    lifeline: Option<OwnedFd>,
+    own: Option<(OwnedFd, OwnedFd)>,
     group: Vec<OwnedFd>,
     payload: Vec<OwnedFd>,
     birth: Option<(OwnedFd, OwnedFd)>,
@@ -34,14 +35,13 @@ impl Fds {
     fn sort(launch: &Launch, fds: Vec<OwnedFd>) -> Option<Fds> {
         let mut fds = fds.into_iter();
         let wanted = &launch.fds;
-        let listener = fds.next()?;
-        let lifeline = if wanted.lifeline { Some(fds.next()?) } else { None };
+        let own = if wanted.own { Some((fds.next()?, fds.next()?)) } else { None };
         let group = fds.by_ref().take(wanted.group).collect();
         let payload = fds.by_ref().take(wanted.payload).collect();
         let birth = if wanted.birth { Some((fds.next()?, fds.next()?)) } else { None };
         let freeze = if wanted.freeze { Some((fds.next()?, fds.next()?)) } else { None };
         let locks = fds.by_ref().take(wanted.locks).collect();
-        Some(Fds { listener, lifeline, group, payload, birth, freeze, locks })
+        Some(Fds { own, group, payload, birth, freeze, locks })
     }
 }
 
@@ -285,8 +285,6 @@ fn become_init(
     let _ = rustix::process::setsid();
     rustix::process::umask(FileMode::from_raw_mode(0o022));
     sys::new_session_keyring();
-    rustix::system::sethostname(launch.machine.hostname.as_bytes())
-        .doing("setting the host name")?;
     net::loopback_up().doing("bringing the loopback interface up")?;
 
     let Staged { namespace, system, proc } = stage(launch, socket)?;
@@ -312,12 +310,20 @@ fn become_init(
     // From here on paths of the guest's making are followed, and such a path may lead through
     // /proc/self/fd: no folder of the host's may be open.
     drop((system, proc, mounts));
-    init::write_identity(&launch.machine);
+    let (machine, defaults) = (launch.machine.clone(), launch.defaults.clone());
+    let called = Called { machine, defaults, own: fds.own };
+    let called = if launch.ahead { wait(reply)? } else { Some(called) };
+    let Some(Called { machine, defaults, own: Some((listener, lifeline)) }) = called else {
+        return Ok(0);
+    };
+    rustix::system::sethostname(machine.hostname.as_bytes()).doing("setting the host name")?;
+    init::write_identity(&machine);
     sys::bound_capabilities().doing("dropping capabilities")?;
+    sys::apply_init_filter(&filter).doing("applying the system call filter")?;
     sys::send(reply, &Done::Ok, &[]).doing("reporting")?;
     let init = Init {
-        listener: fds.listener,
-        lifeline: fds.lifeline,
+        listener,
+        lifeline: Some(lifeline),
         payload: fds.payload,
         birth: fds.birth.map(|(own, payload)| {
             // Closed above: its number may be another's by now.
@@ -330,17 +336,34 @@ fn become_init(
         trees: launch.trees.clone(),
         layers: launch.layers.clone(),
         upper: launch.upper.clone(),
-        defaults: launch.defaults.clone(),
+        defaults,
         filter,
     };
     close(reply, socket);
     Ok(init.run())
 }
 
+/// What process 1 learns last.
+struct Called {
+    machine: Machine,
+    defaults: Defaults,
+    own: Option<(OwnedFd, OwnedFd)>,
+}
+
+/// Says that all is ready but that; none when nobody wants it.
+fn wait(reply: &OwnedFd) -> Result<Option<Called>, Failure> {
+    sys::send(reply, &Done::Ok, &[]).doing("reporting")?;
+    let Ok(Some((Wake { machine, defaults }, fds))) = sys::receive::<Wake>(reply) else {
+        return Ok(None);
+    };
+    let mut fds = fds.into_iter();
+    let own = fds.next().zip(fds.next());
+    Ok(Some(Called { machine, defaults, own }))
+}
+
 fn kept(fds: &Fds, more: [i32; 2]) -> Vec<i32> {
     let mut keep = more.to_vec();
-    keep.push(fds.listener.as_raw_fd());
-    keep.extend(fds.lifeline.iter().map(AsRawFd::as_raw_fd));
+    keep.extend(fds.own.iter().flat_map(|(first, second)| [first.as_raw_fd(), second.as_raw_fd()]));
     keep.extend(fds.payload.iter().chain(&fds.locks).map(AsRawFd::as_raw_fd));
     if let Some((_, payload)) = &fds.birth {
         keep.push(payload.as_raw_fd());

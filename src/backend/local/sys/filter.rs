@@ -8,10 +8,15 @@ use seccompiler::{
     SeccompRule, sock_filter,
 };
 
-/// The compiled filter: made once, applied in every process of the guest.
+/// The compiled filter, made once. The kernel takes a good part of a command's start to translate it,
+/// so most of it is applied to process 1, once, and only the rest to each command.
 #[derive(Clone)]
-pub struct SyscallFilter(BpfProgram);
+pub struct SyscallFilter {
+    init: BpfProgram,
+    command: BpfProgram,
+}
 
+/// What process 1 can do without, too.
 const DENIED: &[libc::c_long] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -21,10 +26,6 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_delete_module,
     libc::SYS_fanotify_init,
     libc::SYS_finit_module,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fsopen,
-    libc::SYS_fspick,
     libc::SYS_init_module,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -32,30 +33,38 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_kexec_load,
     libc::SYS_keyctl,
     libc::SYS_lookup_dcookie,
-    libc::SYS_mount,
-    libc::SYS_mount_setattr,
-    libc::SYS_move_mount,
     libc::SYS_move_pages,
     libc::SYS_nfsservctl,
     libc::SYS_open_by_handle_at,
-    libc::SYS_open_tree,
     libc::SYS_perf_event_open,
-    libc::SYS_pivot_root,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
     libc::SYS_reboot,
     libc::SYS_request_key,
     libc::SYS_setdomainname,
     libc::SYS_sethostname,
-    libc::SYS_setns,
     libc::SYS_settimeofday,
     libc::SYS_swapoff,
     libc::SYS_swapon,
     libc::SYS_syslog,
-    libc::SYS_umount2,
     libc::SYS_unshare,
     libc::SYS_userfaultfd,
     libc::SYS_vhangup,
+];
+
+/// What process 1 needs to make snapshots.
+const DENIED_TO_COMMANDS: &[libc::c_long] = &[
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_pivot_root,
+    libc::SYS_setns,
+    libc::SYS_umount2,
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -73,8 +82,17 @@ const DENIED_HERE: &[libc::c_long] = &[];
 impl SyscallFilter {
     /// Compiles it for this machine's architecture.
     pub fn compile() -> io::Result<SyscallFilter> {
-        let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-            DENIED.iter().chain(DENIED_HERE).map(|number| (*number, Vec::new())).collect();
+        let mut rules = denied(DENIED.iter().chain(DENIED_HERE));
+        // TIOCSTI and TIOCLINUX put characters into a terminal that the host may be reading.
+        rules.insert(
+            libc::SYS_ioctl,
+            [libc::TIOCSTI, libc::TIOCLINUX]
+                .iter()
+                .map(|request| rule(1, SeccompCmpOp::Eq, *request))
+                .collect::<io::Result<_>>()?,
+        );
+        let init = with_unknown(compile(rules)?, &X32);
+        let mut rules = denied(DENIED_TO_COMMANDS);
         let namespaces = [
             libc::CLONE_NEWUSER,
             libc::CLONE_NEWNS,
@@ -91,14 +109,6 @@ impl SyscallFilter {
                 .map(|flag| rule(0, SeccompCmpOp::MaskedEq(*flag as u64), *flag as u64))
                 .collect::<io::Result<_>>()?,
         );
-        // TIOCSTI and TIOCLINUX put characters into a terminal that the host may be reading.
-        rules.insert(
-            libc::SYS_ioctl,
-            [libc::TIOCSTI, libc::TIOCLINUX]
-                .iter()
-                .map(|request| rule(1, SeccompCmpOp::Eq, *request))
-                .collect::<io::Result<_>>()?,
-        );
         let locks = u64::from(libc::RLIMIT_LOCKS);
         #[cfg(target_arch = "x86_64")]
         rules.insert(libc::SYS_setrlimit, vec![rule(0, SeccompCmpOp::Eq, locks)?]);
@@ -109,14 +119,26 @@ impl SyscallFilter {
                 wrong(SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0))?,
             ]))?],
         );
-        let denied = compile(rules, libc::EPERM as u32)?;
-        Ok(SyscallFilter(with_unknown(denied)))
+        // Its flags are behind a pointer, out of a filter's sight; every libc falls back to clone.
+        let command = with_unknown(compile(rules)?, &[(JUMP_IF_EQUAL, libc::SYS_clone3 as u32)]);
+        Ok(SyscallFilter { init, command })
     }
 }
 
-/// Applies the filter to the calling process, for good. It must have `no_new_privs` or be privileged.
+fn denied<'a>(
+    numbers: impl IntoIterator<Item = &'a libc::c_long>,
+) -> BTreeMap<i64, Vec<SeccompRule>> {
+    numbers.into_iter().map(|number| (*number, Vec::new())).collect()
+}
+
+/// Applies its first part to process 1, for good.
+pub fn apply_init_filter(filter: &SyscallFilter) -> io::Result<()> {
+    wrong(seccompiler::apply_filter(&filter.init))
+}
+
+/// Applies its second part to a command, for good.
 pub fn apply_filter(filter: &SyscallFilter) -> io::Result<()> {
-    wrong(seccompiler::apply_filter(&filter.0))
+    wrong(seccompiler::apply_filter(&filter.command))
 }
 
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
@@ -124,32 +146,33 @@ fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> io::Result<SeccompR
     wrong(SeccompRule::new(vec![wrong(condition)?]))
 }
 
-fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: u32) -> io::Result<BpfProgram> {
+fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>) -> io::Result<BpfProgram> {
     let arch = wrong(std::env::consts::ARCH.try_into())?;
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), arch);
+    let no = SeccompAction::Errno(libc::EPERM as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, no, arch);
     wrong(wrong(filter)?.try_into())
 }
 
-/// Before the rules: calls that look as if this kernel had none of them. One program instead of two,
-/// since each is translated for the processor anew in every command.
-fn with_unknown(rules: BpfProgram) -> BpfProgram {
-    const LOAD_WORD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const JUMP_IF_GREATER_EQUAL: u16 = 0x35;
-    const RETURN: u16 = 0x06;
+const LOAD_WORD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_GREATER_EQUAL: u16 = 0x35;
+const RETURN: u16 = 0x06;
+
+/// The same calls have a second set of numbers, the x32 ones, above bit 30.
+#[cfg(target_arch = "x86_64")]
+const X32: [(u16, u32); 1] = [(JUMP_IF_GREATER_EQUAL, 0x4000_0000)];
+#[cfg(not(target_arch = "x86_64"))]
+const X32: [(u16, u32); 0] = [];
+
+/// Before the rules: calls that look as if this kernel had none of them. Each is a comparison with the
+/// call's number.
+fn with_unknown(rules: BpfProgram, unknown: &[(u16, u32)]) -> BpfProgram {
     let op = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    let errno = 0x0005_0000 | libc::ENOSYS as u32;
-    // Its flags are behind a pointer, out of a filter's sight; every libc falls back to clone.
-    let clone3 = libc::SYS_clone3 as u32;
     let mut all = vec![op(LOAD_WORD, 0, 0, 0)];
-    if cfg!(target_arch = "x86_64") {
-        // The same calls have a second set of numbers, the x32 ones, above bit 30.
-        all.push(op(JUMP_IF_EQUAL, 1, 0, clone3));
-        all.push(op(JUMP_IF_GREATER_EQUAL, 0, 1, 0x4000_0000));
-    } else {
-        all.push(op(JUMP_IF_EQUAL, 0, 1, clone3));
+    for (comparison, number) in unknown {
+        all.push(op(*comparison, 0, 1, *number));
+        all.push(op(RETURN, 0, 0, 0x0005_0000 | libc::ENOSYS as u32));
     }
-    all.push(op(RETURN, 0, 0, errno));
     all.extend(rules);
     all
 }

@@ -9,7 +9,7 @@ mod process;
 mod socket;
 
 pub use caps::{bound_capabilities, drop_capabilities, keep_guest_capabilities};
-pub use filter::{SyscallFilter, apply_filter};
+pub use filter::{SyscallFilter, apply_filter, apply_init_filter};
 pub use loopback::mount_image;
 pub use mount::{idmap_mount, overlay, restrict_mount, tmpfs};
 pub use process::{
