@@ -653,6 +653,7 @@ function Builder:workdir(path) end
 local Base = {}
 
 ---@class Cell
+---@field attempt integer Which attempt this is, from 1; more than 1 only with the option retries.
 ---@field id string Its id, which is a filter that selects it, such as "db=sqlite,locale=C".
 ---@field matrix string The name of its matrix.
 ---@field sandbox Sandbox Its sandbox, which is deleted after it.
@@ -785,8 +786,15 @@ function base(name, options, steps) end
 ---@field include? (table<string, string|number|boolean>)[] Cells to add, or values to add to those that fit.
 ---@field exclude? (table<string, string|number|boolean>)[] Combinations to leave out.
 ---@field parallel? integer How many run at once. Default: what the backend can do.
----@field timeout? Duration How long one cell may take.
----@field fail_fast? boolean End all when one fails. Default: false.
+---@field timeout? Duration How long one attempt of a cell may take.
+---@field warn_after? Duration After how long a cell that still runs is told of, again and again. Default: half of its timeout.
+---@field retries? integer How often a cell that failed is tried again, each time in a fresh sandbox. One that then passes is flaky. Default: 0.
+---@field backoff? Duration The pause before the second attempt; before each further one it is twice as long.
+---@field fail_fast? boolean End all when one fails: max_fail of 1. Default: false.
+---@field max_fail? integer End all when so many failed. Default: run all.
+---@field order? "longest"|"given"|"random" In which order cells start: "longest" first, by the times of earlier runs, as "given", or "random". Default: longest.
+---@field setup? fun(cell: Cell) Is run in each cell before its function.
+---@field teardown? fun(cell: Cell) Is run in each cell after its function, however that ended, a minute at most.
 ---@field egress? string What cells may reach: "none" or "unrestricted".
 ---@field env? table<string, string|number|boolean> Added to the environment of their commands.
 ---@field cpu? number CPUs it may use, such as 0.5 or 2.
@@ -795,7 +803,7 @@ function base(name, options, steps) end
 ---@field disk? Size How much it may write to disk.
 ---@field inodes? integer How many files it may create.
 
----Runs a function in a fresh clone for every combination of values, several at once. A cell whose function fails is reported, and the run then ends with exit code 1. In Rhai the function gets copies of the variables it uses: what it sets in them, no other cell sees; in Lua all cells share them. Gives a report: name, ok, passed, failed, timed_out, cancelled, not_run, total, listed, duration and cells, each with id, values, ok, outcome, duration, message, output and kept.
+---Runs a function in a fresh clone for every combination of values, several at once. A cell whose function fails is reported, and the run then ends with exit code 1. In Rhai the function gets copies of the variables it uses: what it sets in them, no other cell sees; in Lua all cells share them. Gives a report: name, ok, passed, flaky, expected_failure, skipped, failed, timed_out, cancelled, not_run, total, listed, duration and cells, each with id, values, ok, outcome, attempts, duration, message, output and kept.
 ---
 ---- error `not_found`: What it starts from is not there.
 ---
@@ -811,6 +819,28 @@ function base(name, options, steps) end
 ---@return table<string, any>
 ---@overload fun(name: string, body: fun(cell: Cell)): table<string, any>
 function matrix(name, options, body) end
+
+---Ends the cell that calls: there is nothing to do in it. It counts as skipped.
+---
+---- error `assert`: Always; to catch it does not undo it.
+---
+---```lua
+---matrix("m", { axes = { db = { "sqlite", "oracle" } } }, function(cell)
+---    if cell.db == "oracle" then skip("no licence") end
+---end)
+---```
+---@param reason? string Why, in a few words.
+function skip(reason) end
+
+---Says that the cell that calls will fail. When it does, it counts as an expected failure, which is none of the run; when it does not, it fails.
+---
+---```lua
+---matrix("m", { axes = { db = { "sqlite", "mysql" } } }, function(cell)
+---    if cell.db == "mysql" then expect_fail("not ported yet") fail("no driver") end
+---end)
+---```
+---@param reason string Why, in a few words.
+function expect_fail(reason) end
 
 ---What the sandboxes run on: name, default_image, egress (who enforces it: "host" or "guest"), capabilities, missing (why, for what it can't do), parallelism.
 ---

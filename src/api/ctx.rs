@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::memory::{Reading, Trace, Writing};
@@ -26,6 +26,17 @@ pub struct Ctx {
     made: Option<Arc<Mutex<Vec<String>>>>,
     /// Where what a cell reads is written down.
     pub(super) trace: Option<Arc<Trace>>,
+    /// What a cell says of itself.
+    pub(super) says: Option<Arc<Says>>,
+}
+
+/// What a cell says of itself, whatever its script catches.
+#[derive(Debug, Default)]
+pub(super) struct Says {
+    /// Why there is nothing to do in it.
+    pub skip: OnceLock<String>,
+    /// Why it is expected to fail.
+    pub expect_fail: OnceLock<String>,
 }
 
 /// How deep bodies may call bodies through the host.
@@ -66,7 +77,7 @@ impl Ctx {
 
     /// The context of a script's main body.
     pub(super) fn main(host: Arc<Host>, stop: Arc<Stop>) -> Ctx {
-        Ctx { host, stop, cell: None, depth: 0, made: None, trace: None }
+        Ctx { host, stop, cell: None, depth: 0, made: None, trace: None, says: None }
     }
 
     /// The same for a function that the host calls on behalf of this body.
@@ -89,7 +100,13 @@ impl Ctx {
             depth: self.depth,
             made: Some(Arc::default()),
             trace: None,
+            says: Some(Arc::default()),
         }
+    }
+
+    /// The context of what cleans up after a cell: only `cancel` ends it, not the end of the run.
+    pub(super) fn after_cell(&self, cancel: &Cancel, cell: &str) -> Ctx {
+        Ctx { stop: Stop::beside(&self.stop, cancel), ..self.in_cell(cancel, cell) }
     }
 
     /// Remembers that the body made this sandbox: it goes with its cell or with the run.
@@ -168,6 +185,11 @@ impl Stop {
     /// Stops when `parent` does or `cancel` is cancelled.
     pub fn within(parent: &Arc<Stop>, cancel: &Cancel) -> Arc<Stop> {
         Self::watch(cancel, None, Arc::clone(&parent.budget), Some(Arc::clone(parent)))
+    }
+
+    /// Stops when `cancel` is cancelled, or when the budget that it shares with `other` is used up.
+    pub fn beside(other: &Arc<Stop>, cancel: &Cancel) -> Arc<Stop> {
+        Self::watch(cancel, None, Arc::clone(&other.budget), None)
     }
 
     fn watch(

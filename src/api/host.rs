@@ -1,6 +1,6 @@
 //! The host of a run: what a script may touch, and who cleans up after it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::{Budget, Ctx, FnSpec, Recorder, Registry, ScriptError, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
-use crate::workflow::{Event, EventSink, Filter, MatrixReport, RunContext, Secret, SecretSource};
+use crate::workflow::{
+    Event, EventSink, Filter, MatrixReport, Order, Partition, RunContext, Secret, SecretSource,
+};
 
 /// Where the lines that a script prints go.
 pub type Print = Arc<dyn Fn(&str) + Send + Sync>;
@@ -51,10 +53,29 @@ pub struct Plan {
     pub dry: bool,
     /// How many run at once, instead of what the script says.
     pub parallel: Option<usize>,
-    /// End all when one fails, also where the script does not say so.
-    pub fail_fast: bool,
+    /// End all when so many failed, instead of what the script says.
+    pub max_fail: Option<usize>,
+    /// How often a cell that failed is tried again, instead of what the script says.
+    pub retries: Option<usize>,
+    /// In which order cells start, instead of what the script says.
+    pub order: Option<Order>,
+    /// What decides where something is left to chance.
+    pub seed: u64,
+    /// Every cell so many times; 0 counts as 1.
+    pub repeat: usize,
+    /// Of the selected cells only those in this part.
+    pub partition: Option<Partition>,
+    /// How long cells took the last time: by matrix and id.
+    pub times: HashMap<String, Arc<HashMap<String, Duration>>>,
     /// Of the selected cells only these: names of matrices, and ids.
     pub only: Option<BTreeSet<(String, String)>>,
+}
+
+impl Plan {
+    /// How long the cells of a matrix took the last time.
+    pub(super) fn times(&self, matrix: &str) -> Arc<HashMap<String, Duration>> {
+        self.times.get(matrix).cloned().unwrap_or_default()
+    }
 }
 
 #[derive(Default)]

@@ -5,21 +5,24 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::base::{failure, is_cancel, source, source_options};
+use super::ctx::Says;
 use super::memory::Cells;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
 use super::{
-    Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Object, Result, ScriptError, Type, Value,
+    Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Object, Position, Result, ScriptError, Type,
+    Value,
 };
 use crate::sandbox::Error;
 use crate::workflow::{
     AxisValue, Cell, CellBody, CellContext, CellMemory, CellReport, CellTemplate, Failure,
-    MatrixReport, MatrixSpec, Outcome, run_matrix,
+    MatrixReport, MatrixSpec, Order, Place, Retries, run_matrix,
 };
 
 /// What the function of `matrix()` gets.
 struct CellObject {
     matrix: String,
     cell: Cell,
+    attempt: usize,
     sandbox: Handle,
 }
 
@@ -42,7 +45,7 @@ impl Object for CellObject {
 }
 
 /// The names that a cell has besides its values.
-const OWN: &[&str] = &["id", "matrix", "sandbox", "values"];
+const OWN: &[&str] = &["attempt", "id", "matrix", "sandbox", "values"];
 
 fn to_value(value: &AxisValue) -> Value {
     match value {
@@ -65,8 +68,28 @@ fn to_axis(value: &Value) -> Option<AxisValue> {
 
 struct Body {
     ctx: Ctx,
+    setup: Option<Arc<dyn Callable>>,
     body: Arc<dyn Callable>,
+    teardown: Option<Arc<dyn Callable>>,
     cells: Option<Arc<Cells>>,
+}
+
+impl Body {
+    /// What the functions of a cell are called with.
+    fn object(ctx: &Ctx, cell: &CellContext) -> Handle {
+        let sandbox = SandboxObject::in_cell(ctx, &cell.sandbox, cell.output.clone());
+        let object = CellObject {
+            matrix: cell.matrix.clone(),
+            cell: cell.cell.clone(),
+            attempt: cell.attempt,
+            sandbox: Handle::new(sandbox),
+        };
+        let object = Handle::new(object);
+        if let Some(trace) = &ctx.trace {
+            trace.own(&object);
+        }
+        object
+    }
 }
 
 #[async_trait]
@@ -74,38 +97,74 @@ impl CellBody for Body {
     async fn run(&self, cell: CellContext) -> Result<(), Failure> {
         let mut ctx = self.ctx.in_cell(cell.cancel(), &cell.cell.id);
         ctx.trace = self.cells.as_ref().map(|cells| cells.trace(&cell.cell.id));
-        let sandbox = SandboxObject::in_cell(&ctx, &cell.sandbox, cell.output.clone());
-        let object = CellObject {
-            matrix: cell.matrix.clone(),
-            cell: cell.cell.clone(),
-            sandbox: Handle::new(sandbox),
+        let object = Body::object(&ctx, &cell);
+        let setup = match &self.setup {
+            Some(setup) => setup.call(&ctx, vec![object.clone().into()]).await.map(drop),
+            None => Ok(()),
         };
-        let object = Handle::new(object);
-        if let Some(trace) = &ctx.trace {
-            trace.own(&object);
+        let (part, done) = match setup {
+            Ok(()) => ("", self.body.call(&ctx, vec![object.into()]).await.map(drop)),
+            Err(error) => ("the setup failed: ", Err(error)),
+        };
+        ctx.leave_cell().await;
+        let says = ctx.says.as_deref();
+        if let Some(reason) = says.and_then(|says| says.skip.get()) {
+            return Err(Failure::Skipped { reason: reason.clone() });
         }
-        let done = self.body.call(&ctx, vec![object.into()]).await;
+        let expected = says.and_then(|says| says.expect_fail.get());
+        match (done, expected) {
+            (Err(error), _) if is_cancel(&error) => Err(Error::Cancelled.into()),
+            (Ok(()), _) if ctx.stop.check().is_err() => Err(Error::Cancelled.into()),
+            (Ok(()), None) => Ok(()),
+            (Err(error), None) => Err(told(part, &error)),
+            (Ok(()), Some(reason)) => Err(Failure::Failed {
+                message: format!("it passed, but was expected to fail: {reason}"),
+                hint: Some("take expect_fail() out".into()),
+            }),
+            (Err(error), Some(reason)) => {
+                let failure = Box::new(told(part, &error));
+                Err(Failure::Expected { reason: reason.clone(), failure })
+            }
+        }
+    }
+
+    fn tears_down(&self) -> bool {
+        self.teardown.is_some()
+    }
+
+    async fn teardown(&self, cell: CellContext) -> Result<(), Failure> {
+        let Some(teardown) = &self.teardown else { return Ok(()) };
+        let ctx = self.ctx.after_cell(cell.cancel(), &cell.cell.id);
+        let object = Body::object(&ctx, &cell);
+        let done = teardown.call(&ctx, vec![object.into()]).await;
         ctx.leave_cell().await;
         match done {
-            Ok(_) => ctx.stop.check().map_err(|_| Error::Cancelled.into()),
             Err(error) if is_cancel(&error) => Err(Error::Cancelled.into()),
-            Err(error) => Err(told(&error)),
+            Err(error) => Err(told("", &error)),
+            Ok(_) => Ok(()),
         }
     }
 }
 
 /// A cell's error: its first line and the place; what a command printed is in the cell's output.
-fn told(error: &ScriptError) -> Failure {
+fn told(part: &str, error: &ScriptError) -> Failure {
     let (first, rest) = error.message.split_once('\n').unwrap_or((&error.message, ""));
     let mut message = match &error.position {
-        Some(position) => format!("{first} (at {position})"),
-        None => first.to_owned(),
+        Some(position) => format!("{part}{first} (at {position})"),
+        None => format!("{part}{first}"),
     };
     if !rest.is_empty() && !matches!(error.kind, ErrorKind::Command(_)) {
         message = format!("{message}\n{rest}");
     }
     let hint = error.hint.clone().filter(|_| !matches!(error.kind, ErrorKind::Command(_)));
-    Failure::Failed { message, hint }
+    let failure = Failure::Failed { message, hint };
+    match &error.position {
+        Some(Position { file, line, column }) => {
+            let place = Place { file: file.clone(), line: *line, column: *column };
+            Failure::At { place, failure: Box::new(failure) }
+        }
+        None => failure,
+    }
 }
 
 fn axes(args: &Args) -> Result<Vec<(String, Vec<AxisValue>)>> {
@@ -161,6 +220,16 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         return Err(args.wrong("parallel", "no cell could run").hint("use 1 or more"));
     }
     let name = args.need("name")?;
+    let max_fail = match args.count("max_fail")?.map(count) {
+        Some(0) => return Err(args.wrong("max_fail", "no cell could run").hint("use 1 or more")),
+        None if args.flag("fail_fast") => Some(1),
+        most => most,
+    };
+    let retries = Retries {
+        count: plan.retries.or(args.count("retries")?.map(count)).unwrap_or(0),
+        backoff: args.duration("backoff")?.unwrap_or_default(),
+    };
+    let order: Order = args.string("order").unwrap_or("longest").parse()?;
     let only = plan.only.as_ref().map(|only| {
         let own = only.iter().filter(|(matrix, _)| matrix == name);
         own.map(|(_, id)| id.clone()).collect()
@@ -173,7 +242,14 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         exclude: combinations(&args, "exclude")?,
         parallel: plan.parallel.or(parallel),
         timeout: args.duration("timeout")?,
-        fail_fast: plan.fail_fast || args.flag("fail_fast"),
+        warn: args.duration("warn_after")?,
+        retries,
+        max_fail: plan.max_fail.or(max_fail),
+        order: plan.order.unwrap_or(order),
+        seed: plan.seed,
+        times: plan.times(name),
+        repeat: plan.repeat,
+        partition: plan.partition,
         filter: plan.filter.clone(),
         only,
         memory: None,
@@ -186,7 +262,14 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
     };
     let cells = Cells::of(&ctx, &spec).await;
     spec.memory = cells.clone().map(|cells| cells as Arc<dyn CellMemory>);
-    let body = Arc::new(Body { ctx: ctx.clone(), body: body.0.isolated(), cells: cells.clone() });
+    let isolated = |name| args.callback(name).map(|callback| callback.0.isolated());
+    let body = Arc::new(Body {
+        ctx: ctx.clone(),
+        setup: isolated("setup"),
+        body: body.0.isolated(),
+        teardown: isolated("teardown"),
+        cells: cells.clone(),
+    });
     let report = run_matrix(&ctx.run(), spec, body)
         .await
         .map_err(|error| failure(&ctx, "the matrix", error.into()))?;
@@ -204,6 +287,9 @@ fn report_map(report: &MatrixReport) -> Value {
         ("name", report.name.as_str().into()),
         ("ok", report.ok().into()),
         ("passed", counts.passed.into()),
+        ("flaky", counts.flaky.into()),
+        ("expected_failure", counts.expected_failure.into()),
+        ("skipped", counts.skipped.into()),
         ("failed", counts.failed.into()),
         ("timed_out", counts.timed_out.into()),
         ("cancelled", counts.cancelled.into()),
@@ -216,18 +302,12 @@ fn report_map(report: &MatrixReport) -> Value {
 }
 
 fn cell_map(report: &CellReport) -> Value {
-    let outcome = match report.outcome {
-        Outcome::Passed => "passed",
-        Outcome::Failed => "failed",
-        Outcome::TimedOut => "timed_out",
-        Outcome::Cancelled => "cancelled",
-        Outcome::NotRun => "not_run",
-    };
     Value::map([
         ("id", report.cell.id.as_str().into()),
         ("values", values(&report.cell)),
-        ("ok", (report.outcome == Outcome::Passed).into()),
-        ("outcome", outcome.into()),
+        ("ok", report.outcome.ok().into()),
+        ("outcome", report.outcome.word().into()),
+        ("attempts", report.attempts.into()),
         ("duration", report.duration.into()),
         ("message", Value::option(report.failure.as_ref().map(ToString::to_string))),
         ("output", report.tail.as_str().into()),
@@ -247,6 +327,31 @@ async fn cell_matrix(_ctx: Ctx, args: Args) -> Result<Value> {
     Ok(args.this::<CellObject>()?.matrix.as_str().into())
 }
 
+async fn cell_attempt(_ctx: Ctx, args: Args) -> Result<Value> {
+    Ok(args.this::<CellObject>()?.attempt.into())
+}
+
+/// What the cell that calls says of itself.
+fn says<'a>(ctx: &'a Ctx, function: &str) -> Result<&'a Says> {
+    ctx.says.as_deref().ok_or_else(|| {
+        ScriptError::runtime(format!("{function}() is called outside of a cell"))
+            .hint("call it in the function that matrix() runs in each cell")
+    })
+}
+
+async fn skip(ctx: Ctx, args: Args) -> Result<Value> {
+    let reason = args.string("reason").unwrap_or("no reason was given");
+    let _ = says(&ctx, "skip")?.skip.set(reason.to_owned());
+    // Ends the function; whoever catches it gets no further with it.
+    Err(ScriptError::new(ErrorKind::Assert, format!("skipped: {reason}")))
+}
+
+async fn expect_fail(ctx: Ctx, args: Args) -> Result<Value> {
+    let reason = args.need("reason")?;
+    let _ = says(&ctx, "expect_fail")?.expect_fail.set(reason.to_owned());
+    Ok(Value::Unit)
+}
+
 async fn cell_sandbox(_ctx: Ctx, args: Args) -> Result<Value> {
     Ok(args.this::<CellObject>()?.sandbox.clone().into())
 }
@@ -257,6 +362,7 @@ async fn cell_values(_ctx: Ctx, args: Args) -> Result<Value> {
 
 pub(super) fn specs() -> Vec<FnSpec> {
     let on = "Cell";
+    let on_cell = || Type::Callback(vec![("cell", Type::Object(on))]);
     let list_of_maps = || Type::list(Type::map_of(scalar()));
     vec![
         FnSpec::function("matrix", matrix)
@@ -265,9 +371,10 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "Runs a function in a fresh clone for every combination of values, several at \
                   once. A cell whose function fails is reported, and the run then ends with exit \
                   code 1. In Rhai the function gets copies of the variables it uses: what it \
-                  sets in them, no other cell sees; in Lua all cells share them. Gives a report: name, ok, passed, failed, timed_out, \
+                  sets in them, no other cell sees; in Lua all cells share them. Gives a report: \
+                  name, ok, passed, flaky, expected_failure, skipped, failed, timed_out, \
                   cancelled, not_run, total, listed, duration and cells, each with id, values, \
-                  ok, outcome, duration, message, output and kept.",
+                  ok, outcome, attempts, duration, message, output and kept.",
             )
             .param("name", Type::String, "Its name, for people.")
             .options(source_options())
@@ -285,15 +392,62 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "How many run at once. Default: what the backend can \
                   do.",
             )
-            .option("timeout", Type::Duration, "How long one cell may take.")
-            .option("fail_fast", Type::Bool, "End all when one fails. Default: false.")
+            .option("timeout", Type::Duration, "How long one attempt of a cell may take.")
+            .option(
+                "warn_after",
+                Type::Duration,
+                "After how long a cell that still runs is told of, again and again. Default: half \
+                  of its timeout.",
+            )
+            .option("retries", Type::Int, "How often a cell that failed is tried again, each time in a fresh sandbox. One that then passes is flaky. Default: 0.")
+            .option(
+                "backoff",
+                Type::Duration,
+                "The pause before the second attempt; before each further one it is twice as long.",
+            )
+            .option("fail_fast", Type::Bool, "End all when one fails: max_fail of 1. Default: false.")
+            .option("max_fail", Type::Int, "End all when so many failed. Default: run all.")
+            .option(
+                "order",
+                Type::Word(Order::WORDS),
+                "In which order cells start: \"longest\" first, by the times of earlier runs, as \
+                  \"given\", or \"random\". Default: longest.",
+            )
+            .option("setup", on_cell(), "Is run in each cell before its function.")
+            .option(
+                "teardown",
+                on_cell(),
+                "Is run in each cell after its function, however that ended, a minute at most.",
+            )
             .option("egress", Type::String, "What cells may reach: \"none\" or \"unrestricted\".")
             .option("env", Type::map_of(scalar()), "Added to the environment of their commands.")
             .options(limit_options())
-            .param("body", Type::Callback(vec![("cell", Type::Object(on))]), "Is run in each cell.")
+            .param("body", on_cell(), "Is run in each cell.")
             .returns(Type::Map)
             .error("not_found", "What it starts from is not there.")
             .example("let report = matrix(\"tests\", #{ from: tools, axes: #{ level: [\"O0\", \"O2\"] } }, |cell| {\n    cell.sandbox.run([\"echo\", \"cc\", \"-\" + cell.level]);\n});\nprint(report.passed);", "local report = matrix(\"tests\", { from = tools, axes = { level = { \"O0\", \"O2\" } } }, function(cell)\n    cell.sandbox:run({ \"echo\", \"cc\", \"-\" .. cell.level })\nend)\nprint(report.passed)"),
+        FnSpec::function("skip", skip)
+            .doc("Ends the cell that calls: there is nothing to do in it. It counts as skipped.")
+            .optional("reason", Type::String, "Why, in a few words.")
+            .error("assert", "Always; to catch it does not undo it.")
+            .example(
+                "matrix(\"m\", #{ axes: #{ db: [\"sqlite\", \"oracle\"] } }, |cell| {\n    if cell.db == \"oracle\" { skip(\"no licence\"); }\n});",
+                "matrix(\"m\", { axes = { db = { \"sqlite\", \"oracle\" } } }, function(cell)\n    if cell.db == \"oracle\" then skip(\"no licence\") end\nend)",
+            ),
+        FnSpec::function("expect_fail", expect_fail)
+            .doc(
+                "Says that the cell that calls will fail. When it does, it counts as an expected \
+                  failure, which is none of the run; when it does not, it fails.",
+            )
+            .param("reason", Type::String, "Why, in a few words.")
+            .example(
+                "matrix(\"m\", #{ axes: #{ db: [\"sqlite\", \"mysql\"] } }, |cell| {\n    if cell.db == \"mysql\" { expect_fail(\"not ported yet\"); fail(\"no driver\"); }\n});",
+                "matrix(\"m\", { axes = { db = { \"sqlite\", \"mysql\" } } }, function(cell)\n    if cell.db == \"mysql\" then expect_fail(\"not ported yet\") fail(\"no driver\") end\nend)",
+            ),
+        FnSpec::property(on, "attempt", cell_attempt)
+            .doc("Which attempt this is, from 1; more than 1 only with the option retries.")
+            .returns(Type::Int)
+            .example("print(cell.attempt);", "print(cell.attempt)"),
         FnSpec::property(on, "id", cell_id)
             .doc("Its id, which is a filter that selects it, such as \"db=sqlite,locale=C\".")
             .returns(Type::String)

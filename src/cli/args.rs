@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::sandbox::{self, Limits};
-use crate::workflow::SecretSource;
+use crate::workflow::{Order, Partition, SecretSource};
 
 /// How an answer is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,6 +71,16 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// A duration.
 pub fn duration(text: &str) -> Result<Duration, String> {
     sandbox::parse_duration(text).map_err(sentence)
+}
+
+/// In which order cells start.
+pub fn order(text: &str) -> Result<Order, String> {
+    text.parse().map_err(sentence)
+}
+
+/// A part of a matrix.
+pub fn partition(text: &str) -> Result<Partition, String> {
+    text.parse().map_err(sentence)
 }
 
 /// `KEY=VALUE`.

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Result;
 use super::args::Format;
 use super::output::{Output, Style, paint};
 use super::run::{Run, Stage};
 use super::session::Session;
+use super::{CommandError, Result};
 use crate::backend::plan::PlanBackend;
+use crate::sandbox::Backend;
 use crate::workflow::report::{self, Out, Plain, Report, clean};
 use crate::workflow::{CellInfo, Event, Record};
 
@@ -41,8 +42,8 @@ pub struct RunOrPlan {
     /// Say which steps are cached, which are not and why, and which cells there are, and make nothing
     #[arg(long, conflicts_with_all = ["list", "keep", "report"])]
     plan: bool,
-    /// How to print the plan
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text, requires = "plan")]
+    /// How to print the plan or the list
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     format: Format,
 }
 
@@ -58,26 +59,35 @@ impl RunOrPlan {
     }
 
     pub fn call(self, session: &Session<'_>) -> Result {
-        if !self.plan {
+        let (json, dry) = (self.json(), self.plan);
+        let list = !dry && json && self.run.lists();
+        if json && !dry && !list {
+            return Err(CommandError::usage("--format json is about a plan or a list")
+                .hint("add --plan or --list; --report jsonl=PATH writes what happens in a run"));
+        }
+        if !dry && !list {
             return self.run.call(session);
         }
-        let json = self.json();
         let source = self.run.source()?;
         let output = session.output;
         let planned = Arc::new(Mutex::new(Planned::default()));
         let report = PlanReport::new(Arc::clone(&planned), output);
         let result = session.work(true, |work| async move {
+            let backend: Arc<dyn Backend> = match dry {
+                true => Arc::new(PlanBackend::new(Arc::clone(&work.backend))),
+                false => Arc::clone(&work.backend),
+            };
             let stage = Stage {
                 session,
                 settings: &session.settings,
                 project: &session.project,
-                backend: Arc::new(PlanBackend::new(Arc::clone(&work.backend))),
+                backend,
                 cancel: work.cancel.clone(),
                 signals: &work.signals,
                 reports: vec![Box::new(report)],
                 recorder: None,
                 only: None,
-                dry: true,
+                dry,
             };
             self.run.once(&source, stage).await.result
         });
@@ -88,7 +98,7 @@ impl RunOrPlan {
             return result;
         }
         // One document, whatever happened.
-        let mut document = planned.json();
+        let mut document = if list { planned.list() } else { planned.json() };
         match result {
             Ok(code) => {
                 output.json(&document);
@@ -104,7 +114,7 @@ impl RunOrPlan {
     }
 }
 
-/// The version of the JSON plan; it grows when a field changes its meaning or goes.
+/// The version of the JSON plan and list; it grows when a field changes its meaning or goes.
 const SCHEMA: u32 = 1;
 
 /// What a script would do, in the order in which it says so.
@@ -208,6 +218,16 @@ impl Planned {
         )
     }
 
+    fn matrices(&self) -> Vec<Value> {
+        let matrix =
+            |(matrix, cells): &(String, Vec<CellInfo>)| json!({ "matrix": matrix, "cells": cells });
+        self.matrices.iter().map(matrix).collect()
+    }
+
+    fn list(&self) -> Value {
+        json!({ "v": SCHEMA, "matrices": self.matrices(), "cells": self.cells() })
+    }
+
     fn json(&self) -> Value {
         let (hits, misses) = self.counts();
         let step = |step: &Step| {
@@ -223,12 +243,10 @@ impl Planned {
             let steps: Vec<Value> = base.steps.iter().map(step).collect();
             json!({ "base": base.name, "from": base.from, "steps": steps })
         };
-        let matrix =
-            |(matrix, cells): &(String, Vec<CellInfo>)| json!({ "matrix": matrix, "cells": cells });
         json!({
             "v": SCHEMA,
             "bases": self.bases.iter().map(base).collect::<Vec<_>>(),
-            "matrices": self.matrices.iter().map(matrix).collect::<Vec<_>>(),
+            "matrices": self.matrices(),
             "hits": hits,
             "misses": misses,
             "cells": self.cells(),

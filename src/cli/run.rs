@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::args::{duration, key_value, secret};
+use super::args::{duration, key_value, order, partition, secret};
 use super::config::Settings;
 use super::session::Session;
 use super::signals::Signals;
@@ -19,7 +19,9 @@ use crate::api::{ErrorKind, Host, Plan, Recorder, Registry, ScriptError, new_run
 use crate::lang::{self, Params, Source};
 use crate::sandbox::{Backend, Cancel, Owner};
 use crate::workflow::report::{self, JsonLines, Out, Plain, Report, Terminal};
-use crate::workflow::{Dispatcher, Event, Filter, MatrixReport, Record, SecretSource, exit};
+use crate::workflow::{
+    Dispatcher, Event, Filter, MatrixReport, Order, Partition, Record, SecretSource, exit,
+};
 
 /// A script, and how it is run.
 #[derive(Args)]
@@ -47,6 +49,24 @@ pub struct Run {
     /// How many cells run at once [default: the script's, else the backend's]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
+    /// Try a cell that failed so many times again, in a fresh sandbox
+    #[arg(long, value_name = "COUNT")]
+    retries: Option<u32>,
+    /// End a matrix when so many cells failed
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    max_fail: Option<u32>,
+    /// Run every cell so many times
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: Option<u32>,
+    /// In which order cells start: longest (by earlier runs), given or random [default: longest]
+    #[arg(long, value_name = "ORDER", value_parser = order)]
+    order: Option<Order>,
+    /// What a random order is made from [default: another one each time]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Of the selected cells run only one part of so many, such as 1/4
+    #[arg(long, value_name = "M/N", value_parser = partition)]
+    partition: Option<Partition>,
     /// Write a report, too; KIND is jsonl
     #[arg(long, value_name = "KIND=PATH", value_parser = key_value)]
     report: Vec<(String, String)>,
@@ -151,6 +171,12 @@ impl Run {
             list: self.list || stage.dry,
             dry: stage.dry,
             parallel: jobs,
+            max_fail: self.max_fail.map(|most| most as usize),
+            retries: self.retries.map(|count| count as usize),
+            order: self.order,
+            seed: self.seed.unwrap_or_else(any_seed),
+            repeat: self.repeat.unwrap_or(1) as usize,
+            partition: self.partition,
             only: stage.only,
             ..Plan::default()
         };
@@ -222,6 +248,11 @@ impl Run {
             Ok(()) => Ok(code),
         };
         Ok(Ended { result, matrices })
+    }
+
+    /// Whether cells are listed, not run.
+    pub(super) fn lists(&self) -> bool {
+        self.list
     }
 
     /// The script as it was named.
@@ -320,6 +351,12 @@ pub(super) fn code_of_cells(reports: &[MatrixReport]) -> u8 {
     let worst = [exit::FAILED, exit::INTERRUPTED].into_iter().find(|code| codes.contains(code));
     let nothing = !codes.is_empty() && codes.iter().all(|code| *code == exit::NOTHING_SELECTED);
     worst.unwrap_or(if nothing { exit::NOTHING_SELECTED } else { exit::OK })
+}
+
+/// A seed that is another one each time, and short enough to be typed.
+fn any_seed() -> u64 {
+    let id = new_run_id();
+    u64::from_str_radix(&id[1..5], 16).unwrap_or_default()
 }
 
 /// This machine's id, shortened: whose run it is, where a backend is shared.

@@ -1,12 +1,12 @@
 //! The one event enum that feeds every report.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{AxisValue, Counts, Mask, Outcome};
+use super::{AxisValue, Counts, Mask, Order, Outcome, Place};
 
 /// The version of [`Record`] as it is written. It grows when a field changes its meaning or goes;
 /// new fields and new events don't change it.
@@ -20,6 +20,9 @@ pub struct Record {
     /// When it happened; RFC 3339 when written.
     #[serde(with = "timestamp")]
     pub at: SystemTime,
+    /// Seconds since the run began, by a clock that never jumps.
+    #[serde(with = "seconds")]
+    pub t: Duration,
     /// The run it happened in.
     pub run: Arc<str>,
     /// What happened.
@@ -128,9 +131,43 @@ pub enum Event {
     /// The base was not built.
     BaseFailed { base: String, message: String },
     /// The cells that will run, in order. `total` counts those the filter left out, too.
-    MatrixStarted { matrix: String, cells: Vec<CellInfo>, total: usize, parallel: usize },
-    /// A cell's body begins.
-    CellStarted { matrix: String, cell: String, sandbox: String },
+    MatrixStarted {
+        matrix: String,
+        cells: Vec<CellInfo>,
+        total: usize,
+        parallel: usize,
+        /// In which order they start.
+        order: Order,
+        /// What decides where something is left to chance.
+        seed: u64,
+    },
+    /// A cell's body begins; attempts count from 1.
+    CellStarted { matrix: String, cell: String, sandbox: String, attempt: usize },
+    /// A cell still runs.
+    CellSlow {
+        matrix: String,
+        cell: String,
+        #[serde(with = "seconds")]
+        duration: Duration,
+        /// How long it may take.
+        #[serde(with = "some_seconds")]
+        limit: Option<Duration>,
+        /// What its commands printed since it was told the last time, or the end of that.
+        tail: String,
+    },
+    /// An attempt failed, and there will be another one after the pause.
+    CellRetry {
+        matrix: String,
+        cell: String,
+        attempt: usize,
+        outcome: Outcome,
+        #[serde(with = "seconds")]
+        duration: Duration,
+        message: Option<String>,
+        tail: String,
+        #[serde(with = "seconds")]
+        pause: Duration,
+    },
     /// What a cell's commands print: whole lines.
     CellOutput { matrix: String, cell: String, stream: Stream, text: String },
     /// A cell is over. `not_run` ones never started.
@@ -147,6 +184,11 @@ pub enum Event {
         /// It did not run: it passed before, with all that it depends on as it is now.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unchanged: bool,
+        /// How many attempts there were.
+        attempts: usize,
+        /// Where it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<Place>,
     },
     /// All cells are over.
     MatrixEnded {
@@ -189,6 +231,7 @@ pub(super) enum Message {
 #[derive(Clone, Debug)]
 pub struct EventSink {
     run: Arc<str>,
+    began: Instant,
     sender: mpsc::UnboundedSender<Message>,
     output: Arc<Semaphore>,
     mask: Arc<Mask>,
@@ -203,7 +246,8 @@ impl EventSink {
         let (sender, receiver) = mpsc::unbounded_channel();
         let output = Arc::new(Semaphore::new(Self::OUTPUT_KIB as usize));
         let mask = Arc::default();
-        (EventSink { run: run.into(), sender, output, mask }, Receiver(receiver))
+        let began = Instant::now();
+        (EventSink { run: run.into(), began, sender, output, mask }, Receiver(receiver))
     }
 
     /// A sink that nobody listens to.
@@ -243,7 +287,13 @@ impl EventSink {
     }
 
     fn record(&self, event: Event) -> Record {
-        Record { v: SCHEMA, at: SystemTime::now(), run: Arc::clone(&self.run), event }
+        Record {
+            v: SCHEMA,
+            at: SystemTime::now(),
+            t: self.began.elapsed(),
+            run: Arc::clone(&self.run),
+            event,
+        }
     }
 }
 
@@ -289,6 +339,29 @@ mod seconds {
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let seconds = f64::deserialize(from)?;
         Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A duration as seconds, where there is one.
+mod some_seconds {
+    use super::*;
+
+    pub fn serialize<S: serde::Serializer>(
+        value: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => seconds::serialize(value, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(from)?;
+        let duration = seconds.map(Duration::try_from_secs_f64).transpose();
+        duration.map_err(serde::de::Error::custom)
     }
 }
 
@@ -362,6 +435,7 @@ mod tests {
         let record = Record {
             v: SCHEMA,
             at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
+            t: Duration::from_millis(7),
             run: "r1".into(),
             event: Event::StepDone {
                 base: "cc".into(),
@@ -374,7 +448,7 @@ mod tests {
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(
             text,
-            r#"{"v":1,"at":"1970-01-01T00:00:01.5Z","run":"r1","type":"step_done","base":"cc","step":2,"title":"run make","duration":1.25,"frozen":0.0}"#
+            r#"{"v":1,"at":"1970-01-01T00:00:01.5Z","t":0.007,"run":"r1","type":"step_done","base":"cc","step":2,"title":"run make","duration":1.25,"frozen":0.0}"#
         );
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
     }

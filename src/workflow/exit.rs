@@ -74,6 +74,8 @@ pub fn of_failure(failure: &Failure) -> u8 {
     match failure {
         Failure::Exit { .. } | Failure::Failed { .. } => FAILED,
         Failure::Error(error) => of_error(error),
+        Failure::At { failure, .. } => of_failure(failure),
+        Failure::Skipped { .. } | Failure::Expected { .. } => OK,
     }
 }
 
@@ -94,9 +96,9 @@ pub fn of_matrix(report: &MatrixReport) -> u8 {
 /// The code of one cell.
 pub fn of_outcome(outcome: Outcome) -> u8 {
     match outcome {
-        Outcome::Passed => OK,
-        Outcome::Failed | Outcome::TimedOut => FAILED,
         Outcome::Cancelled | Outcome::NotRun => INTERRUPTED,
+        other if other.ok() => OK,
+        _ => FAILED,
     }
 }
 

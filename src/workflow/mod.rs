@@ -23,10 +23,10 @@ pub use base::{
 pub use context::RunContext;
 pub use dispatcher::Dispatcher;
 pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Stream};
-pub use failure::Failure;
+pub use failure::{Failure, Place};
 pub use matrix::{
     AxisValue, Cell, CellMemory, CellReport, CellTemplate, Counts, Filter, MatrixReport,
-    MatrixSpec, Outcome, cell_id,
+    MatrixSpec, Order, Outcome, Partition, Retries, cell_id,
 };
 pub use output::{OutputSink, exec};
 pub use runner::{CellBody, CellContext, run_matrix};

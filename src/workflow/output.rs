@@ -50,6 +50,9 @@ struct State {
     /// What came after the last newline, by stream.
     partial: [Vec<u8>; 2],
     tail: Vec<u8>,
+    /// How many bytes there were at all, and when [`OutputSink::since`] was called last.
+    total: u64,
+    told: u64,
 }
 
 impl OutputSink {
@@ -94,6 +97,15 @@ impl OutputSink {
         String::from_utf8_lossy(&tail[start..]).into_owned()
     }
 
+    /// What was written since this was called last, or the end of that.
+    pub fn since(&self) -> String {
+        let mut state = self.state();
+        let new = usize::try_from(state.total - state.told).unwrap_or(usize::MAX);
+        state.told = state.total;
+        let start = state.tail.len().saturating_sub(new.min(TAIL));
+        String::from_utf8_lossy(&state.tail[start..]).into_owned()
+    }
+
     async fn tell(&self, stream: Stream, bytes: Vec<u8>) {
         if let Some(origin) = &self.0.origin
             && !bytes.is_empty()
@@ -113,6 +125,7 @@ impl State {
     fn take(&mut self, stream: Stream, bytes: &[u8]) -> Vec<u8> {
         let recent = &bytes[bytes.len().saturating_sub(TAIL)..];
         self.tail.extend_from_slice(recent);
+        self.total += bytes.len() as u64;
         if self.tail.len() > 2 * TAIL {
             let surplus = self.tail.len() - TAIL;
             self.tail.drain(..surplus);
@@ -257,6 +270,18 @@ mod tests {
         assert!(tail.len() <= TAIL && tail.len() > TAIL - 20, "{}", tail.len());
         assert!(tail.starts_with("line ") && tail.ends_with("line 9999\n"), "{tail}");
         assert!(sink.state().tail.capacity() < 8 * TAIL);
+    }
+
+    #[tokio::test]
+    async fn what_is_new_is_told_once() {
+        let sink = OutputSink::quiet();
+        sink.write(Stream::Stdout, b"one\n").await;
+        assert_eq!(sink.since(), "one\n");
+        sink.write(Stream::Stderr, b"two\n").await;
+        sink.write(Stream::Stdout, b"three").await;
+        assert_eq!((sink.since().as_str(), sink.since().as_str()), ("two\nthree", ""));
+        sink.write(Stream::Stdout, &[b'x'; 3 * TAIL]).await;
+        assert_eq!(sink.since().len(), TAIL);
     }
 
     #[tokio::test]

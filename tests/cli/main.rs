@@ -8,6 +8,7 @@ mod environment;
 mod errors;
 mod init;
 mod local;
+mod matrix;
 mod plan;
 mod progress;
 mod readme;

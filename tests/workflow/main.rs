@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod attempts;
 mod base;
+mod cells;
 mod matrix;
 mod plan;
 mod support;

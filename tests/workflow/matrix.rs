@@ -4,67 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use sandscript::backend::fake::{Effect, Fault, Verb};
 use sandscript::sandbox::{Backend, Cancel, Command, Error, Limits};
 use sandscript::workflow::{
-    AxisValue, CellBody, CellContext, CellTemplate, Event, Failure, MatrixReport, MatrixSpec,
-    Outcome, Source, exit, run_matrix,
+    CellContext, CellTemplate, Event, MatrixSpec, Outcome, Source, exit, run_matrix,
 };
 
+use crate::cells::{body, commands, numbers, outcomes, spec};
 use crate::support::{Run, until};
-
-/// A body made from a closure.
-struct Body<F>(F);
-
-#[async_trait]
-impl<F, R> CellBody for Body<F>
-where
-    F: Fn(CellContext) -> R + Send + Sync,
-    R: Future<Output = Result<(), Failure>> + Send,
-{
-    async fn run(&self, cell: CellContext) -> Result<(), Failure> {
-        (self.0)(cell).await
-    }
-}
-
-fn body<F, R>(body: F) -> Arc<dyn CellBody>
-where
-    F: Fn(CellContext) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<(), Failure>> + Send + 'static,
-{
-    Arc::new(Body(body))
-}
-
-/// A cell's command, taken for its value `run`.
-fn commands() -> Arc<dyn CellBody> {
-    body(|cell: CellContext| async move {
-        let line = cell.cell.get("run").unwrap().to_string();
-        let output = cell.exec(&Command::shell(&line)).await?;
-        match output.exit.ok() {
-            true => Ok(()),
-            false => Err(Failure::Exit { command: line, exit: output.exit }),
-        }
-    })
-}
-
-fn spec(values: &[&str]) -> MatrixSpec {
-    MatrixSpec {
-        name: "tests".into(),
-        axes: vec![("run".into(), values.iter().map(|v| AxisValue::from(*v)).collect())],
-        parallel: Some(2),
-        ..MatrixSpec::default()
-    }
-}
-
-fn numbers(count: i64) -> MatrixSpec {
-    let values = (0..count).map(AxisValue::from).collect();
-    MatrixSpec { axes: vec![("n".into(), values)], ..spec(&[]) }
-}
-
-fn outcomes(report: &MatrixReport) -> Vec<Outcome> {
-    report.cells.iter().map(|cell| cell.outcome).collect()
-}
 
 #[tokio::test]
 async fn every_cell_has_its_own_clone_of_the_base() {
@@ -240,7 +187,7 @@ async fn a_body_that_panics_fails_its_cell_only() {
 async fn fail_fast_cancels_the_rest() {
     let run = Run::new();
     let mut spec = spec(&["sleep 100", "exit 3", "true", "true ", "true  ", "true   ", "true    "]);
-    spec.fail_fast = true;
+    spec.max_fail = Some(1);
     let report = run_matrix(&run.ctx, spec, commands()).await.unwrap();
     use Outcome::{Cancelled, Failed, NotRun};
     assert_eq!(outcomes(&report)[..2], [Cancelled, Failed]);
@@ -327,8 +274,8 @@ async fn a_base_that_goes_away_fails_the_cells_that_come_after() {
 #[tokio::test]
 async fn a_delete_that_fails_is_a_warning() {
     let mut run = Run::new();
-    let lost = Error::Transport { message: "the connection broke".into() };
-    run.fake.inject(Fault::new(Verb::Delete, Effect::Error(lost)).nth(1));
+    let full = Error::Exhausted { what: "the disk is full".into(), hint: "make room".into() };
+    run.fake.inject(Fault::new(Verb::Delete, Effect::Error(full)).nth(1));
     assert!(run_matrix(&run.ctx, numbers(3), body(|_| async { Ok(()) })).await.unwrap().ok());
     let warned = run.told().into_iter().filter_map(|event| match event {
         Event::Warning { message, hint } => Some((message, hint.unwrap())),
@@ -336,7 +283,7 @@ async fn a_delete_that_fails_is_a_warning() {
     });
     let warned: Vec<_> = warned.collect();
     assert_eq!(warned.len(), 1);
-    assert!(warned[0].0.contains("the connection broke") && warned[0].1.contains("gc"));
+    assert!(warned[0].0.contains("the disk is full") && warned[0].1.contains("gc"));
     assert_eq!(run.names().await.len(), 1, "gc takes it: it is still owned");
 }
 

@@ -20,7 +20,7 @@ use crate::config::project_of;
 use crate::lang::Source;
 use crate::transfer::PackOptions;
 use crate::workflow::report::Report;
-use crate::workflow::{EventSink, MatrixReport, Outcome};
+use crate::workflow::{EventSink, MatrixReport};
 
 /// How often to ask a backend that is away whether it is back.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -237,7 +237,7 @@ impl<'a> Turns<'a> {
             for cell in &matrix.cells {
                 let name = (matrix.name.clone(), cell.cell.id.clone());
                 match cell.outcome {
-                    Outcome::Passed => drop(self.failed.remove(&name)),
+                    outcome if outcome.ok() => drop(self.failed.remove(&name)),
                     _ => drop(self.failed.insert(name)),
                 }
             }

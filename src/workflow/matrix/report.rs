@@ -1,92 +1,9 @@
 //! How a matrix ended.
 
-use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::super::Failure;
-use super::Cell;
-
-/// How a cell ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Its body returned.
-    Passed,
-    /// Its body failed, or its sandbox could not be made.
-    Failed,
-    /// Its body took too long.
-    TimedOut,
-    /// It was stopped, by the user or because another cell failed.
-    Cancelled,
-    /// It never started, for the same reasons.
-    NotRun,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Outcome::Passed => "passed",
-            Outcome::Failed => "failed",
-            Outcome::TimedOut => "timed out",
-            Outcome::Cancelled => "cancelled",
-            Outcome::NotRun => "not run",
-        })
-    }
-}
-
-/// How many cells ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// [`Outcome::Passed`].
-    pub passed: usize,
-    /// [`Outcome::Failed`].
-    pub failed: usize,
-    /// [`Outcome::TimedOut`].
-    pub timed_out: usize,
-    /// [`Outcome::Cancelled`].
-    pub cancelled: usize,
-    /// [`Outcome::NotRun`].
-    pub not_run: usize,
-}
-
-impl Counts {
-    /// Counts one more.
-    pub fn add(&mut self, outcome: Outcome) {
-        *match outcome {
-            Outcome::Passed => &mut self.passed,
-            Outcome::Failed => &mut self.failed,
-            Outcome::TimedOut => &mut self.timed_out,
-            Outcome::Cancelled => &mut self.cancelled,
-            Outcome::NotRun => &mut self.not_run,
-        } += 1;
-    }
-
-    /// All of them.
-    pub fn total(&self) -> usize {
-        self.passed + self.failed + self.timed_out + self.cancelled + self.not_run
-    }
-}
-
-impl fmt::Display for Counts {
-    /// `10 passed, 1 failed, 1 not run`; what is zero is left out.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [
-            (self.passed, Outcome::Passed),
-            (self.failed, Outcome::Failed),
-            (self.timed_out, Outcome::TimedOut),
-            (self.cancelled, Outcome::Cancelled),
-            (self.not_run, Outcome::NotRun),
-        ];
-        let words: Vec<String> = parts
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, outcome)| format!("{count} {outcome}"))
-            .collect();
-        f.write_str(&words.join(", "))
-    }
-}
+use super::{Cell, Counts, Outcome};
 
 /// How one cell ended.
 #[derive(Clone, Debug)]
@@ -95,17 +12,41 @@ pub struct CellReport {
     pub cell: Cell,
     /// How it ended.
     pub outcome: Outcome,
-    /// How long its body took.
+    /// How long its body took, at the last attempt.
     pub duration: Duration,
-    /// Why it did not pass.
+    /// Why it did not pass, or why it is flaky, skipped or expected to fail.
     pub failure: Option<Failure>,
-    /// The end of what its commands printed.
+    /// The end of what its commands printed; empty when it passed.
     pub tail: String,
     /// Its sandbox, when it was kept.
     pub kept: Option<String>,
     /// Whether it did not run, because it passed before with all that it depends on as it is now.
     /// Its duration is that of the time before.
     pub unchanged: bool,
+    /// How often it was tried; 0 when it was not run.
+    pub attempts: usize,
+}
+
+impl CellReport {
+    /// A cell that never started.
+    pub(crate) fn not_run(cell: Cell) -> Self {
+        CellReport {
+            cell,
+            outcome: Outcome::NotRun,
+            duration: Duration::ZERO,
+            failure: None,
+            tail: String::new(),
+            kept: None,
+            unchanged: false,
+            attempts: 0,
+        }
+    }
+
+    /// A cell that need not run again.
+    pub(crate) fn unchanged(cell: Cell, duration: Duration) -> Self {
+        let not_run = CellReport::not_run(cell);
+        CellReport { outcome: Outcome::Passed, duration, unchanged: true, attempts: 1, ..not_run }
+    }
 }
 
 /// How a matrix ended.
@@ -124,10 +65,10 @@ pub struct MatrixReport {
 }
 
 impl MatrixReport {
-    /// Whether every selected cell passed. Also when none was selected, which
+    /// Whether every selected cell ended well. Also when none was selected, which
     /// [`MatrixReport::nothing_selected`] tells apart.
     pub fn ok(&self) -> bool {
-        self.cells.iter().all(|cell| cell.outcome == Outcome::Passed)
+        self.cells.iter().all(|cell| cell.outcome.ok())
     }
 
     /// Whether the filter selected no cell.
@@ -142,8 +83,8 @@ impl MatrixReport {
         counts
     }
 
-    /// The cells that did not pass.
+    /// The cells that did not end well.
     pub fn failures(&self) -> impl Iterator<Item = &CellReport> {
-        self.cells.iter().filter(|cell| cell.outcome != Outcome::Passed)
+        self.cells.iter().filter(|cell| !cell.outcome.ok())
     }
 }

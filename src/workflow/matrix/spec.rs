@@ -1,6 +1,6 @@
 //! What a matrix is made from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::sandbox::{Limits, Policy, Result};
 
 use super::super::Source;
 use super::memory::CellMemory;
-use super::{AxisValue, Filter, expand};
+use super::{AxisValue, Filter, Order, Partition, Retries, expand, order};
 
 /// What every cell's sandbox is like, beyond what it is cloned from.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,10 +36,25 @@ pub struct MatrixSpec {
     pub exclude: Vec<Vec<(String, AxisValue)>>,
     /// How many bodies run at once; the backend's parallelism when not given.
     pub parallel: Option<usize>,
-    /// How long one body may take.
+    /// How long one attempt of a body may take.
     pub timeout: Option<Duration>,
-    /// Start no more cells and cancel the running ones when one fails.
-    pub fail_fast: bool,
+    /// After how long a body that still runs is told of, again and again; when not given, after half
+    /// of its timeout.
+    pub warn: Option<Duration>,
+    /// How often a cell that failed is tried again.
+    pub retries: Retries,
+    /// Start no more cells and cancel the running ones when so many failed.
+    pub max_fail: Option<usize>,
+    /// In which order they start.
+    pub order: Order,
+    /// What decides where something is left to chance.
+    pub seed: u64,
+    /// How long cells took the last time, by id.
+    pub times: Arc<HashMap<String, Duration>>,
+    /// Every cell so many times; 0 counts as 1.
+    pub repeat: usize,
+    /// Of the selected cells only those in this part.
+    pub partition: Option<Partition>,
     /// Which cells run.
     pub filter: Filter,
     /// Of those, only the cells with these ids.
@@ -74,18 +89,26 @@ impl MatrixSpec {
     /// Errors are [`crate::sandbox::Error::InvalidInput`]: an axis without values or given twice, an
     /// unknown axis in `exclude`, two cells with one id, no cells at all.
     pub fn expand(&self) -> Result<Vec<Cell>> {
-        expand::expand(self)
+        order::repeat(expand::expand(self)?, self.repeat)
     }
 
-    /// The cells that the filter selects.
+    /// The cells that run.
     pub fn select(&self) -> Result<Vec<Cell>> {
-        let mut cells = self.expand()?;
+        Ok(self.choose(self.expand()?))
+    }
+
+    /// Of all cells those that are to run.
+    pub(crate) fn choose(&self, mut cells: Vec<Cell>) -> Vec<Cell> {
         cells.retain(|cell| self.selects(cell));
-        Ok(cells)
+        if let Some(partition) = self.partition {
+            let mut at = 0..;
+            cells.retain(|_| at.next().is_some_and(|at| partition.holds(at)));
+        }
+        cells
     }
 
     /// Whether this cell is to run.
-    pub(crate) fn selects(&self, cell: &Cell) -> bool {
+    fn selects(&self, cell: &Cell) -> bool {
         self.filter.selects(cell) && self.only.as_ref().is_none_or(|only| only.contains(&cell.id))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::sandbox::format_duration;
 
-use super::super::{CellInfo, Event, Level, Outcome};
+use super::super::{CellInfo, Event, Level, Order, Outcome};
 use super::style::{Style, clean, fit, mark, pad, plural};
 use super::summary::{Ended, Summary, tail, why};
 
@@ -50,6 +50,8 @@ impl Narrator {
             | Event::BaseReady { .. }
             | Event::BaseFailed { .. } => self.base(event),
             Event::MatrixStarted { .. }
+            | Event::CellSlow { .. }
+            | Event::CellRetry { .. }
             | Event::CellEnded { .. }
             | Event::MatrixEnded { .. }
             | Event::CellList { .. } => self.matrix(event),
@@ -176,18 +178,21 @@ impl Narrator {
     fn matrix(&mut self, event: &Event) -> Vec<String> {
         let style = self.style;
         match event {
-            Event::MatrixStarted { matrix, cells, total, parallel } => {
+            Event::MatrixStarted { matrix, cells, total, parallel, order, seed } => {
                 let running = Running { cells: cells.clone(), ended: HashMap::new() };
                 self.matrices.insert(matrix.clone(), running);
                 let name = style.bold(&format!("matrix {matrix}"));
                 let total = *total;
-                let what = match cells.len() {
+                let mut what = match cells.len() {
                     0 => format!("the filter selects none of its {}", plural(total, "cell")),
                     count if count < total => {
                         format!("{count} of {}, {parallel} at once", plural(total, "cell"))
                     }
                     count => format!("{}, {parallel} at once", plural(count, "cell")),
                 };
+                if *order == Order::Random {
+                    what.push_str(&format!(", in random order (--seed {seed})"));
+                }
                 vec![format!("{name} {}", style.dim(&what))]
             }
             Event::CellEnded {
@@ -199,8 +204,11 @@ impl Narrator {
                 hint,
                 tail,
                 unchanged,
+                attempts,
+                ..
             } => {
                 let ended = Ended {
+                    attempts: *attempts,
                     outcome: *outcome,
                     duration: *duration,
                     message: message.clone(),
@@ -212,13 +220,44 @@ impl Narrator {
                     running.ended.insert(cell.clone(), ended);
                 }
                 let told = self.chatty
-                    || matches!(outcome, Outcome::Failed | Outcome::TimedOut | Outcome::Cancelled);
+                    || outcome.failed()
+                    || matches!(outcome, Outcome::Cancelled | Outcome::Flaky);
                 if !told || *outcome == Outcome::NotRun || *unchanged {
                     return Vec::new();
                 }
                 let time = format_duration(*duration);
                 let sign = style.outcome(*outcome, mark(*outcome));
-                vec![format!("  {sign} {cell}  {outcome} in {time}")]
+                let mut line = format!("  {sign} {cell}  {outcome} in {time}");
+                if let (Outcome::Skipped, Some(reason)) = (outcome, message) {
+                    line = format!("  {sign} {cell}  {outcome}: {}", first_line(reason));
+                }
+                vec![line]
+            }
+            Event::CellRetry { cell, attempt, outcome, duration, message, pause, .. } => {
+                let sign = style.outcome(Outcome::Flaky, mark(Outcome::Flaky));
+                let time = format_duration(*duration);
+                let mut line = format!("  {sign} {cell}  attempt {attempt} {outcome} in {time}");
+                if let Some(message) = message {
+                    line.push_str(&format!(": {}", first_line(message)));
+                }
+                let again = match pause.is_zero() {
+                    true => "  (again)".to_string(),
+                    false => format!("  (again in {})", format_duration(*pause)),
+                };
+                line.push_str(&style.dim(&again));
+                vec![line]
+            }
+            Event::CellSlow { cell, duration, limit, tail: since, .. } => {
+                let sign = style.odd("…");
+                let time = format_duration(*duration);
+                let mut line = format!("  {sign} {cell}  still runs after {time}");
+                if let Some(limit) = limit {
+                    let limit = format!(" (timeout {})", format_duration(*limit));
+                    line.push_str(&style.dim(&limit));
+                }
+                let mut lines = vec![line];
+                lines.extend(tail(since, style));
+                lines
             }
             Event::MatrixEnded { matrix, counts, duration } => {
                 let Some(running) = self.matrices.remove(matrix) else { return Vec::new() };
@@ -236,6 +275,11 @@ impl Narrator {
             _ => Vec::new(),
         }
     }
+}
+
+/// The first line of a guest's or a script's message.
+fn first_line(message: &str) -> String {
+    clean(message.lines().next().unwrap_or_default())
 }
 
 fn prefixed(text: &str, cell: Option<&str>, style: Style) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{AxisValue, CellInfo, Counts, Event, Level, Outcome, Stream};
+use super::super::{AxisValue, CellInfo, Counts, Event, Level, Order, Outcome, Stream};
 
 /// Milliseconds.
 pub fn ms(milliseconds: u64) -> Duration {
@@ -37,7 +37,12 @@ pub fn cells(values: &[(&str, &str)]) -> Vec<CellInfo> {
 }
 
 pub fn begun(cell: &str) -> Event {
-    Event::CellStarted { matrix: "tests".into(), cell: cell.into(), sandbox: "tests-1".into() }
+    Event::CellStarted {
+        matrix: "tests".into(),
+        cell: cell.into(),
+        sandbox: "tests-1".into(),
+        attempt: 1,
+    }
 }
 
 pub fn ended(cell: &str, outcome: Outcome, message: Option<&str>, tail: &str) -> Event {
@@ -50,6 +55,8 @@ pub fn ended(cell: &str, outcome: Outcome, message: Option<&str>, tail: &str) ->
         hint: None,
         tail: tail.into(),
         unchanged: false,
+        attempts: usize::from(outcome != Outcome::NotRun),
+        place: None,
     }
 }
 
@@ -83,6 +90,8 @@ pub fn run() -> Vec<Event> {
             cells: cells(&[("-O0", "c99"), ("-O0", "c11"), ("-O2", "c99"), ("-O2", "c11")]),
             total: 6,
             parallel: 2,
+            order: Order::Given,
+            seed: 7,
         },
         begun("opt=-O0,std=c99"),
         begun("opt=-O0,std=c11"),
@@ -102,7 +111,13 @@ pub fn run() -> Vec<Event> {
         ),
         ended("opt=-O2,std=c99", Outcome::TimedOut, Some("the cell timed out after 1s"), ""),
         ended("opt=-O2,std=c11", Outcome::NotRun, None, ""),
-        matrix_ended(Counts { passed: 1, failed: 1, timed_out: 1, not_run: 1, cancelled: 0 }),
+        matrix_ended(Counts {
+            passed: 1,
+            failed: 1,
+            timed_out: 1,
+            not_run: 1,
+            ..Counts::default()
+        }),
         Event::Warning {
             message: "sandbox 'x' could not be deleted: cancelled".into(),
             hint: Some("it goes with the next: sandscript gc".into()),
@@ -151,7 +166,7 @@ impl std::io::Write for Full {
 pub fn feed(report: &mut dyn super::Report, events: Vec<Event>) -> std::io::Result<()> {
     for (index, event) in events.into_iter().enumerate() {
         let at = std::time::SystemTime::UNIX_EPOCH + ms(index as u64);
-        let record = super::Record { v: 1, at, run: "run-1".into(), event };
+        let record = super::Record { v: 1, at, t: ms(index as u64), run: "run-1".into(), event };
         report.record(&record)?;
     }
     Ok(())
@@ -181,7 +196,14 @@ pub fn trouble() -> Vec<Event> {
         },
         Event::BaseFailed { base: "cc".into(), message: "make: exit code 2".into() },
         Event::BaseFailed { base: "py".into(), message: "cancelled".into() },
-        Event::MatrixStarted { matrix: "none".into(), cells: vec![], total: 3, parallel: 2 },
+        Event::MatrixStarted {
+            matrix: "none".into(),
+            cells: vec![],
+            total: 3,
+            parallel: 2,
+            order: Order::Given,
+            seed: 7,
+        },
         Event::MatrixEnded { matrix: "none".into(), counts: Counts::default(), duration: ms(0) },
         Event::CellList { matrix: "tests".into(), cells: cells(&[("-O0", "c99")]) },
     ]

@@ -33,10 +33,10 @@ impl Style {
     /// `text` in the colour of an outcome.
     pub(super) fn outcome(self, outcome: Outcome, text: &str) -> String {
         match outcome {
-            Outcome::Passed => self.good(text),
+            Outcome::Passed | Outcome::ExpectedFailure => self.good(text),
             Outcome::Failed | Outcome::TimedOut => self.bad(text),
-            Outcome::Cancelled => self.odd(text),
-            Outcome::NotRun => self.dim(text),
+            Outcome::Cancelled | Outcome::Flaky => self.odd(text),
+            Outcome::NotRun | Outcome::Skipped => self.dim(text),
         }
     }
 
@@ -52,10 +52,11 @@ impl Style {
 /// The sign of an outcome, one column wide.
 pub(super) fn mark(outcome: Outcome) -> &'static str {
     match outcome {
-        Outcome::Passed => "✓",
+        Outcome::Passed | Outcome::ExpectedFailure => "✓",
+        Outcome::Flaky => "~",
         Outcome::Failed | Outcome::TimedOut => "✗",
         Outcome::Cancelled => "!",
-        Outcome::NotRun => "-",
+        Outcome::Skipped | Outcome::NotRun => "-",
     }
 }
 

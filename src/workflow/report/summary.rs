@@ -21,6 +21,7 @@ pub(super) struct Ended {
     pub hint: Option<String>,
     pub tail: String,
     pub unchanged: bool,
+    pub attempts: usize,
 }
 
 /// A matrix that is over.
@@ -40,7 +41,7 @@ impl Summary<'_> {
         }
         let mut lines = self.table(style, width);
         for (cell, ended) in &self.cells {
-            if matches!(ended.outcome, Outcome::Failed | Outcome::TimedOut) {
+            if ended.outcome.failed() {
                 lines.push(String::new());
                 lines.extend(failure(&cell.id, ended, style));
             }
@@ -72,7 +73,9 @@ impl Summary<'_> {
                 texts.iter().zip(&widths).map(|(text, width)| pad(text, *width)).collect();
             padded.join("  ")
         };
-        let title = format!("    {}  {}  time", join(&head), pad("result", 9));
+        let longest = shown.iter().map(|(_, ended)| ended.outcome.to_string().len()).max();
+        let wide = longest.unwrap_or(0).max(9);
+        let title = format!("    {}  {}  time", join(&head), pad("result", wide));
         let mut lines = vec![String::new(), style.dim(&title)];
         for ((_, ended), row) in shown.iter().zip(&rows) {
             let outcome = ended.outcome;
@@ -81,13 +84,22 @@ impl Summary<'_> {
                 lines.push(style.dim(&line));
                 continue;
             }
-            let result = pad(&outcome.to_string(), 9);
+            let result = pad(&outcome.to_string(), wide);
             let time = match outcome {
                 Outcome::NotRun => String::new(),
                 _ => format!("  {}", format_duration(ended.duration)),
             };
+            let told =
+                matches!(outcome, Outcome::Flaky | Outcome::Skipped | Outcome::ExpectedFailure);
+            let why = match &ended.message {
+                Some(message) if told => {
+                    let first = clean(message.lines().next().unwrap_or_default());
+                    style.dim(&format!("  {first}"))
+                }
+                _ => String::new(),
+            };
             lines.push(format!(
-                "  {} {}  {}{time}",
+                "  {} {}  {}{time}{why}",
                 style.outcome(outcome, mark(outcome)),
                 join(row),
                 style.outcome(outcome, result.trim_end()) + &result[result.trim_end().len()..],
@@ -105,7 +117,7 @@ impl Summary<'_> {
         if unchanged > 0 {
             counts = counts.replacen("passed", &format!("passed ({unchanged} unchanged)"), 1);
         }
-        let good = self.counts.passed == self.counts.total();
+        let good = self.counts.ok() == self.counts.total();
         let counts = if good { style.good(&counts) } else { style.bad(&counts) };
         let cells = plural(self.cells.len(), "cell");
         let time = format_duration(self.duration);
@@ -144,7 +156,11 @@ fn columns(cells: &[&CellInfo], width: usize) -> (Vec<String>, Vec<Vec<String>>)
 /// A cell that did not pass: its id, the end of its output, and why.
 fn failure(id: &str, ended: &Ended, style: Style) -> Vec<String> {
     let head = format!("{} {}", mark(ended.outcome), id);
-    let mut lines = vec![format!("  {}  {}", style.bad(&head), ended.outcome)];
+    let attempts = match ended.attempts {
+        0 | 1 => String::new(),
+        count => format!(" ({count} attempts)"),
+    };
+    let mut lines = vec![format!("  {}  {}{attempts}", style.bad(&head), ended.outcome)];
     lines.extend(tail(&ended.tail, style));
     lines.extend(why(ended.message.as_deref(), ended.hint.as_deref(), style));
     lines
@@ -197,6 +213,7 @@ mod tests {
             hint: Some("look at it".into()),
             tail: String::new(),
             unchanged: false,
+            attempts: 1,
         };
         let ended: Vec<Ended> = cells.iter().map(|(_, outcome)| ended(outcome)).collect();
         let mut counts = Counts::default();
@@ -270,6 +287,7 @@ mod tests {
             hint: None,
             tail: String::new(),
             unchanged,
+            attempts: 1,
         };
         let ended = [ended(true), ended(false)];
         let counts = Counts { passed: 2, ..Counts::default() };

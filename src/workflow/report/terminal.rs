@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::sandbox::format_duration;
 
-use super::super::{Event, Outcome, Record};
+use super::super::{Event, Record};
 use super::narrator::Narrator;
 use super::style::fit;
 use super::{Out, Report, Style};
@@ -85,12 +85,16 @@ impl Terminal {
                     progress.running.push((cell.clone(), Instant::now()));
                 }
             }
+            Event::CellRetry { matrix, cell, .. } => {
+                if let Some(progress) = self.matrices.get_mut(matrix) {
+                    progress.running.retain(|(running, _)| running != cell);
+                }
+            }
             Event::CellEnded { matrix, cell, outcome, .. } => {
                 if let Some(progress) = self.matrices.get_mut(matrix) {
                     progress.running.retain(|(running, _)| running != cell);
                     progress.ended += 1;
-                    progress.failed +=
-                        usize::from(matches!(outcome, Outcome::Failed | Outcome::TimedOut));
+                    progress.failed += usize::from(outcome.failed());
                 }
             }
             Event::MatrixEnded { matrix, .. } => drop(self.matrices.remove(matrix)),
@@ -311,6 +315,7 @@ impl TermLike for Screen {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::{Order, Outcome};
     use super::super::sample::{self, Full, Paper, begun, feed};
     use super::*;
 
@@ -407,6 +412,8 @@ mod tests {
                 cells: cells.clone(),
                 total: 11,
                 parallel: 11,
+                order: Order::Given,
+                seed: 7,
             },
         ];
         events.extend(cells.iter().map(|cell| begun(&cell.id)));

@@ -1,0 +1,127 @@
+//! One cell on its way: a sandbox, a turn, an attempt; and again, when it failed and may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::sandbox::Error;
+
+use super::super::{Cell, CellReport, Event, Failure, Outcome};
+use super::attempt::Attempt;
+use super::executor::{Shared, Turn};
+
+/// One cell on its way.
+pub(super) struct One {
+    pub shared: Arc<Shared>,
+    pub cell: Cell,
+    pub index: usize,
+    /// Given back when the body is over.
+    pub live: Option<OwnedSemaphorePermit>,
+    /// Given back when the sandbox is gone.
+    pub slot: Option<OwnedSemaphorePermit>,
+    /// Its turn, for the first attempt.
+    pub turn: Turn,
+}
+
+impl One {
+    pub async fn run(self, ended: &mpsc::UnboundedSender<(usize, CellReport)>) {
+        let One { shared, cell, index, live, slot, turn } = self;
+        let mut first = Some(turn);
+        let most = 1 + shared.spec.retries.count;
+        let mut last: Option<Attempt> = None;
+        let mut sandbox = None;
+        let mut attempts = 0;
+        while attempts < most {
+            let number = attempts + 1;
+            let name = shared.name(index, &cell, number);
+            let turn = first.take().unwrap_or_else(|| shared.turn());
+            let made = shared.make(&name, &cell).await;
+            let exists = made.is_ok();
+            let turn = tokio::select! {
+                biased;
+                () = shared.cancel.cancelled() => None,
+                turn = turn.wait() => turn,
+            };
+            sandbox = exists.then(|| name.clone());
+            let (turn, made) = match (turn, made) {
+                // Stopped before it began; an earlier attempt still counts.
+                (None, _) | (_, Err(Error::Cancelled)) => break,
+                (Some(turn), made) => (turn, made),
+            };
+            attempts = number;
+            let attempt = shared.attempt(&cell, &name, number, made).await;
+            let failed = attempt.outcome.failed();
+            let again = failed && attempts < most && !shared.cancel.is_cancelled();
+            if failed && !again {
+                // Before the next one gets its turn.
+                shared.count_failure();
+            }
+            drop(turn);
+            if again {
+                let pause = shared.spec.retries.pause(attempts, shared.spec.seed, &cell.id);
+                shared.tell_retry(&cell, &attempt, attempts, pause);
+                if let Some(name) = sandbox.take() {
+                    shared.delete(&name).await;
+                }
+                last = Some(attempt);
+                tokio::select! {
+                    biased;
+                    () = shared.cancel.cancelled() => break,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            } else {
+                last = Some(settled(attempt, last.take(), number));
+                break;
+            }
+        }
+        let mut report = match last {
+            None => CellReport::not_run(cell),
+            Some(attempt) => attempt.report(cell, attempts),
+        };
+        if let Some(name) = &sandbox
+            && shared.ctx.keep
+            && report.outcome.failed()
+            && shared.keep(name, &report.cell).await
+        {
+            report.kept = sandbox.take();
+        }
+        shared.tell(&report);
+        let _ = ended.send((index, report));
+        drop(live);
+        if let Some(name) = sandbox {
+            shared.delete(&name).await;
+        }
+        drop(slot);
+    }
+}
+
+/// The last attempt, in the light of the one before it.
+fn settled(attempt: Attempt, before: Option<Attempt>, number: usize) -> Attempt {
+    match (attempt.outcome, before) {
+        (Outcome::Passed, Some(before)) => {
+            let why = before.failure.map(|failure| failure.to_string()).unwrap_or_default();
+            let message = format!("it passed at attempt {number}; the one before: {why}");
+            let failure = Some(Failure::new(message));
+            Attempt { outcome: Outcome::Flaky, failure, tail: before.tail, ..attempt }
+        }
+        // That it was stopped later does not undo that it failed.
+        (Outcome::Cancelled, Some(before)) => before,
+        _ => attempt,
+    }
+}
+
+impl Shared {
+    fn tell_retry(&self, cell: &Cell, attempt: &Attempt, number: usize, pause: Duration) {
+        self.ctx.events.send(Event::CellRetry {
+            matrix: self.spec.name.clone(),
+            cell: cell.id.clone(),
+            attempt: number,
+            outcome: attempt.outcome,
+            duration: attempt.duration,
+            message: attempt.failure.as_ref().map(Failure::to_string),
+            tail: attempt.tail.clone(),
+            pause,
+        });
+    }
+}

@@ -1,0 +1,183 @@
+//! The sandboxes of cells: what they are called, made from, and what becomes of them.
+
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
+use crate::sandbox::{Backend, Cancel, CloneSpec, Error, Kind, Result, Spec};
+
+use super::super::{Cell, Event, Failure, Source};
+use super::executor::Shared;
+
+/// How long a delete may take before it is left to `gc`.
+const DELETE: Duration = Duration::from_secs(60);
+/// After this time `gc` may take a cell's sandbox, whoever owns it.
+const EXPIRES: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long after the end of a matrix a backend that had gone away is asked again to delete.
+const AGAIN: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(300), Duration::from_secs(1)];
+
+impl Shared {
+    /// A readable name that no other cell of any run has: what of matrix and values can be part of
+    /// a sandbox name, and a tag of the run.
+    pub fn name(&self, index: usize, cell: &Cell, attempt: usize) -> String {
+        let values: Vec<String> = cell.values.iter().map(|(_, v)| v.to_string()).collect();
+        let matrix = slug(&self.spec.name, 16);
+        let values = slug(&values.join("-"), 28);
+        let mut name = if matrix.is_empty() { "cell".to_string() } else { matrix };
+        if !values.is_empty() {
+            name = format!("{name}-{values}");
+        }
+        if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+            name.insert_str(0, "c-");
+        }
+        let name = format!("{name}-{}-{index}", self.tag);
+        if attempt > 1 { format!("{name}-{attempt}") } else { name }
+    }
+
+    pub async fn make(&self, name: &str, cell: &Cell) -> Result<()> {
+        let backend = self.ctx.backend.as_ref();
+        let template = &self.spec.cell;
+        let labels = [
+            ("sandscript.kind", "cell"),
+            ("sandscript.run", &self.ctx.run),
+            ("sandscript.matrix", &self.spec.name),
+            ("sandscript.cell", &cell.id),
+        ];
+        let labels = labels.map(|(key, value)| (key.to_string(), value.to_string())).into();
+        let owner = Some(self.ctx.owner.clone());
+        let clone = |label: Option<String>| CloneSpec {
+            label,
+            limits: template.limits.clone(),
+            egress: template.egress.clone(),
+            env: template.env.clone(),
+            owner: owner.clone(),
+            expires: SystemTime::now().checked_add(EXPIRES),
+            labels,
+            ..CloneSpec::new(name)
+        };
+        match &self.spec.source {
+            Source::Base(base) => {
+                let mut clone = clone(Some(base.label.clone()));
+                clone.limits.get_or_insert_with(|| base.limits.clone());
+                for (key, value) in &base.env {
+                    clone.env.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+                Backend::clone(backend, &base.sandbox, &clone, &self.cancel).await?;
+            }
+            Source::Snapshot { sandbox, label } => {
+                Backend::clone(backend, sandbox, &clone(label.clone()), &self.cancel).await?;
+            }
+            Source::Image { image, sha256 } => {
+                let clone = clone(None);
+                let spec = Spec {
+                    image: image.clone(),
+                    sha256: sha256.clone(),
+                    limits: clone.limits.unwrap_or_default(),
+                    egress: clone.egress.unwrap_or_default(),
+                    env: clone.env,
+                    labels: clone.labels,
+                    owner: clone.owner,
+                    expires: clone.expires,
+                    ..Spec::new(name)
+                };
+                backend.create(&spec, &self.cancel).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is kept now. With a token of its own: a cancelled run keeps what it should, too.
+    pub async fn keep(&self, sandbox: &str, cell: &Cell) -> bool {
+        match self.ctx.backend.keep(sandbox, &Cancel::new()).await {
+            Ok(()) => {
+                let why = format!("cell {}", cell.id);
+                self.ctx.events.send(Event::SandboxKept { name: sandbox.into(), why });
+                true
+            }
+            Err(error) => {
+                let message = format!("sandbox '{sandbox}' could not be kept: {error}");
+                self.ctx.events.send(Event::Warning { message, hint: error.hint() });
+                false
+            }
+        }
+    }
+
+    /// Deletes a sandbox, also when the run was cancelled. Where nobody answers it is tried once
+    /// more at the end of the matrix.
+    pub async fn delete(&self, sandbox: &str) {
+        match self.try_delete(sandbox).await {
+            Ok(()) => {}
+            Err(Error::Transport { .. }) => {
+                let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+                lost.push(sandbox.into());
+            }
+            Err(error) => self.not_deleted(sandbox, &error),
+        }
+    }
+
+    /// Deletes what could not be deleted before, because nobody answered.
+    pub async fn delete_lost(&self) {
+        let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut away = None;
+        for sandbox in lost {
+            let mut pauses = AGAIN.iter();
+            loop {
+                // One that stayed away for all this time is not waited for again.
+                let pause = if away.is_some() { None } else { pauses.next() };
+                match (self.try_delete(&sandbox).await, pause) {
+                    (Ok(()), _) => break,
+                    (Err(Error::Transport { .. }), Some(pause)) => {
+                        tokio::time::sleep(*pause).await;
+                    }
+                    (Err(error), _) => {
+                        self.not_deleted(&sandbox, &error);
+                        away = matches!(error, Error::Transport { .. }).then_some(());
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_delete(&self, sandbox: &str) -> Result<()> {
+        let cancel = Cancel::new();
+        let delete = self.ctx.backend.delete(sandbox, &cancel);
+        match tokio::time::timeout(DELETE, delete).await {
+            Ok(Err(Error::NotFound { kind: Kind::Sandbox, .. })) => Ok(()),
+            Ok(done) => done,
+            Err(_) => Err(Error::Timeout { what: "the delete".into(), after: DELETE }),
+        }
+    }
+
+    fn not_deleted(&self, sandbox: &str, error: &Error) {
+        self.ctx.events.send(Event::Warning {
+            message: format!("sandbox '{sandbox}' could not be deleted: {error}"),
+            hint: Some("it goes with the next: sandscript gc".into()),
+        });
+    }
+}
+
+/// Why a cell has no sandbox.
+pub(super) fn unmade(error: Error) -> Failure {
+    match error {
+        Error::NotFound { .. } => Failure::Failed {
+            message: format!("its sandbox could not be made: {error}"),
+            hint: Some("what the cells are cloned from was deleted while the matrix ran".into()),
+        },
+        other => Failure::Error(other),
+    }
+}
+
+/// What of `text` can be part of a sandbox name, at most `max` characters.
+pub(in super::super) fn slug(text: &str, max: usize) -> String {
+    let mut slug = String::new();
+    for character in text.chars().map(|c| c.to_ascii_lowercase()) {
+        if character.is_ascii_alphanumeric() {
+            slug.push(character);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.truncate(max);
+    slug.trim_end_matches('-').to_string()
+}
