@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sandscript::sandbox::{Backend, CloneSpec, Command, SnapshotSpec, Spec, exec, format_size};
 
-use super::peers::peers;
+use super::peers::{Yardstick, peers};
 use super::table::{Table, ms, ratio};
 use super::{Bench, median, timed_async};
 
@@ -106,6 +106,7 @@ pub async fn snapshots(bench: &Bench, table: &mut Table) {
             .await;
         bench.snapshot(name, "data").await;
     }
+    let mut stick = Yardstick::new();
     let mut times = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
     for round in 0..15 {
         for ((name, _), (snapshots, clones)) in sizes.iter().zip(&mut times) {
@@ -116,15 +117,22 @@ pub async fn snapshots(bench: &Bench, table: &mut Table) {
             let twin = format!("{name}-twin");
             clones.push(timed_async(bench.clone_of(name, &label, &twin)).await);
             bench.delete(&twin).await;
+            bench.settle().await;
+            stick.turn();
         }
     }
     for ((name, size), (snapshots, clones)) in sizes.into_iter().zip(times) {
         let size = format_size(size);
-        table.row(format!("snapshot, idle, {size} of data"), ms(median(snapshots)), "", "≤ 2 ms");
-        table.row(format!("clone (not started), {size} of data"), ms(median(clones)), "", "≤ 2 ms");
+        let what = [("snapshot, idle", snapshots), ("clone (not started)", clones)];
+        for (what, times) in what {
+            let time = median(times);
+            let (compared, goal) = stick.compare(time, 2.0);
+            table.row(format!("{what}, {size} of data"), ms(time), compared, goal);
+        }
         bench.delete(name).await;
     }
     bench.sandbox("bench-deep").await;
+    let mut stick = Yardstick::new();
     let (mut snapshots, mut clones) = (Vec::new(), Vec::new());
     for layer in 0..110 {
         bench.run("bench-deep", &format!("echo {layer} > /root/file{layer}")).await;
@@ -135,11 +143,16 @@ pub async fn snapshots(bench: &Bench, table: &mut Table) {
             snapshots.push(took);
             clones.push(timed_async(bench.clone_of("bench-deep", &label, "bench-deep-twin")).await);
             bench.delete("bench-deep-twin").await;
+            bench.settle().await;
+            stick.turn();
         }
     }
     bench.delete("bench-deep").await;
-    table.row("snapshot, idle, after 100 snapshots", ms(median(snapshots)), "", "≤ 4 ms");
-    table.row("clone (not started), after 100 snapshots", ms(median(clones)), "", "≤ 4 ms");
+    for (what, times) in [("snapshot, idle", snapshots), ("clone (not started)", clones)] {
+        let time = median(times);
+        let (compared, goal) = stick.compare(time, 4.0);
+        table.row(format!("{what}, after 100 snapshots"), ms(time), compared, goal);
+    }
 }
 
 /// How long a busy guest stands still for a snapshot.
@@ -160,6 +173,7 @@ pub async fn frozen(bench: &Bench, table: &mut Table) {
             0.03,
         ),
     ] {
+        let mut stick = Yardstick::new();
         let mut times = Vec::new();
         for round in 0..5 {
             let name = format!("bench-busy{round}");
@@ -169,14 +183,17 @@ pub async fn frozen(bench: &Bench, table: &mut Table) {
             bench.settle().await;
             times.push(bench.snapshot(&name, "live").await);
             bench.delete(&name).await;
+            bench.settle().await;
+            stick.turn();
         }
         let time = median(times);
         let each = time.as_secs_f64() * 1e3 / f64::from(count);
+        let (compared, target) = stick.compare(time, goal * f64::from(count));
         table.row(
             format!("snapshot with a process running, {what}: stood still"),
             ms(time),
-            format!("{each:.3} ms per {unit}"),
-            format!("≤ {goal} ms per {unit}"),
+            format!("{each:.3} ms per {unit}; {compared}"),
+            format!("≤ {goal} ms per {unit}; {target}"),
         );
     }
 }

@@ -45,14 +45,51 @@ impl Peer {
     }
 }
 
+/// The launch of bwrap as a measure for this machine at this moment: the goals were set on one where it
+/// took 3.5 ms.
+pub struct Yardstick {
+    bwrap: Option<Peer>,
+    times: Vec<Duration>,
+}
+
+impl Yardstick {
+    /// Without bwrap there are only the figures.
+    pub fn new() -> Yardstick {
+        Yardstick { bwrap: bwrap(), times: Vec::new() }
+    }
+
+    /// Measures it once more, in turns with what it is to measure.
+    pub fn turn(&mut self) {
+        if let Some(bwrap) = &mut self.bwrap {
+            self.times.push(bwrap.time());
+        }
+    }
+
+    /// A figure in terms of it, and a goal that was set in milliseconds.
+    pub fn compare(&self, time: Duration, goal: f64) -> (String, String) {
+        let target = format!("≤ {goal} ms where bwrap takes 3.5: ≤ {:.2} × bwrap", goal / 3.5);
+        match self.bwrap {
+            Some(_) => {
+                (super::table::ratio(time, super::median(self.times.clone()), "bwrap"), target)
+            }
+            None => (String::new(), target),
+        }
+    }
+}
+
+fn bwrap() -> Option<Peer> {
+    Peer::new("bwrap --unshare-all", &BWRAP.split_whitespace().collect::<Vec<_>>())
+}
+
+const BWRAP: &str = "bwrap --unshare-all --ro-bind /usr /usr --symlink usr/bin /bin \
+    --symlink usr/sbin /sbin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --proc /proc \
+    --dev /dev --tmpfs /tmp true";
+
 /// Those that work here; for the others, a note.
 pub fn peers(folder: &Path, note: &mut impl FnMut(String)) -> Vec<Peer> {
-    let bwrap = "bwrap --unshare-all --ro-bind /usr /usr --symlink usr/bin /bin \
-        --symlink usr/sbin /sbin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --proc /proc \
-        --dev /dev --tmpfs /tmp true";
     let bundle = runc_bundle(folder).unwrap_or_default().display().to_string();
     let candidates: [(&'static str, Vec<&str>); 4] = [
-        ("bwrap --unshare-all", bwrap.split_whitespace().collect()),
+        ("bwrap --unshare-all", BWRAP.split_whitespace().collect()),
         ("runc run", vec!["runc", "run", "--bundle", &bundle, "{id}"]),
         ("unshare -mpnuif", "unshare -mpnuif --mount-proc true".split(' ').collect()),
         ("python3 -c pass", vec!["python3", "-c", "pass"]),

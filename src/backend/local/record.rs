@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::protocol::Tree;
+use super::sys;
 use crate::sandbox::{Error, Result, Snapshot, Spec};
 
 /// A sandbox.
@@ -129,9 +131,22 @@ fn encoded(path: &Path, record: &impl Serialize) -> Result<Vec<u8>> {
         .map_err(|error| Error::internal(format!("{}: {error}", path.display())))
 }
 
-/// Replaces a record in one step: a reader sees the old one or the new one.
+/// Replaces a record in one step: a reader sees the old one or the new one. The new one is on its way to
+/// the disk soon after.
 pub fn save(path: &Path, record: &impl Serialize) -> Result<()> {
-    Prepared::write(path, record)?.put()
+    save_for_a_run(path, record)?;
+    let path = path.to_owned();
+    let write = move || {
+        if let Ok(file) = fs::File::open(path) {
+            // Whoever waits for the disk says so with a sync; this is for a power cut.
+            let _ = sys::start_writing(file.as_fd());
+        }
+    };
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(write)),
+        Err(_) => write(),
+    }
+    Ok(())
 }
 
 /// Like [`save`], for what need not outlive a power cut: the old and the new file change places. At

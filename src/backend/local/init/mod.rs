@@ -247,7 +247,7 @@ impl Init {
         if processes::count() > 0 {
             return Reply::Alive;
         }
-        match self.stage.switch(&self.trees, layers, upper) {
+        match self.stage.switch(&self.trees, layers, &self.upper, upper) {
             Ok(()) => {
                 self.layers = layers.to_vec();
                 upper.clone_into(&mut self.upper);

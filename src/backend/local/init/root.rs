@@ -273,21 +273,46 @@ impl Stage {
             .doing("entering the stage")
     }
 
-    /// Goes over to new layers. Only while init is alone: a process that has a file open would go
-    /// on writing into what is now a layer.
-    pub fn switch(&self, trees: &[Tree], layers: &[String], upper: &str) -> Result<(), Failure> {
+    /// Goes over from the layer that was written to, `old`, to new layers. Only while init is alone: a
+    /// process that has a file open would go on writing into what is now a layer.
+    pub fn switch(
+        &self,
+        trees: &[Tree],
+        layers: &[String],
+        old: &str,
+        upper: &str,
+    ) -> Result<(), Failure> {
         self.enter()?;
-        let assembled = assemble(trees, layers, upper);
+        let (kept, trees) = keep_unwritten(trees, old, upper);
+        let assembled = assemble(&trees, layers, upper);
+        if assembled.is_err() {
+            keep_unwritten(&kept, upper, old);
+        }
         move_into_link_name_space(self.guest.as_fd(), Some(LinkNameSpaceType::Mount))
             .doing("leaving the stage")?;
-        let kept = mounts_to_keep(trees)?;
+        let kept = mounts_to_keep(&trees)?;
         enter(assembled?, |root| {
             for (target, mount, folder) in &kept {
-                attach(mount.as_fd(), root, target, Some(*folder))?;
+                // Mostly its place is there: to look is less than to make.
+                attach(mount.as_fd(), root, target, None)
+                    .or_else(|_| attach(mount.as_fd(), root, target, Some(*folder)))?;
             }
             Ok(())
         })
     }
+}
+
+/// Nothing was written to most trees: such a one stays mounted as it is, and its empty folder moves
+/// from the layer `old` to `new`. Returns those trees, and the others; the root is always among these.
+fn keep_unwritten(trees: &[Tree], old: &str, new: &str) -> (Vec<Tree>, Vec<Tree>) {
+    let layers = Path::new("/layers");
+    trees.iter().cloned().partition(|tree| {
+        let folder = layers.join(old).join(&tree.name);
+        let empty = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none());
+        tree.target != "/"
+            && empty(&folder)
+            && fs::rename(&folder, layers.join(new).join(&tree.name)).is_ok()
+    })
 }
 
 /// The mounts directly below the guest's root that are not overlays: path, handle, whether it is a folder.

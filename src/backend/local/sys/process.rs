@@ -257,6 +257,15 @@ pub fn sync_file_system(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::syncfs(fd.as_raw_fd()) }.into()).map(drop)
 }
 
+/// Has the kernel begin to write a file to its disk, and does not wait for it.
+pub fn start_writing(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a valid descriptor for the length of the call.
+    check(unsafe {
+        libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE).into()
+    })
+    .map(drop)
+}
+
 /// SIGCHLD as something to poll.
 pub struct SignalFd(OwnedFd);
 
