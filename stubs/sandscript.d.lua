@@ -571,6 +571,7 @@ local Builder = {}
 ---@field stdin? string|Secret What it reads from standard input; nothing when not given.
 ---@field timeout? Duration Kill it and all it started after this long.
 ---@field max_output? Size How much of each output stream is kept. Default: 64MiB.
+---@field volatile? boolean Run it each time the base is asked for; the steps after it are cached as if it were not there. Default: false.
 
 ---A step that runs a command, which must return 0.
 ---
@@ -583,6 +584,79 @@ local Builder = {}
 ---@param command Command A string is run by sh -c, a list is delivered exactly as it is.
 ---@param options? Builder.run.Options
 function Builder:run(command, options) end
+
+---@class (exact) Builder.script.Options
+---@field args? string[] Its arguments.
+---@field env? table<string, string|number|boolean|Secret> Added to its environment.
+---@field cwd? string Working directory; the user's home when not given.
+---@field user? string User name or number, with optional :group.
+---@field login? boolean Source the user's profile first. Default: false.
+---@field stdin? string|Secret What it reads from standard input; nothing when not given.
+---@field timeout? Duration Kill it and all it started after this long.
+---@field max_output? Size How much of each output stream is kept. Default: 64MiB.
+---@field volatile? boolean Run it each time the base is asked for; the steps after it are cached as if it were not there. Default: false.
+
+---A step that runs a script of the host inside, which must return 0. It is run by what its first line names, else by sh, and is not there any more afterwards.
+---
+---- error `command_failed`: It does not return 0.
+---- error `not_found`: The host path is not there.
+---- error `runtime`: The host path is not in the project folder.
+---- error `timeout`: It took longer than timeout.
+---
+---```lua
+---b:script("setup.sh", { args = { "--quick" } })
+---```
+---@param path string A host path, relative to the project folder.
+---@param options? Builder.script.Options
+function Builder:script(path, options) end
+
+---@class (exact) Builder.fetch.Options
+---@field mode? integer|string Permission bits, such as 0o755 or "755".
+---@field owner? string Owner in the base; root when not given.
+
+---A step that puts a file from a URL into the base. The host fetches it, so the base needs no network inside; it counts by its digest, wherever it comes from.
+---
+---- error `invalid_input`: It has another digest.
+---- error `not_found`: There is nothing at the URL.
+---- error `transport`: The download failed.
+---
+---```lua
+---b:fetch("file://requirements.txt", "7cc4959877dbe6b6c63a8eb1bfe3bfb545fa8fe5b28b1b2c13e4a7c1c0d1c4d4", "/opt/")
+---```
+---@param url string An https:, http: or file: URL.
+---@param sha256 string The digest that its bytes must have, in hex.
+---@param to string An absolute path in the base; a folder when it ends in /.
+---@param options? Builder.fetch.Options
+function Builder:fetch(url, sha256, to, options) end
+
+---@class (exact) Builder.git.Options
+---@field owner? string Owner in the base; root when not given.
+
+---A step that puts the tree of a git commit into the base, without its history. The host's git fetches it, so the base needs no network inside; it counts by the commit. A branch or tag is looked up each time; a commit named by all its digits needs no network at all once it is here.
+---
+---- error `invalid_input`: The repository has no such branch, tag or commit.
+---- error `not_found`: The host has no git, or no such path.
+---- error `transport`: The repository can't be reached.
+---
+---```lua
+---b:git("vendor/lib.git", "v1.0", "/opt/lib")
+---```
+---@param url string The repository, or the path of one in the project folder.
+---@param ref string A branch, a tag, or a whole commit id.
+---@param to string An absolute path in the base.
+---@param options? Builder.git.Options
+function Builder:git(url, ref, to, options) end
+
+---A snapshot point: gives what was done so far a name, by which Base.at finds it. What volatile steps did is not in it.
+---
+---- error `invalid_input`: There is one of that name.
+---
+---```lua
+---b:run("mkdir -p /opt/deps")
+---b:snapshot("deps")
+---```
+---@param name string Its name.
+function Builder:snapshot(name) end
 
 ---@class (exact) Builder.copy.Options
 ---@field all? boolean Copy what ignore files name, too. Default: false.
@@ -651,6 +725,18 @@ function Builder:workdir(path) end
 ---@field hits integer How many of its steps had been done before.
 ---@field duration number How long it took to have it, in seconds.
 local Base = {}
+
+---The base as it was at a snapshot point.
+---
+---- error `runtime`: It has no such point.
+---
+---```lua
+---local app = base("app", function(b) b:run("mkdir /deps") b:snapshot("deps") b:run("mkdir /app") end)
+---local deps <close> = sandbox({ from = app:at("deps") })
+---```
+---@param name string The point's name.
+---@return Base
+function Base:at(name) end
 
 ---@class Cell
 ---@field attempt integer Which attempt this is, from 1; more than 1 only with the option retries.

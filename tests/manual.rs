@@ -76,14 +76,35 @@ async fn run(language: &str, script: String) -> Result<(), ScriptError> {
     std::fs::write(project.path().join("requirements.txt"), "requests\n").unwrap();
     std::fs::create_dir(project.path().join("src")).unwrap();
     std::fs::write(project.path().join("src/main.c"), "int main(void) {}\n").unwrap();
+    std::fs::write(project.path().join("setup.sh"), "echo set up\n").unwrap();
+    if script.contains("lib.git") {
+        repository_at(&project.path().join("vendor/lib.git"));
+    }
     let backend = Arc::new(FakeBackend::builder().counter_clock().build());
     let token = SecretSource::File(project.path().join("requirements.txt"));
     let host = Host::builder(backend).project(project.path()).args(["one"]);
+    let host = host.cache(project.path().join("cache"));
     let host = host.secret("API_TOKEN", token).build().unwrap();
     let outcome = lang::run(&Source::new(format!("example.{language}"), script), &host).await;
     let failed = host.take_reports().iter().any(|report| !report.ok());
     assert!(!failed, "a cell failed");
     outcome.result.map(drop)
+}
+
+/// A repository with one commit, which is called v1.0.
+fn repository_at(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let git = |args: &[&str]| {
+        let done = std::process::Command::new("git")
+            .args(["-c", "user.name=test", "-c", "user.email=test@example.com"])
+            .args(args)
+            .current_dir(folder)
+            .output();
+        assert!(done.as_ref().is_ok_and(|done| done.status.success()), "{args:?}: {done:?}");
+    };
+    git(&["init", "--quiet"]);
+    git(&["commit", "--quiet", "--allow-empty", "--message", "one"]);
+    git(&["tag", "v1.0"]);
 }
 
 fn script(spec: &FnSpec, language: &str) -> String {
@@ -119,6 +140,7 @@ fn every_example_shows_its_function_in_both_languages() {
         "not_running",
         "runtime",
         "timeout",
+        "transport",
         "unsupported",
         "usage",
     ];

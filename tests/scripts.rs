@@ -65,7 +65,7 @@ fn said(text: &str) -> String {
 
 async fn run(case: &Path, file: &str) -> String {
     let text = std::fs::read_to_string(case.join(file)).unwrap();
-    let project = tempfile::tempdir().unwrap();
+    let (project, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     if case.join("project").exists() {
         copy(&case.join("project"), project.path());
     }
@@ -74,6 +74,7 @@ async fn run(case: &Path, file: &str) -> String {
     let sink = Arc::clone(&printed);
     let mut host = Host::builder(Arc::clone(&backend) as Arc<dyn Backend>)
         .project(project.path())
+        .cache(cache.path())
         .env([("GREETING", "hello"), ("API_TOKEN", "s3cr3t/t0ken+of tests")])
         .print(move |line| {
             let mut text = sink.lock().unwrap();

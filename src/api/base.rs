@@ -2,14 +2,16 @@
 
 use tokio::sync::Mutex;
 
-use super::exec::{command_options, command_with};
+use super::exec::{command_options, command_with, like};
 use super::files::write_options;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
 use super::secret::{self, data_or_secret};
 use super::{Args, Ctx, ErrorKind, FnSpec, Object, Opt, Result, ScriptError, Type, Value};
-use crate::sandbox::Error;
+use crate::sandbox::{Error, Program};
 use crate::transfer::PackOptions;
-use crate::workflow::{BaseBuilder, BaseHandle, BaseOptions, CopyOptions, Failure, Source};
+use crate::workflow::{
+    BaseBuilder, BaseHandle, BaseOptions, CopyOptions, Failure, RunOptions, Source,
+};
 
 /// A base in a script.
 pub struct BaseObject(pub BaseHandle);
@@ -133,7 +135,13 @@ async fn base(ctx: Ctx, args: Args) -> Result<Value> {
         return Err(error);
     }
     match builder.finish().await {
-        Ok(base) => Ok(Value::object(BaseObject(base))),
+        Ok(base) => {
+            if base.volatile {
+                // Not as a cell's own: other cells may go on with it.
+                ctx.host.track(&base.sandbox, false);
+            }
+            Ok(Value::object(BaseObject(base)))
+        }
         Err(failed) => Err(failure(&ctx, &format!("base '{name}'"), failed)),
     }
 }
@@ -168,9 +176,63 @@ impl<'a> Step<'a> {
 
 async fn run(ctx: Ctx, args: Args) -> Result<Value> {
     let (command, secrets) = command_with(&ctx, &args)?;
+    let options = RunOptions { secrets, volatile: args.flag("volatile") };
     let mut step = Step::of(&args).await?;
-    let done = step.builder()?.run_with(command, secrets).await;
+    let done = step.builder()?.run_with(command, options).await;
     step.done(&ctx, done)
+}
+
+async fn script(ctx: Ctx, args: Args) -> Result<Value> {
+    let words = args.strings("args");
+    let (command, secrets) = like(&ctx, &args, Program::Argv(words.clone()))?;
+    let options = RunOptions { secrets, volatile: args.flag("volatile") };
+    let from = args.need("path")?;
+    let path = super::path::existing(&ctx, from).await?;
+    let reading = ctx.reading(&path, &PackOptions::default()).await;
+    let mut step = Step::of(&args).await?;
+    let done = step.builder()?.script(from, words, command, options).await;
+    if let Some(reading) = reading {
+        reading.done().await;
+    }
+    step.done(&ctx, done)
+}
+
+async fn fetch(ctx: Ctx, args: Args) -> Result<Value> {
+    let options = write_options(&args, true)?;
+    let (url, sha256, to) = (args.need("url")?, args.need("sha256")?, args.need("to")?);
+    let mut step = Step::of(&args).await?;
+    let done = step.builder()?.fetch(url, sha256, to, options).await;
+    step.done(&ctx, done)
+}
+
+async fn git(ctx: Ctx, args: Args) -> Result<Value> {
+    let (url, wanted, to) = (args.need("url")?, args.need("ref")?, args.need("to")?);
+    let owner = args.string("owner").map(str::to_owned);
+    let mut step = Step::of(&args).await?;
+    let done = step.builder()?.git(url, wanted, to, owner).await;
+    step.done(&ctx, done)
+}
+
+async fn snapshot(ctx: Ctx, args: Args) -> Result<Value> {
+    let mut step = Step::of(&args).await?;
+    let done = step.builder()?.snapshot(args.need("name")?).await;
+    step.done(&ctx, done)
+}
+
+async fn at(_ctx: Ctx, args: Args) -> Result<Value> {
+    let (base, name) = (&args.this::<BaseObject>()?.0, args.need("name")?);
+    match base.at(name) {
+        Some(point) => Ok(Value::object(BaseObject(point))),
+        None => {
+            let message = format!("base '{}' has no snapshot point '{name}'", base.name);
+            let known = base.points.keys().map(String::as_str);
+            let hint = match base.points.is_empty() {
+                true => Some("its steps make one with b.snapshot(…)".to_owned()),
+                false => super::suggest::hint(name, known),
+            };
+            Err(ScriptError::runtime(message).hint(hint.unwrap_or_default()).focus(name))
+        }
+    }
 }
 
 async fn copy(ctx: Ctx, args: Args) -> Result<Value> {
@@ -243,6 +305,12 @@ pub(super) fn specs() -> Vec<FnSpec> {
     let mode = || Type::OneOf(vec![Type::Int, Type::String]);
     let mut step_options = command_options();
     step_options.retain(|option| option.name != "tty");
+    step_options.push(Opt {
+        name: "volatile",
+        ty: Type::Bool,
+        doc: "Run it each time the base is asked for; the steps after it are cached as if it were \
+              not there. Default: false.",
+    });
     vec![
         FnSpec::function("base", base)
             .graceful()
@@ -282,10 +350,67 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "A string is run by sh -c, a list is delivered \
                   exactly as it is.",
             )
-            .options(step_options)
+            .options(step_options.clone())
             .error("command_failed", "It does not return 0.")
             .error("timeout", "It took longer than timeout.")
             .example("b.run(\"echo built > version\", #{ cwd: \"/opt\" });", "b:run(\"echo built > version\", { cwd = \"/opt\" })"),
+        FnSpec::method(on, "script", script)
+            .graceful()
+            .doc(
+                "A step that runs a script of the host inside, which must return 0. It is run by \
+                  what its first line names, else by sh, and is not there any more afterwards.",
+            )
+            .param("path", Type::String, "A host path, relative to the project folder.")
+            .option("args", Type::list(Type::String), "Its arguments.")
+            .options(step_options)
+            .error("command_failed", "It does not return 0.")
+            .error("not_found", "The host path is not there.")
+            .error("runtime", "The host path is not in the project folder.")
+            .error("timeout", "It took longer than timeout.")
+            .example("b.script(\"setup.sh\", #{ args: [\"--quick\"] });", "b:script(\"setup.sh\", { args = { \"--quick\" } })"),
+        FnSpec::method(on, "fetch", fetch)
+            .graceful()
+            .doc(
+                "A step that puts a file from a URL into the base. The host fetches it, so the base \
+                  needs no network inside; it counts by its digest, wherever it comes from.",
+            )
+            .param("url", Type::String, "An https:, http: or file: URL.")
+            .param("sha256", Type::String, "The digest that its bytes must have, in hex.")
+            .param("to", Type::String, "An absolute path in the base; a folder when it ends in /.")
+            .option("mode", mode(), "Permission bits, such as 0o755 or \"755\".")
+            .option("owner", Type::String, "Owner in the base; root when not given.")
+            .error("invalid_input", "It has another digest.")
+            .error("not_found", "There is nothing at the URL.")
+            .error("transport", "The download failed.")
+            .example(
+                "b.fetch(\"file://requirements.txt\", \"7cc4959877dbe6b6c63a8eb1bfe3bfb545fa8fe5b28b1b2c13e4a7c1c0d1c4d4\", \"/opt/\");",
+                "b:fetch(\"file://requirements.txt\", \"7cc4959877dbe6b6c63a8eb1bfe3bfb545fa8fe5b28b1b2c13e4a7c1c0d1c4d4\", \"/opt/\")",
+            ),
+        FnSpec::method(on, "git", git)
+            .graceful()
+            .doc(
+                "A step that puts the tree of a git commit into the base, without its history. The \
+                  host's git fetches it, so the base needs no network inside; it counts by the \
+                  commit. A branch or tag is looked up each time; a commit named by all its digits \
+                  needs no network at all once it is here.",
+            )
+            .param("url", Type::String, "The repository, or the path of one in the project folder.")
+            .param("ref", Type::String, "A branch, a tag, or a whole commit id.")
+            .param("to", Type::String, "An absolute path in the base.")
+            .option("owner", Type::String, "Owner in the base; root when not given.")
+            .error("invalid_input", "The repository has no such branch, tag or commit.")
+            .error("not_found", "The host has no git, or no such path.")
+            .error("transport", "The repository can't be reached.")
+            .example("b.git(\"vendor/lib.git\", \"v1.0\", \"/opt/lib\");", "b:git(\"vendor/lib.git\", \"v1.0\", \"/opt/lib\")"),
+        FnSpec::method(on, "snapshot", snapshot)
+            .graceful()
+            .doc(
+                "A snapshot point: gives what was done so far a name, by which Base.at finds it. \
+                  What volatile steps did is not in it.",
+            )
+            .param("name", Type::String, "Its name.")
+            .error("invalid_input", "There is one of that name.")
+            .example("b.run(\"mkdir -p /opt/deps\");\nb.snapshot(\"deps\");", "b:run(\"mkdir -p /opt/deps\")\nb:snapshot(\"deps\")"),
         FnSpec::method(on, "copy", copy)
             .graceful()
             .doc("A step that copies a host file or folder, as Sandbox.push does.")
@@ -327,6 +452,15 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .doc("From here on, steps run in this directory.")
             .param("path", Type::String, "An absolute path.")
             .example("b.workdir(\"/opt\");", "b:workdir(\"/opt\")"),
+        FnSpec::method("Base", "at", at)
+            .doc("The base as it was at a snapshot point.")
+            .param("name", Type::String, "The point's name.")
+            .returns(Type::Object("Base"))
+            .error("runtime", "It has no such point.")
+            .example(
+                "let app = base(\"app\", |b| { b.run(\"mkdir /deps\"); b.snapshot(\"deps\"); b.run(\"mkdir /app\"); });\nlet deps = sandbox(#{ from: app.at(\"deps\") });",
+                "local app = base(\"app\", function(b) b:run(\"mkdir /deps\") b:snapshot(\"deps\") b:run(\"mkdir /app\") end)\nlocal deps <close> = sandbox({ from = app:at(\"deps\") })",
+            ),
         property("name", Type::String, "Its name.", ("print(tools.name);", "print(tools.name)"), |base| {
             base.name.as_str().into()
         }),

@@ -98,8 +98,15 @@ pub(super) fn command(ctx: &Ctx, args: &Args) -> Result<Command> {
 
 /// The same, and what of it is secret.
 pub(super) fn command_with(ctx: &Ctx, args: &Args) -> Result<(Command, CommandSecrets)> {
+    let (command, secrets) = like(ctx, args, args.program("command")?)?;
+    command.check()?;
+    Ok((command, secrets))
+}
+
+/// The same with another program than the arguments name.
+pub(super) fn like(ctx: &Ctx, args: &Args, program: Program) -> Result<(Command, CommandSecrets)> {
     let mut secrets = CommandSecrets::default();
-    let mut command = Command::new(args.program("command")?);
+    let mut command = Command::new(program);
     secret::check_argv(ctx, &command.program)?;
     command.env = secret::env(args, &mut secrets)?;
     command.cwd = args.string("cwd").map(str::to_owned);
@@ -114,7 +121,6 @@ pub(super) fn command_with(ctx: &Ctx, args: &Args) -> Result<(Command, CommandSe
     if let Some(max) = args.size("max_output")? {
         command.max_output = usize::try_from(max).unwrap_or(usize::MAX);
     }
-    command.check()?;
     Ok((command, secrets))
 }
 

@@ -115,6 +115,7 @@ impl Host {
             cancel: Cancel::new(),
             project: PathBuf::from("."),
             allowed: Vec::new(),
+            cache: None,
             keep: false,
             print: None,
             params: BTreeMap::new(),
@@ -379,6 +380,7 @@ pub struct HostBuilder {
     cancel: Cancel,
     project: PathBuf,
     allowed: Vec<PathBuf>,
+    cache: Option<PathBuf>,
     keep: bool,
     print: Option<Print>,
     params: BTreeMap<String, String>,
@@ -434,6 +436,13 @@ impl HostBuilder {
     /// One more folder that they may.
     pub fn allow(mut self, folder: impl AsRef<Path>) -> Self {
         self.allowed.push(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Where the host keeps what it fetches for steps, and the folders of caches, from one run to the
+    /// next; when not said, a folder of this user among the temporary files.
+    pub fn cache(mut self, folder: impl AsRef<Path>) -> Self {
+        self.cache = Some(folder.as_ref().to_owned());
         self
     }
 
@@ -520,6 +529,7 @@ impl HostBuilder {
         let mut run = RunContext::new(self.backend, owner, events, find(&self.project)?);
         run.cancel = self.cancel;
         run.keep = self.keep;
+        run.cache = self.cache;
         run.allowed = self.allowed.iter().map(|path| find(path)).collect::<Result<_, _>>()?;
         let registry = match self.functions.is_empty() {
             true => Registry::standard(),

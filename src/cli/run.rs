@@ -189,6 +189,7 @@ impl Run {
             .events(events.clone())
             .cancel(cancel)
             .project(project)
+            .cache(&settings.store)
             .keep(self.keep)
             .plan(plan)
             .args(self.args.clone());

@@ -111,7 +111,7 @@ fn answer(url: &str, error: ureq::Error) -> Error {
 }
 
 fn storing(path: &std::path::Path, error: &std::io::Error) -> Error {
-    let what = format!("the image can't be stored in {}: {error}", path.display());
+    let what = format!("what was downloaded can't be stored in {}: {error}", path.display());
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Error::Exhausted { what, hint: "free some space there".into() }

@@ -1,9 +1,10 @@
 //! What a run is, for everything that is done in it.
 
+use std::fs::DirBuilder;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::sandbox::{Backend, Cancel, Owner};
+use crate::sandbox::{Backend, Cancel, Error, Owner, Result};
 
 use super::EventSink;
 
@@ -28,6 +29,9 @@ pub struct RunContext {
     pub project: PathBuf,
     /// Folders outside of it that they may read, too.
     pub allowed: Vec<PathBuf>,
+    /// Where the host keeps what it fetched for steps, and the folders of caches. Without one it is
+    /// a folder of this user among the temporary files.
+    pub cache: Option<PathBuf>,
 }
 
 impl RunContext {
@@ -47,7 +51,29 @@ impl RunContext {
             keep: false,
             project: project.into(),
             allowed: Vec::new(),
+            cache: None,
         }
+    }
+
+    /// A folder of the host for what this run and others keep, which nobody else may enter.
+    pub fn host_folder(&self, name: &str) -> Result<PathBuf> {
+        use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+        let user = rustix::process::geteuid().as_raw();
+        let root = match &self.cache {
+            Some(root) => root.clone(),
+            None => std::env::temp_dir().join(format!("sandscript-{user}")),
+        };
+        let failed = |error: std::io::Error| {
+            Error::internal(format!("the folder {} can't be used: {error}", root.display()))
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(failed)?;
+        let found = std::fs::symlink_metadata(&root).map_err(failed)?;
+        if self.cache.is_none() && (!found.is_dir() || found.uid() != user) {
+            return Err(Error::Permission { what: format!("{} is not yours", root.display()) });
+        }
+        let folder = root.join(name);
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+        Ok(folder)
     }
 }
 

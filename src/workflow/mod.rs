@@ -18,7 +18,8 @@ mod secret;
 mod source;
 
 pub use base::{
-    BaseBuilder, BaseHandle, BaseOptions, CopyOptions, KEY_SCHEMA, StepInput, StepKey, label_of,
+    BaseBuilder, BaseHandle, BaseOptions, BasePoint, Change, CopyOptions, KEY_SCHEMA, RunOptions,
+    StepInput, StepKey, label_of,
 };
 pub use context::RunContext;
 pub use dispatcher::Dispatcher;

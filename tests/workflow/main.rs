@@ -7,4 +7,5 @@ mod base;
 mod cells;
 mod matrix;
 mod plan;
+mod steps;
 mod support;

@@ -444,6 +444,7 @@ fn host(
         .events(events.clone())
         .cancel(work.cancel.clone())
         .project(&session.project)
+        .cache(&session.settings.store)
         .keep(options.keep);
     for folder in options.allow_path.iter().chain(&session.settings.allow_path) {
         host = host.allow(folder);

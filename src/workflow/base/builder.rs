@@ -1,20 +1,26 @@
 //! Replays steps from the cache and builds on from the first that is missing.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::sandbox::{Cancel, Command, Error, Kind, Result, Stdin, StopOptions, WriteOptions};
+use crate::sandbox::{
+    Cancel, Command, Error, Kind, Program, Result, SnapshotSpec, Stdin, StopOptions, WriteOptions,
+};
 
 use super::super::output::Origin;
 use super::super::{CommandSecrets, Event, Failure, OutputSink, RunContext};
 use super::claim::{Claim, Waited, Wanted, sandbox_name};
+use super::fetch::Fetch;
+use super::git::Git;
 use super::key::{self, KEY_SCHEMA, StepInput, StepKey};
-use super::record::{Hit, Index, snapshot_spec};
+use super::record::{Hit, Index, VOLATILE, snapshot_spec};
 use super::root::Root;
-use super::step::{self, Step};
+use super::step::{self, RunOptions, Step, StepCommand};
 use super::working::Working;
-use super::{BaseHandle, BaseOptions, CopyOptions, label_of};
+use super::{BaseHandle, BaseOptions, BasePoint, CopyOptions, label_of};
 
 /// Builds a base, step by step.
 ///
@@ -26,7 +32,13 @@ pub struct BaseBuilder {
     options: BaseOptions,
     root: Root,
     index: Index,
+    /// Those that are cached.
     steps: Vec<Declared>,
+    /// How many there are, volatile ones too.
+    declared: usize,
+    /// Volatile steps that are still to be run.
+    pending: Vec<Volatile>,
+    points: BTreeMap<String, Mark>,
     site: Site,
     hits: usize,
     started: Instant,
@@ -34,11 +46,25 @@ pub struct BaseBuilder {
 
 struct Declared {
     step: Step,
+    /// From 1, volatile ones counted.
+    number: usize,
     title: String,
     key: StepKey,
     digest: String,
     /// Where its snapshot is.
     done: Option<Hit>,
+}
+
+struct Volatile {
+    step: Step,
+    number: usize,
+    title: String,
+}
+
+/// A snapshot point: after which of the cached steps, and the environment there.
+struct Mark {
+    step: usize,
+    env: BTreeMap<String, String>,
 }
 
 enum Site {
@@ -74,6 +100,9 @@ impl BaseBuilder {
             root,
             index,
             steps: Vec::new(),
+            declared: 0,
+            pending: Vec::new(),
+            points: BTreeMap::new(),
             site: Site::Replaying,
             hits: 0,
             started,
@@ -100,28 +129,104 @@ impl BaseBuilder {
 
     /// A step: runs a command, which must succeed. Its timeout and output cap are in no key.
     pub async fn run(&mut self, command: Command) -> Result<(), Failure> {
-        self.run_with(command, CommandSecrets::default()).await
+        self.run_with(command, RunOptions::default()).await
     }
 
-    /// A step: runs a command of which `secrets` says what must stay out of keys and records: of
-    /// those only the names count, so that another value does not run the step again.
-    pub async fn run_with(
+    /// A step: runs a command that has secrets or is volatile.
+    pub async fn run_with(&mut self, command: Command, options: RunOptions) -> Result<(), Failure> {
+        let RunOptions { secrets, volatile } = options;
+        let command = self.command(command, secrets)?;
+        command.command.check()?;
+        self.step_or_later(Step::Run(command), volatile).await
+    }
+
+    /// A step: runs a script of the host inside, with these arguments. `like` says how: its
+    /// environment, user and so on; its program does not count.
+    pub async fn script(
         &mut self,
-        mut command: Command,
-        secrets: CommandSecrets,
+        source: &str,
+        args: Vec<String>,
+        like: Command,
+        options: RunOptions,
     ) -> Result<(), Failure> {
-        let mut env = self.root.env.clone();
-        env.extend(self.options.env.clone());
-        env.append(&mut command.env);
-        command.env = env;
-        command.user = command.user.or_else(|| self.options.user.clone());
-        command.cwd = command.cwd.or_else(|| self.options.cwd.clone());
-        (command.tty, command.detached) = (None, false);
-        if command.stdin == Stdin::Piped {
-            return Err(Error::invalid("stdin", "a step's input must be known before").into());
+        let path = step::host_path(&self.ctx, source)?;
+        let content = tokio::fs::read(&path).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                let hint = format!("host paths are relative to {}", self.ctx.project.display());
+                Error::not_found_hint(Kind::File, path.display().to_string(), hint)
+            }
+            _ => Error::invalid("path", format!("{}: {error}", path.display())),
+        })?;
+        let RunOptions { secrets, volatile } = options;
+        let words = Program::Argv([vec!["script".into()], args.clone()].concat());
+        Command { program: words, ..like.clone() }.check()?;
+        let command = self.command(Command { program: Program::Argv(args), ..like }, secrets)?;
+        let shown = source.to_owned();
+        self.step_or_later(Step::Script { shown, content: content.into(), command }, volatile).await
+    }
+
+    /// A step: a file from a URL, fetched by the host and known by its digest, so that it needs no
+    /// network inside. `target` is its path in the sandbox.
+    pub async fn fetch(
+        &mut self,
+        url: &str,
+        sha256: &str,
+        target: &str,
+        mut options: WriteOptions,
+    ) -> Result<(), Failure> {
+        step::absolute(target)?;
+        let fetch = Fetch::new(&self.ctx, url, sha256)?;
+        let target = match target.strip_suffix('/') {
+            Some(folder) => {
+                let path = url.split(['?', '#']).next().unwrap_or(url);
+                let name = path.rsplit('/').next().unwrap_or_default();
+                if name.is_empty() {
+                    return Err(Error::invalid_hint(
+                        "path",
+                        format!("{url} ends in no name that the file could have"),
+                        "give the whole path of the file",
+                    )
+                    .into());
+                }
+                format!("{folder}/{name}")
+            }
+            None => target.to_owned(),
+        };
+        options.parents = true;
+        self.step(Step::Fetch { fetch, target, options }).await
+    }
+
+    /// A step: the tree of a commit of a git repository, without its history, fetched by the host
+    /// and known by the commit, so that it needs no network inside. `wanted` is a branch, a tag, or
+    /// a commit by all its digits.
+    pub async fn git(
+        &mut self,
+        url: &str,
+        wanted: &str,
+        target: &str,
+        owner: Option<String>,
+    ) -> Result<(), Failure> {
+        step::absolute(target)?;
+        let git = Git::resolve(&self.ctx, url, wanted).await?;
+        self.step(Step::Git { git, target: target.to_owned(), owner }).await
+    }
+
+    /// A snapshot point: what was done so far gets a name by which the finished base gives it.
+    pub async fn snapshot(&mut self, name: &str) -> Result<(), Failure> {
+        self.usable()?;
+        if name.is_empty() || self.points.contains_key(name) {
+            let message = match name {
+                "" => "a snapshot point needs a name".to_owned(),
+                name => format!("there is a snapshot point '{name}' already"),
+            };
+            return Err(Error::invalid("name", message).into());
         }
-        command.check()?;
-        self.step(Step::Run(Box::new(command), secrets)).await
+        if self.steps.is_empty() {
+            self.step(Step::Start).await?;
+        }
+        let mark = Mark { step: self.steps.len() - 1, env: self.environment() };
+        self.points.insert(name.to_owned(), mark);
+        Ok(())
     }
 
     /// A step: copies a host file or tree. `source` is relative to the project; `target` is the
@@ -158,7 +263,7 @@ impl BaseBuilder {
             Ok(()) => self.settle().await,
             Err(failure) => Err(failure),
         };
-        let (hit, key) = match settled {
+        let (hit, key, volatile) = match settled {
             Ok(settled) => settled,
             Err(failure) => {
                 self.give_up(&failure.to_string()).await;
@@ -166,8 +271,6 @@ impl BaseBuilder {
             }
         };
         self.site = Site::Over;
-        let mut env = self.root.env.clone();
-        env.extend(self.options.env.clone());
         let handle = BaseHandle {
             name: self.name.clone(),
             sandbox: hit.sandbox,
@@ -176,8 +279,10 @@ impl BaseBuilder {
             fingerprint: self.root.fingerprint.clone(),
             egress: self.root.egress.clone(),
             limits: self.root.limits.clone(),
-            env,
-            steps: self.steps.len(),
+            env: self.environment(),
+            points: self.marked(),
+            volatile,
+            steps: self.declared,
             hits: self.hits,
             duration: self.started.elapsed(),
         };
@@ -219,6 +324,59 @@ impl BaseBuilder {
         }
     }
 
+    /// The environment that commands have from here on.
+    fn environment(&self) -> BTreeMap<String, String> {
+        let mut env = self.root.env.clone();
+        env.extend(self.options.env.clone());
+        env
+    }
+
+    /// The snapshot points, by name.
+    fn marked(&self) -> BTreeMap<String, BasePoint> {
+        let point = |(name, mark): (&String, &Mark)| {
+            let declared = self.steps.get(mark.step)?;
+            let hit = declared.done.clone()?;
+            let point = BasePoint {
+                sandbox: hit.sandbox,
+                label: hit.label,
+                key: declared.digest.clone(),
+                env: mark.env.clone(),
+                steps: declared.number,
+            };
+            Some((name.clone(), point))
+        };
+        self.points.iter().filter_map(point).collect()
+    }
+
+    /// A step's command, with what holds for all that follow.
+    fn command(
+        &self,
+        mut command: Command,
+        secrets: CommandSecrets,
+    ) -> Result<Box<StepCommand>, Failure> {
+        let mut env = self.environment();
+        env.append(&mut command.env);
+        command.env = env;
+        command.user = command.user.or_else(|| self.options.user.clone());
+        command.cwd = command.cwd.or_else(|| self.options.cwd.clone());
+        (command.tty, command.detached) = (None, false);
+        if command.stdin == Stdin::Piped {
+            return Err(Error::invalid("stdin", "a step's input must be known before").into());
+        }
+        Ok(Box::new(StepCommand { command, secrets }))
+    }
+
+    async fn step_or_later(&mut self, step: Step, volatile: bool) -> Result<(), Failure> {
+        if !volatile {
+            return self.step(step).await;
+        }
+        self.usable()?;
+        self.declared += 1;
+        let title = step.title(&self.root.shown);
+        self.pending.push(Volatile { step, number: self.declared, title });
+        Ok(())
+    }
+
     async fn step(&mut self, step: Step) -> Result<(), Failure> {
         self.usable()?;
         if self.ctx.cancel.is_cancelled() {
@@ -231,7 +389,9 @@ impl BaseBuilder {
             Site::Replaying => self.index.hit(&digest).cloned(),
             _ => None,
         };
-        self.steps.push(Declared { step, title, key, digest, done });
+        self.declared += 1;
+        let number = self.declared;
+        self.steps.push(Declared { step, number, title, key, digest, done });
         let last = self.steps.len() - 1;
         if self.steps[last].done.is_some() {
             self.tell_hit(last);
@@ -240,7 +400,8 @@ impl BaseBuilder {
         let done = match self.site {
             Site::Building(_) => self.perform(last, "an earlier step was done").await,
             _ => {
-                let reason = self.index.reason(&self.name, last + 1, &self.steps[last].key);
+                let Declared { number, key, .. } = &self.steps[last];
+                let reason = self.index.reason(&self.name, *number, key);
                 self.begin(last, &reason).await
             }
         };
@@ -303,48 +464,82 @@ impl BaseBuilder {
             ctx: &self.ctx,
             base: &self.name,
             options: &self.options,
-            step: at + 1,
+            step: self.steps[at].number,
             key: &self.steps[at].key,
             after: at.checked_sub(1).and_then(|before| self.steps[before].done.as_ref()),
         }
     }
 
-    /// Does a step in our own sandbox, and takes its snapshot.
+    /// Does a step in our own sandbox, and takes its snapshot. Volatile steps that were declared
+    /// before it are run first.
     async fn perform(&mut self, at: usize, reason: &str) -> Result<(), Failure> {
         let Site::Building(sandbox) = &self.site else {
             return Err(Error::internal("a step was to be done without a sandbox").into());
         };
-        let _working = Working::on(sandbox);
-        let (base, number) = (self.name.clone(), at + 1);
+        let sandbox = sandbox.clone();
+        let _working = Working::on(&sandbox);
+        self.volatile(&sandbox, self.steps[at].number).await?;
         let declared = &self.steps[at];
-        let title = declared.title.clone();
+        let task = Task {
+            step: &declared.step,
+            number: declared.number,
+            title: &declared.title,
+            key: &declared.digest,
+            reason,
+        };
+        let spec = snapshot_spec(&self.name, declared.number, &declared.key);
+        let label = self.perform_in(&sandbox, task, Some(&spec)).await?;
+        self.steps[at].done = Some(Hit { sandbox, label });
+        Ok(())
+    }
+
+    /// Runs the volatile steps that are left and were declared before number `before`.
+    async fn volatile(&mut self, sandbox: &str, before: usize) -> Result<(), Failure> {
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|volatile| volatile.number < before);
+        self.pending = later;
+        for Volatile { step, number, title } in &now {
+            let reason = "it is volatile: it is run every time";
+            let task = Task { step, number: *number, title, key: "", reason };
+            self.perform_in(sandbox, task, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Does a step in a sandbox and tells about it; takes a snapshot where one is wanted, and
+    /// gives its label.
+    async fn perform_in(
+        &self,
+        sandbox: &str,
+        task: Task<'_>,
+        snapshot: Option<&SnapshotSpec>,
+    ) -> Result<String, Failure> {
+        let (base, step, title) = (self.name.clone(), task.number, task.title.to_owned());
         self.ctx.events.send(Event::StepStarted {
             base: base.clone(),
-            step: number,
+            step,
             total: None,
             title: title.clone(),
-            key: declared.digest.clone(),
-            reason: reason.into(),
+            key: task.key.into(),
+            reason: task.reason.into(),
         });
         let started = Instant::now();
-        let origin = Origin::Step { base: base.clone(), step: number };
+        let origin = Origin::Step { base: base.clone(), step };
         let output = OutputSink::new(self.ctx.events.clone(), origin);
         let done = async {
-            declared.step.perform(&self.ctx, sandbox, &output).await?;
-            let spec = snapshot_spec(&base, number, &declared.key);
-            Ok(self.ctx.backend.snapshot(sandbox, &spec, &self.ctx.cancel).await?)
+            task.step.perform(&self.ctx, sandbox, &output).await?;
+            let Some(spec) = snapshot else { return Ok((String::new(), Duration::ZERO)) };
+            let taken = self.ctx.backend.snapshot(sandbox, spec, &self.ctx.cancel).await?;
+            Ok((taken.label, taken.frozen))
         };
         let done: Result<_, Failure> = done.await;
         output.flush().await;
         let duration = started.elapsed();
-        let step = number;
         match done {
-            Ok(snapshot) => {
-                let hit = Hit { sandbox: sandbox.clone(), label: snapshot.label };
-                let frozen = snapshot.frozen;
+            Ok((label, frozen)) => {
                 self.ctx.events.send(Event::StepDone { base, step, title, duration, frozen });
-                self.steps[at].done = Some(hit);
-                Ok(())
+                Ok(label)
             }
             Err(failure) => {
                 self.ctx.events.send(Event::StepFailed {
@@ -365,7 +560,7 @@ impl BaseBuilder {
         self.hits += 1;
         self.ctx.events.send(Event::StepHit {
             base: self.name.clone(),
-            step: at + 1,
+            step: self.steps[at].number,
             total: None,
             title: self.steps[at].title.clone(),
             key: self.steps[at].digest.clone(),
@@ -377,7 +572,8 @@ impl BaseBuilder {
         let parent = self.steps.last().map(|before| before.digest.clone());
         // Environment, user and directory are only felt by commands.
         let (env, user, cwd) = match step {
-            Step::Run(command, secrets) => {
+            Step::Run(run) | Step::Script { command: run, .. } => {
+                let StepCommand { command, secrets } = run.as_ref();
                 let mut env = command.env.clone();
                 env.retain(|name, _| !secrets.env.contains_key(name));
                 (env, command.user.clone(), command.cwd.clone())
@@ -398,8 +594,39 @@ impl BaseBuilder {
         }
     }
 
-    /// Where the last step's snapshot is, in a sandbox that is stopped and nobody's.
-    async fn settle(&mut self) -> Result<(Hit, String), Failure> {
+    /// Where the last step's snapshot is, in a sandbox that is stopped and nobody's; with volatile
+    /// steps after it, in one that goes with the run, which is told.
+    async fn settle(&mut self) -> Result<(Hit, String, bool), Failure> {
+        let (hit, digest) = self.settle_cached().await?;
+        if self.pending.is_empty() {
+            return Ok((hit, digest, false));
+        }
+        let last = self.steps.len() - 1;
+        let wanted = Wanted { after: Some(&hit), ..self.wanted(last) };
+        let name = loop {
+            let name = volatile_name(&self.name);
+            match wanted.make_as(&name, VOLATILE).await {
+                Ok(()) => break name,
+                Err(Error::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let done = async {
+            self.volatile(&name, usize::MAX).await?;
+            let spec = SnapshotSpec::new(VOLATILE);
+            self.ctx.backend.snapshot(&name, &spec, &self.ctx.cancel).await?;
+            let stop = StopOptions { force: true, ..StopOptions::default() };
+            Ok(self.ctx.backend.stop(&name, stop, &self.ctx.cancel).await?)
+        };
+        let done: Result<(), Failure> = done.await;
+        if let Err(failure) = done {
+            clean(&self.ctx, &name).await;
+            return Err(failure);
+        }
+        Ok((Hit { sandbox: name, label: VOLATILE.into() }, digest, true))
+    }
+
+    async fn settle_cached(&mut self) -> Result<(Hit, String), Failure> {
         let (ctx, cancel) = (&self.ctx, &self.ctx.cancel);
         let Some(Declared { done: Some(hit), digest, .. }) = self.steps.last() else {
             return Err(Error::internal("a base ended without a snapshot").into());
@@ -447,7 +674,8 @@ impl BaseBuilder {
             }
         };
         let copied = async {
-            let spec = snapshot_spec(&self.name, last + 1, &self.steps[last].key);
+            let Declared { number, key, .. } = &self.steps[last];
+            let spec = snapshot_spec(&self.name, *number, key);
             ctx.backend.snapshot(&name, &spec, cancel).await?;
             let stop = StopOptions { force: true, ..StopOptions::default() };
             ctx.backend.stop(&name, stop, cancel).await?;
@@ -461,6 +689,25 @@ impl BaseBuilder {
             }
         }
     }
+}
+
+/// A step that is about to be done.
+struct Task<'a> {
+    step: &'a Step,
+    number: usize,
+    title: &'a str,
+    key: &'a str,
+    reason: &'a str,
+}
+
+/// A name that nobody else has: what is in it is for one run.
+fn volatile_name(base: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let micros = now.unwrap_or_default().as_micros() as u64;
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let seed = [micros, std::process::id().into(), count].map(u64::to_le_bytes).concat();
+    sandbox_name(base, &key::content(&seed), 1).replacen("base-", "volatile-", 1)
 }
 
 impl Drop for BaseBuilder {

@@ -154,10 +154,15 @@ impl Wanted<'_> {
 
     /// Makes the sandbox to build in, from the step before or from what the base starts from.
     pub async fn make(self, name: &str) -> Result<()> {
+        self.make_as(name, "base").await
+    }
+
+    /// The same for another kind of sandbox than a base's.
+    pub async fn make_as(self, name: &str, kind: &str) -> Result<()> {
         let (backend, cancel) = (self.ctx.backend.as_ref(), &self.ctx.cancel);
         let options = self.options;
         let owner = Some(self.ctx.owner.clone());
-        let labels = record::sandbox_labels(self.base);
+        let labels = record::sandbox_labels(kind, self.base);
         let clone = |label: Option<&String>, limits: Option<&Limits>| CloneSpec {
             label: label.cloned(),
             limits: options.limits.as_ref().or(limits).cloned(),

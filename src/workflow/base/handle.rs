@@ -44,10 +44,47 @@ pub struct BaseHandle {
     pub limits: Limits,
     /// Environment of what is cloned from it.
     pub env: BTreeMap<String, String>,
+    /// Its snapshot points.
+    pub points: BTreeMap<String, BasePoint>,
+    /// Its sandbox holds what volatile steps did, is this run's own, and goes with it.
+    pub volatile: bool,
     /// How many steps it has.
     pub steps: usize,
     /// How many of them were in the cache.
     pub hits: usize,
     /// How long it took to have it.
     pub duration: Duration,
+}
+
+/// A snapshot point of a base.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BasePoint {
+    /// The base sandbox that holds it.
+    pub sandbox: String,
+    /// The label of its snapshot.
+    pub label: String,
+    /// The digest of the key of the step before it.
+    pub key: String,
+    /// Environment of what is cloned from it.
+    pub env: BTreeMap<String, String>,
+    /// How many steps were before it.
+    pub steps: usize,
+}
+
+impl BaseHandle {
+    /// The base as it was at a snapshot point.
+    pub fn at(&self, name: &str) -> Option<BaseHandle> {
+        let point = self.points.get(name)?.clone();
+        Some(BaseHandle {
+            sandbox: point.sandbox,
+            label: point.label,
+            key: point.key,
+            env: point.env,
+            points: BTreeMap::new(),
+            volatile: false,
+            steps: point.steps,
+            hits: self.hits.min(point.steps),
+            ..self.clone()
+        })
+    }
 }

@@ -1,8 +1,9 @@
 //! What a step's result depends on, as a printable record, and its digest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::sandbox::{Capabilities, Capability, Policy};
 
@@ -27,6 +28,40 @@ pub enum StepInput {
         /// The environment variables that are secrets: what each of these is called.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         secrets: BTreeMap<String, String>,
+    },
+    /// A script of the host, run inside.
+    Script {
+        /// Digest of the script.
+        content: String,
+        /// Its arguments.
+        args: Vec<String>,
+        /// Whether the profile is sourced first.
+        login: bool,
+        /// As of [`StepInput::Run`].
+        stdin: Option<String>,
+        /// As of [`StepInput::Run`].
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        secrets: BTreeMap<String, String>,
+    },
+    /// A file from the network, known by its digest. Where it comes from does not count.
+    Fetch {
+        /// Where it goes.
+        target: String,
+        /// Of its bytes.
+        sha256: String,
+        /// Whose it becomes.
+        owner: Option<String>,
+        /// Its permission bits.
+        mode: Option<u32>,
+    },
+    /// The tree of a commit. Where it comes from does not count.
+    Git {
+        /// Where it goes.
+        target: String,
+        /// The commit's whole id.
+        commit: String,
+        /// Whose it becomes.
+        owner: Option<String>,
     },
     /// A tree or file of the host.
     Copy {
@@ -108,88 +143,147 @@ impl StepKey {
 
     /// What changed from `old` to this, as a person would say it; `None` when nothing did.
     pub fn difference(&self, old: &StepKey) -> Option<String> {
-        let text = |text: &str| format!("`{}`", short(text));
-        let option = |value: &Option<String>| match value {
-            Some(value) => text(value),
-            None => "the default".into(),
-        };
-        let change =
-            |what: &str, old: String, new: String| Some(format!("{what} changed: {old} → {new}"));
+        Some(self.changes(old).into_iter().next()?.said)
+    }
+
+    /// Everything that changed from `old` to this, what weighs most first.
+    pub fn changes(&self, old: &StepKey) -> Vec<Change> {
+        let mut changes = Changes::default();
+        let text = |text: &str| Some(text.to_owned());
         if self.schema != old.schema {
-            return Some("sandscript makes keys differently now".into());
+            changes.add("schema", text(&old.schema.to_string()), text(&self.schema.to_string()));
+            changes.say("sandscript makes keys differently now");
         }
-        if self.backend != old.backend {
-            return change("backend", text(&old.backend), text(&self.backend));
-        }
-        if self.class != old.class {
-            return change("what the backend can do", text(&old.class), text(&self.class));
-        }
-        if self.image != old.image {
-            return change("image", text(&old.image), text(&self.image));
-        }
-        if let Some(change) = self.step.difference(&old.step) {
-            return Some(change);
-        }
-        for (name, value) in &self.env {
-            match old.env.get(name) {
-                None => return Some(format!("env {name} is new: {}", text(value))),
-                Some(before) if before != value => {
-                    return change(&format!("env {name}"), text(before), text(value));
-                }
-                Some(_) => {}
+        changes.text("backend", "backend", &old.backend, &self.backend);
+        changes.text("class", "what the backend can do", &old.class, &self.class);
+        changes.text("image", "image", &old.image, &self.image);
+        self.step.compare(&old.step, &mut changes);
+        let names: BTreeSet<&String> = old.env.keys().chain(self.env.keys()).collect();
+        for name in names {
+            let (before, now) = (old.env.get(name), self.env.get(name));
+            if changes.add(&format!("env.{name}"), before.cloned(), now.cloned()) {
+                changes.say(match (before, now) {
+                    (None, Some(now)) => format!("env {name} is new: `{}`", short(now)),
+                    (Some(_), None) => format!("env {name} is gone"),
+                    (before, now) => changed(&format!("env {name}"), before, now),
+                });
             }
         }
-        if let Some(name) = old.env.keys().find(|name| !self.env.contains_key(*name)) {
-            return Some(format!("env {name} is gone"));
+        changes.option("user", "user", &old.user, &self.user);
+        changes.option("cwd", "directory", &old.cwd, &self.cwd);
+        let (before, now) = (old.egress.to_string(), self.egress.to_string());
+        changes.text("egress", "egress", &before, &now);
+        if changes.add("parent", old.parent.clone(), self.parent.clone()) {
+            changes.say("an earlier step changed");
         }
-        if self.user != old.user {
-            return change("user", option(&old.user), option(&self.user));
-        }
-        if self.cwd != old.cwd {
-            return change("directory", option(&old.cwd), option(&self.cwd));
-        }
-        if self.egress != old.egress {
-            return change("egress", text(&old.egress.to_string()), text(&self.egress.to_string()));
-        }
-        (self.parent != old.parent).then(|| "an earlier step changed".into())
+        changes.0
     }
 }
 
-impl StepInput {
-    fn difference(&self, old: &StepInput) -> Option<String> {
-        use StepInput::{Copy, Run, Write};
-        if self == old {
-            return None;
+/// One field that is different.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Which: `image`, `env.CC`, `step.argv`.
+    pub field: String,
+    /// What it was; none when it was not there.
+    pub old: Option<String>,
+    /// What it is now.
+    pub new: Option<String>,
+    /// As a person would say it.
+    pub said: String,
+}
+
+#[derive(Default)]
+struct Changes(Vec<Change>);
+
+impl Changes {
+    /// Notes a field when it is different, which it says.
+    fn add(&mut self, field: &str, old: Option<String>, new: Option<String>) -> bool {
+        let different = old != new;
+        if different {
+            let said = changed(field, old.as_ref(), new.as_ref());
+            self.0.push(Change { field: field.into(), old, new, said });
         }
-        Some(match (old, self) {
-            (
-                Run { argv: a, login: l, secrets: s, .. },
-                Run { argv: b, login: m, secrets: t, .. },
-            ) => {
-                if a != b {
-                    format!("command changed: `{}` → `{}`", short(&words(a)), short(&words(b)))
-                } else if l != m {
-                    format!("login changed: {l} → {m}")
-                } else if s != t {
-                    format!("secrets changed: {} → {}", named(s), named(t))
-                } else {
-                    "standard input changed".into()
-                }
+        different
+    }
+
+    /// Says the last one otherwise.
+    fn say(&mut self, said: impl Into<String>) {
+        if let Some(last) = self.0.last_mut() {
+            last.said = said.into();
+        }
+    }
+
+    fn text(&mut self, field: &str, what: &str, old: &str, new: &str) {
+        if self.add(field, Some(old.into()), Some(new.into())) {
+            self.say(changed(what, Some(&old.to_owned()), Some(&new.to_owned())));
+        }
+    }
+
+    fn option(&mut self, field: &str, what: &str, old: &Option<String>, new: &Option<String>) {
+        if self.add(field, old.clone(), new.clone()) {
+            self.say(changed(what, old.as_ref(), new.as_ref()));
+        }
+    }
+}
+
+fn changed(what: &str, old: Option<&String>, new: Option<&String>) -> String {
+    let shown = |value: Option<&String>| match value {
+        Some(value) => format!("`{}`", short(value)),
+        None => "the default".into(),
+    };
+    format!("{what} changed: {} → {}", shown(old), shown(new))
+}
+
+impl StepInput {
+    /// Notes what is different: whatever is written of a step is compared, by its name.
+    fn compare(&self, old: &StepInput, changes: &mut Changes) {
+        if self == old {
+            return;
+        }
+        if self.word() != old.word() {
+            changes.add("step.kind", Some(old.word().into()), Some(self.word().into()));
+            let (before, now) = (old.word(), self.word());
+            changes.say(format!("it was a {before} step and is a {now} step now"));
+            return;
+        }
+        let (before, now) = (fields(old), fields(self));
+        let target = now.get("target").cloned().unwrap_or_default();
+        // A command and its words weigh most, what is secret least.
+        let order = ["argv", "target", "content", "sha256", "commit", "args", "login", "stdin"];
+        let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
+        names.sort_by_key(|name| {
+            let place = order.iter().position(|known| known == name);
+            (place.unwrap_or(order.len()), *name)
+        });
+        names.dedup();
+        for name in names {
+            let (was, is) = (before.get(name), now.get(name));
+            if !changes.add(&format!("step.{name}"), was.cloned(), is.cloned()) {
+                continue;
             }
-            (
-                Copy { target: a, content: x, .. } | Write { target: a, content: x, .. },
-                Copy { target: b, content: y, .. } | Write { target: b, content: y, .. },
-            ) if self.word() == old.word() => {
-                if a != b {
-                    format!("target changed: `{}` → `{}`", short(a), short(b))
-                } else if x != y {
-                    format!("content of {a} changed")
-                } else {
-                    format!("mode or owner of {a} changed")
+            changes.say(match name.as_str() {
+                "argv" => changed("command", was, is),
+                "args" => changed("arguments", was, is),
+                "commit" => changed("commit", was, is),
+                "sha256" => changed("sha256", was, is),
+                "target" => changed("target", was, is),
+                "login" => {
+                    let word = |value: Option<&String>| value.cloned().unwrap_or_default();
+                    format!("login changed: {} → {}", word(was), word(is))
                 }
-            }
-            _ => format!("it was a {} step and is a {} step now", old.word(), self.word()),
-        })
+                "stdin" => "standard input changed".into(),
+                "content" if target.is_empty() => "the script changed".into(),
+                "content" => format!("content of {target} changed"),
+                "secrets" => {
+                    let none = || "none".to_owned();
+                    let (was, is) = (was.cloned(), is.cloned());
+                    let (was, is) = (was.unwrap_or_else(none), is.unwrap_or_else(none));
+                    format!("secrets changed: {was} → {is}")
+                }
+                _ => format!("mode or owner of {target} changed"),
+            });
+        }
     }
 
     /// The word for it in a script.
@@ -197,19 +291,41 @@ impl StepInput {
         match self {
             StepInput::Start => "start",
             StepInput::Run { .. } => "run",
+            StepInput::Script { .. } => "script",
+            StepInput::Fetch { .. } => "fetch",
+            StepInput::Git { .. } => "git",
             StepInput::Copy { .. } => "copy",
             StepInput::Write { .. } => "write",
         }
     }
 }
 
-/// Which variables are which secrets, as a person would say it.
-fn named(secrets: &BTreeMap<String, String>) -> String {
-    if secrets.is_empty() {
-        return "none".into();
-    }
-    let pair = |(variable, name): (&String, &String)| format!("{variable} is {name}");
-    secrets.iter().map(pair).collect::<Vec<_>>().join(", ")
+/// What is written of a step, by name, each as a person would write it.
+fn fields(step: &StepInput) -> BTreeMap<String, String> {
+    let Ok(Value::Object(map)) = serde_json::to_value(step) else { return BTreeMap::new() };
+    let plain = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let shown = |(name, value): (String, Value)| {
+        let text = match &value {
+            Value::Null => return None,
+            Value::Array(items) if name == "argv" || name == "args" => {
+                words(&items.iter().map(plain).collect::<Vec<_>>())
+            }
+            Value::Object(pairs) => {
+                let pair =
+                    |(variable, name): (&String, &Value)| format!("{variable} is {}", plain(name));
+                pairs.iter().map(pair).collect::<Vec<_>>().join(", ")
+            }
+            Value::Number(mode) if name == "mode" => {
+                format!("{:o}", mode.as_u64().unwrap_or_default())
+            }
+            other => plain(other),
+        };
+        Some((name, text))
+    };
+    map.into_iter().filter(|(name, _)| name != "kind").filter_map(shown).collect()
 }
 
 /// What a backend can do that shows in what a step leaves behind.
@@ -311,6 +427,18 @@ mod tests {
                 },
                 "it was a run step and is a write step now",
             ),
+            changed(
+                &|k| {
+                    k.step = StepInput::Script {
+                        content: "c".into(),
+                        args: Vec::new(),
+                        login: false,
+                        stdin: None,
+                        secrets: BTreeMap::new(),
+                    };
+                },
+                "it was a run step and is a script step now",
+            ),
             changed(&|k| drop(k.env.insert("A".into(), "2".into())), "env A changed: `1` → `2`"),
             changed(&|k| drop(k.env.insert("B".into(), "2".into())), "env B is new: `2`"),
             changed(&|k| k.env.clear(), "env A is gone"),
@@ -336,6 +464,64 @@ mod tests {
         let before = digests.len();
         digests.dedup();
         assert_eq!(digests.len(), before);
+    }
+
+    #[test]
+    fn every_field_of_every_step_is_named() {
+        let none = BTreeMap::new;
+        let text = |text: &str| text.to_owned();
+        let named = |old: StepInput, new: StepInput| {
+            let (old, new) = (StepKey { step: old, ..key() }, StepKey { step: new, ..key() });
+            let changes = new.changes(&old).into_iter();
+            changes.map(|change| format!("{}: {}", change.field, change.said)).collect::<Vec<_>>()
+        };
+        let script = |content: &str, args: &[&str]| StepInput::Script {
+            content: text(content),
+            args: args.iter().map(|arg| text(arg)).collect(),
+            login: false,
+            stdin: None,
+            secrets: none(),
+        };
+        assert_eq!(
+            named(script("a", &["x"]), script("b", &["x", "y z"])),
+            ["step.content: the script changed", "step.args: arguments changed: `x` → `x 'y z'`"]
+        );
+        let fetch = |target: &str, sha256: &str, mode| StepInput::Fetch {
+            target: text(target),
+            sha256: text(sha256),
+            owner: None,
+            mode,
+        };
+        assert_eq!(
+            named(fetch("/a", "1", None), fetch("/b", "2", Some(0o755))),
+            [
+                "step.target: target changed: `/a` → `/b`",
+                "step.sha256: sha256 changed: `1` → `2`",
+                "step.mode: mode or owner of /b changed"
+            ]
+        );
+        let git = |commit: &str, owner: Option<&str>| StepInput::Git {
+            target: text("/src"),
+            commit: text(commit),
+            owner: owner.map(text),
+        };
+        assert_eq!(
+            named(git("a1", None), git("b2", Some("u"))),
+            [
+                "step.commit: commit changed: `a1` → `b2`",
+                "step.owner: mode or owner of /src changed"
+            ]
+        );
+        let copy = |content: &str, owner: Option<&str>| StepInput::Copy {
+            target: text("/t"),
+            content: text(content),
+            owner: owner.map(text),
+            mode: None,
+        };
+        assert_eq!(
+            named(copy("a", None), copy("b", Some("u"))),
+            ["step.content: content of /t changed", "step.owner: mode or owner of /t changed"]
+        );
     }
 
     #[test]

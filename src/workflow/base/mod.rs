@@ -4,6 +4,15 @@
 //! first one that is not there starts a new base sandbox, cloned from the last one that is, and
 //! from there on every step runs and is snapshotted. A base that is all there starts nothing.
 //!
+//! A **volatile** step is in no key: steps after it are cached as if it were not there, and it is run
+//! each time the base is asked for. Where a step after it has to be done, it is run before that one,
+//! in its place; what is left of them at the end is run in a clone of the last cached step, which
+//! belongs to the run and goes with it, so that what a script gets has always seen them.
+//!
+//! There is no way to write a circle of bases: what a base starts from is a [`BaseHandle`], which
+//! exists only when that base is done. Bases that are named before they are there are a
+//! graph, and that is checked for circles before anything is built.
+//!
 //! Two runs never build the same step at once: a base sandbox is named after the first step that
 //! is missing, so only one run can make it, and the others wait for its snapshots. While it is
 //! built its run owns it; when it is done nobody does. A build that fails leaves the steps that
@@ -11,6 +20,8 @@
 
 mod builder;
 mod claim;
+mod fetch;
+mod git;
 mod handle;
 mod key;
 mod record;
@@ -19,7 +30,7 @@ mod step;
 mod working;
 
 pub use builder::BaseBuilder;
-pub use handle::{BaseHandle, BaseOptions};
-pub use key::{KEY_SCHEMA, StepInput, StepKey};
+pub use handle::{BaseHandle, BaseOptions, BasePoint};
+pub use key::{Change, KEY_SCHEMA, StepInput, StepKey};
 pub use record::label_of;
-pub use step::CopyOptions;
+pub use step::{CopyOptions, RunOptions};

@@ -19,6 +19,9 @@ const DIGEST: &str = "sandscript.key";
 /// Label of a step's snapshot: its [`StepKey`] as JSON, long texts cut.
 const RECORD: &str = "sandscript.record";
 
+/// Kind and snapshot label of what volatile steps were run in: it is for one run.
+pub(super) const VOLATILE: &str = "volatile";
+
 /// What every step's snapshot label starts with.
 const PREFIX: &str = "step-";
 /// Texts in a record that are longer than this are cut: labels are no place for whole scripts.
@@ -53,8 +56,10 @@ fn abridged(key: &StepKey) -> StepKey {
         }
     };
     let mut key = key.clone();
-    if let super::StepInput::Run { argv, .. } = &mut key.step {
-        argv.iter_mut().for_each(cut);
+    if let super::StepInput::Run { argv: words, .. }
+    | super::StepInput::Script { args: words, .. } = &mut key.step
+    {
+        words.iter_mut().for_each(cut);
     }
     key.env.values_mut().for_each(cut);
     key
@@ -139,6 +144,6 @@ fn read(snapshot: Snapshot) -> Option<Found> {
 }
 
 /// The labels of a base's sandbox, by which it is found and pruned.
-pub(super) fn sandbox_labels(base: &str) -> BTreeMap<String, String> {
-    [(KIND, "base"), (BASE, base)].map(|(k, v)| (k.to_string(), v.to_string())).into()
+pub(super) fn sandbox_labels(kind: &str, base: &str) -> BTreeMap<String, String> {
+    [(KIND, kind), (BASE, base)].map(|(k, v)| (k.to_string(), v.to_string())).into()
 }

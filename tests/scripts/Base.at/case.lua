@@ -1,0 +1,5 @@
+local app = base("app", function(b) b:run("true") b:snapshot("deps") end)
+local ok, e = pcall(function() base("plain", function(b) b:run("true") end):at("deps") end)
+print(e.message)
+print(e.hint)
+app:at("dep")

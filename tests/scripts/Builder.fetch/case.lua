@@ -1,0 +1,20 @@
+local function build(url, to)
+    return base("b", function(b) b:fetch(url, "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03", to, { mode = "755" }) end)
+end
+local one = build("file://hello.txt", "/opt/")
+print(one.hits)
+local box = sandbox("x", { from = one })
+print(box:read("/opt/hello.txt"))
+print(box:stat("/opt/hello.txt").mode == tonumber("755", 8))
+-- Where it comes from does not count, and what is cached is not fetched.
+print(build("https://example.invalid/hello.txt", "/opt/hello.txt").hits)
+local function tries(url, sha256, to)
+    local ok, e = pcall(base, "b", function(b) b:fetch(url, sha256, to) end)
+    print(e.code .. ": " .. e.message)
+end
+tries("file://hello.txt", "0000000000000000000000000000000000000000000000000000000000000000", "/x")
+tries("file://missing.txt", "0000000000000000000000000000000000000000000000000000000000000000", "/x")
+tries("file:///etc/passwd", "0000000000000000000000000000000000000000000000000000000000000000", "/x")
+tries("hello.txt", "0000000000000000000000000000000000000000000000000000000000000000", "/x")
+tries("https://example.invalid/", "0000000000000000000000000000000000000000000000000000000000000000", "/x/")
+tries("https://example.invalid/x", "abc", "/x")

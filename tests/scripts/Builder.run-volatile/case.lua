@@ -1,0 +1,22 @@
+local function build()
+    return base("b", function(b)
+        b:run("echo 1 >> /log")
+        b:run("echo now >> /log", { volatile = true })
+        b:run("echo 2 >> /log")
+        b:run("echo last >> /log", { volatile = true })
+    end)
+end
+local one = build()
+print(one.hits .. " of " .. one.steps)
+local two = build()
+print(two.hits .. " of " .. two.steps)
+assert(one.sandbox ~= two.sandbox)
+print(sandbox("x", { from = one }):read("/log"))
+print(sandbox("y", { from = two }):read("/log"))
+-- What starts from it is cached as if it had no volatile steps.
+local function more(from)
+    return base("more", { from = from }, function(b) b:run("echo more >> /log") end)
+end
+print(more(one).hits)
+print(more(two).hits)
+base("b", function(b) b:run("exit 3", { volatile = true }) end)
