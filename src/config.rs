@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::Error as _;
 
 use crate::workflow::SecretSource;
 
@@ -16,7 +17,8 @@ use crate::workflow::SecretSource;
 pub const PROJECT_FILE: &str = "sandscript.toml";
 
 /// The keys a file may hold, sorted.
-const KEYS: &[&str] = &["allow_path", "backend", "jobs", "secrets", "store"];
+const KEYS: &[&str] =
+    &["allow_path", "backend", "host", "jobs", "max_memory", "max_operations", "secrets", "store"];
 
 /// What the files say. Relative paths were made absolute, from the folder of the file they are in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -26,8 +28,15 @@ pub struct Config {
     pub allow_path: Vec<PathBuf>,
     /// The backend.
     pub backend: Option<String>,
+    /// The machine that the backend drives, where that is another one.
+    pub host: Option<String>,
     /// How many cells run at once.
     pub jobs: Option<usize>,
+    /// How much memory the values of a script may take, in bytes; in the file also `"256MiB"`.
+    #[serde(deserialize_with = "size")]
+    pub max_memory: Option<u64>,
+    /// How many operations a script may do.
+    pub max_operations: Option<u64>,
     /// Where secrets come from. Both files count; of one name the project's.
     pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes.
@@ -82,11 +91,16 @@ impl Config {
         self.allow_path.extend(below.allow_path);
         let mut secrets = below.secrets;
         secrets.extend(self.secrets);
+        // A machine belongs to the backend that it was named for.
+        let same = self.backend.is_none() || self.backend == below.backend;
         Config {
             allow_path: self.allow_path,
+            host: self.host.or(below.host.filter(|_| same)),
             backend: self.backend.or(below.backend),
             jobs: self.jobs.or(below.jobs),
             secrets,
+            max_memory: self.max_memory.or(below.max_memory),
+            max_operations: self.max_operations.or(below.max_operations),
             store: self.store.or(below.store),
         }
     }
@@ -173,6 +187,23 @@ impl Config {
     }
 }
 
+/// A size as everywhere: a number of bytes, or text.
+fn size<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a size such as \"256MiB\", or a number of bytes")]
+    enum Size {
+        Bytes(u64),
+        Text(String),
+    }
+    match Size::deserialize(value)? {
+        Size::Bytes(bytes) => Ok(Some(bytes)),
+        Size::Text(text) => crate::sandbox::parse_size(&text).map(Some).map_err(|error| {
+            let hint = error.hint().unwrap_or_default();
+            D::Error::custom(format!("'{text}' is not a size; {hint}"))
+        }),
+    }
+}
+
 /// The project that `folder` is in: where the project file or the top of the repository is, else
 /// `folder` itself.
 pub fn project_of(folder: &Path) -> PathBuf {
@@ -243,13 +274,22 @@ mod tests {
         let error = Config::parse("zzz = 3\n").unwrap_err();
         assert_eq!(
             error.hint.as_deref(),
-            Some("there are: allow_path, backend, jobs, secrets, store")
+            Some(
+                "there are: allow_path, backend, host, jobs, max_memory, max_operations, secrets, store"
+            )
         );
         let error = Config::parse("\njobs = \"many\"\n").unwrap_err();
         assert_eq!(error.at, Some((2, 8)));
         let error = Config::parse("jobs = \n").unwrap_err();
         assert_eq!(error.at.map(|at| at.0), Some(1));
         assert!(Config::parse("jobs = 0").is_err());
+        let config = Config::parse("max_memory = \"256MiB\"\nmax_operations = 5\n").unwrap();
+        assert_eq!((config.max_memory, config.max_operations), (Some(256 << 20), Some(5)));
+        assert_eq!(Config::parse("max_memory = 1024").unwrap().max_memory, Some(1024));
+        let error = Config::parse("max_memory = \"lots\"\n").unwrap_err();
+        assert!(error.message.contains("'lots' is not a size"), "{error}");
+        let error = Config::parse("max_memory = true\n").unwrap_err();
+        assert!(error.message.contains("a size such as"), "{error}");
     }
 
     #[test]

@@ -18,13 +18,19 @@ fn repository() -> &'static Path {
 #[test]
 fn the_files_are_what_the_registry_says() {
     let registry = Registry::standard();
-    let files = [
-        ("docs/api.md", lang::manual(&registry)),
-        ("stubs/sandscript.d.lua", lang::stubs_lua(&registry)),
-        ("stubs/sandscript.d.rhai", lang::stubs_rhai(&registry)),
-    ];
+    let mut files = vec![("docs/api.md".to_owned(), lang::manual(&registry))];
+    // What Rhai itself has is made anew each time, and so can't differ.
+    for (name, text) in lang::stub_files(&registry) {
+        if name != "rhai.d.rhai" {
+            files.push((format!("stubs/{name}"), text));
+        }
+    }
+    for name in lang::stdlib::names() {
+        let text = lang::stub_rhai_module(name, &format!("../../std/{name}"));
+        files.push((format!("stubs/std/{name}.d.rhai"), text));
+    }
     for (name, text) in files {
-        let file = repository().join(name);
+        let file = repository().join(&name);
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(&file, &text).unwrap();
@@ -61,13 +67,53 @@ fn the_stubs_know_every_function_and_option() {
     }
 }
 
-/// Each line is one that Rhai's language server knows: a comment, the head, or a function.
+/// Each line is one that Rhai's language server knows: a comment, the head, or a definition.
 #[test]
 fn the_rhai_stubs_are_definitions() {
-    for line in lang::stubs_rhai(&Registry::standard()).lines() {
-        let function = line.starts_with("fn ") && line.ends_with(';') && line.contains('(');
-        let known = line.is_empty() || line.starts_with("//") || line == "module static;";
-        assert!(known || function, "{line}");
+    let mut all = lang::stub_files(&Registry::standard());
+    all.retain(|(name, _)| name.ends_with(".d.rhai"));
+    assert_eq!(all.len(), 2);
+    for name in lang::stdlib::names() {
+        all.push((name.into(), lang::stub_rhai_module(name, &format!("../../std/{name}"))));
+    }
+    for (name, text) in all {
+        let heads = text.lines().filter(|line| line.starts_with("module ")).count();
+        assert_eq!(heads, 1, "{name}");
+        for line in text.lines() {
+            let called = line.starts_with("fn ") || line.starts_with("op ");
+            let function = called && line.ends_with(';') && line.contains('(');
+            let constant = line.starts_with("const ") && line.ends_with(": String;");
+            let head = line == "module static;" || line == format!("module \"../../std/{name}\";");
+            let comment = line.is_empty() || line.starts_with("//");
+            assert!(function || constant || head || comment, "{name}: {line}");
+        }
+    }
+}
+
+/// What the language servers know of the standard library is what modules give to a script.
+#[test]
+fn the_stubs_know_every_function_of_every_module() {
+    let registry = Registry::standard();
+    for name in lang::stdlib::names() {
+        let lua = lang::stub_lua_module(name);
+        let rhai = lang::stub_rhai_module(name, "x");
+        assert!(lua.starts_with(&format!("---@meta std.{name}\n")), "{name}");
+        for end in ["lua", "rhai"] {
+            let language = lang::language(&format!("x.{end}")).unwrap();
+            let source = Source::new(format!("x.{end}"), lang::stdlib::text(name, end).unwrap());
+            let exports = language.tree(&source, &registry).exports.unwrap();
+            for function in exports.functions.keys() {
+                assert!(lua.contains(&format!("function {name}.{function}(")), "{name}.{function}");
+                assert!(rhai.contains(&format!("\nfn {function}(")), "{name}::{function}");
+            }
+            for constant in &exports.variables {
+                assert!(lua.contains(&format!("---@field {constant} ")), "{name}.{constant}");
+                assert!(rhai.contains(&format!("\nconst {constant}: ")), "{name}::{constant}");
+            }
+        }
+        // Lua's own parser reads them.
+        let source = Source::new(format!("{name}.lua"), lua);
+        assert!(lang::check(&source, &registry).is_empty(), "{name}");
     }
 }
 

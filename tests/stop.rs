@@ -273,6 +273,18 @@ async fn no_script_takes_more_memory_than_it_may() {
             "x.rhai",
             "fn f() { let s = \"\"; s.pad(8000000, \"x\"); s += s; s += s; s += s; try { f(); } catch { f(); } } f();",
         ),
+        (
+            "x.rhai",
+            "let all = []; loop { try { let s = \"\"; s.pad(1000000, \"x\"); all.push(s); } catch { } }",
+        ),
+        (
+            "x.rhai",
+            "let all = #{}; let n = 0; loop { n += 1; try { let b = blob(1000000, 1); all[`k${n}`] = b; } catch { } }",
+        ),
+        (
+            "x.rhai",
+            "let f = |x| x; loop { try { let s = \"\"; s.pad(100000, \"x\"); f = f.curry(s); } catch { } }",
+        ),
         ("x.lua", "while true do pcall(string.rep, 'x', 1 << 30) end"),
         (
             "x.lua",

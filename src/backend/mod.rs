@@ -20,6 +20,8 @@ pub const NAMES: &[&str] = &[
 /// What a backend is opened with.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// The machine that the backend drives, for those that drive another one.
+    pub host: Option<String>,
     /// Where `local` keeps its sandboxes. It must be given for that backend.
     pub store: Option<PathBuf>,
     /// For `local`: a program that calls `local::init`, where this one can't.
@@ -30,6 +32,13 @@ pub struct Config {
 
 /// Opens a backend by name.
 pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
+    if let (Some(host), "local" | "fake") = (&config.host, name) {
+        return Err(Error::invalid_hint(
+            "host",
+            format!("backend '{name}' is on this machine and can't be on '{host}'"),
+            "leave the host out, or name a backend that drives another machine",
+        ));
+    }
     match name {
         #[cfg(feature = "local")]
         "local" => {
@@ -63,6 +72,11 @@ mod tests {
             };
             let backend = open(name, &config).await.unwrap();
             assert_eq!(backend.capabilities().backend, *name);
+        }
+        for name in NAMES {
+            let config = Config { host: Some("nas".into()), ..Config::default() };
+            let error = open(name, &config).await.err().unwrap();
+            assert!(matches!(&error, Error::InvalidInput { what, .. } if what == "host"));
         }
         let error = open("nope", &Config::default()).await.err().unwrap();
         assert!(matches!(&error, Error::NotFound { kind: Kind::Backend, .. }));

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::config::Settings;
+use crate::api::HostBuilder;
 use crate::sandbox::{self, Limits};
 use crate::workflow::{Order, Partition, SecretSource};
 
@@ -26,6 +28,30 @@ impl FormatArg {
     /// Whether it is JSON.
     pub fn json(self) -> bool {
         self.format == Format::Json
+    }
+}
+
+/// What a script itself may use up.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ScriptLimits {
+    /// How much memory the script's own values may take, such as 256MiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_memory: Option<u64>,
+    /// How many operations the script may do, in steps of 1000 [default: any number]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    max_operations: Option<u64>,
+}
+
+impl ScriptLimits {
+    /// Sets them where they are given, here or in the settings.
+    pub fn apply(&self, mut host: HostBuilder, settings: &Settings) -> HostBuilder {
+        if let Some(memory) = self.max_memory.or(settings.max_memory) {
+            host = host.memory(memory);
+        }
+        if let Some(operations) = self.max_operations.or(settings.max_operations) {
+            host = host.operations(operations);
+        }
+        host
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Environment {
     pub force_color: bool,
     /// `HOME`.
     pub home: Option<PathBuf>,
+    /// `SANDSCRIPT_HOST`: as `--host`.
+    pub host: Option<String>,
     /// `SANDSCRIPT_JOBS`: as `--jobs`.
     pub jobs: Option<String>,
     /// `NO_COLOR`: no colour.
@@ -49,6 +51,7 @@ impl Environment {
             ci: on("CI"),
             force_color: on("CLICOLOR_FORCE") || on("FORCE_COLOR"),
             home: var("HOME").and_then(absolute),
+            host: text("SANDSCRIPT_HOST"),
             jobs: text("SANDSCRIPT_JOBS"),
             no_color: var("NO_COLOR").is_some(),
             store: var("SANDSCRIPT_STORE").map(PathBuf::from),
@@ -91,8 +94,14 @@ pub struct Settings {
     pub allow_path: Vec<PathBuf>,
     /// The backend's name.
     pub backend: String,
+    /// The machine that it drives, where that is another one.
+    pub host: Option<String>,
     /// How many cells run at once; the backend's own idea when not given.
     pub jobs: Option<usize>,
+    /// How much memory the values of a script may take.
+    pub max_memory: Option<u64>,
+    /// How many operations a script may do.
+    pub max_operations: Option<u64>,
     /// Where secrets come from.
     pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes; absolute.
@@ -122,13 +131,54 @@ impl Settings {
             Some(store) => folder.join(store),
             None => environment.default_store()?,
         };
-        let backend = global.backend.clone().or_else(|| environment.backend.clone());
+        let (backend, host) = machine([
+            (&global.backend, &global.host),
+            (&environment.backend, &environment.host),
+            (&config.backend, &config.host),
+        ]);
         Ok(Settings {
             allow_path: config.allow_path,
-            backend: backend.or(config.backend).unwrap_or_else(|| "local".into()),
+            backend,
+            host,
             jobs,
+            max_memory: config.max_memory,
+            max_operations: config.max_operations,
             secrets: config.secrets,
             store,
         })
+    }
+}
+
+/// The backend and the machine that it drives, of what was said about both, the nearest first. A
+/// machine belongs to the backend that it was named for, so another backend does not get it.
+fn machine<const N: usize>(
+    said: [(&Option<String>, &Option<String>); N],
+) -> (String, Option<String>) {
+    let backend = |from: usize| {
+        let named = said[from..].iter().find_map(|(backend, _)| (*backend).clone());
+        named.unwrap_or_else(|| "local".into())
+    };
+    let named = said.iter().position(|(_, host)| host.is_some());
+    let host = named.filter(|at| backend(*at) == backend(0)).and_then(|at| said[at].1.clone());
+    (backend(0), host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_belongs_to_its_backend() {
+        let some = |text: &str| Some(text.to_owned());
+        let (nas, box_, truenas, local) =
+            (some("nas"), some("box"), some("truenas"), some("local"));
+        let none = None;
+        assert_eq!(machine([(&none, &none)]), ("local".into(), None));
+        assert_eq!(machine([(&none, &nas), (&truenas, &box_)]), ("truenas".into(), nas.clone()));
+        assert_eq!(machine([(&none, &none), (&truenas, &nas)]), ("truenas".into(), nas.clone()));
+        assert_eq!(machine([(&truenas, &none), (&truenas, &nas)]), ("truenas".into(), nas.clone()));
+        assert_eq!(machine([(&local, &none), (&truenas, &nas)]), ("local".into(), None));
+        assert_eq!(machine([(&local, &nas), (&truenas, &box_)]), ("local".into(), nas.clone()));
+        assert_eq!(machine([(&none, &nas)]), ("local".into(), nas));
     }
 }

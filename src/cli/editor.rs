@@ -1,5 +1,6 @@
 //! The files that editors read: type stubs, and where their language servers look for them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{CommandError, Result};
@@ -24,28 +25,72 @@ pub type Done = (PathBuf, Change);
 
 /// Writes the stubs into `stubs`, and sets up the editor files of `project`.
 pub fn set_up(project: &Path, stubs: &Path) -> Result<Vec<Done>> {
-    let registry = Registry::standard();
-    let files = [
-        ("sandscript.d.lua", lang::stubs_lua(&registry)),
-        ("sandscript.d.rhai", lang::stubs_rhai(&registry)),
-    ];
+    let mut files = lang::stub_files(&Registry::standard());
+    files.extend(rhai_modules(project, stubs));
+    let files: Vec<(PathBuf, String)> =
+        files.into_iter().map(|(name, text)| (stubs.join(name), text)).collect();
     // Nothing is written when one of them can't be.
-    for (name, _) in &files {
-        let path = stubs.join(name);
-        if read(&path)?.is_some_and(|there| !there.contains(lang::MARK)) {
+    for (path, _) in &files {
+        if read(path)?.is_some_and(|there| !there.contains(lang::MARK)) {
             let message = format!("'{}' was not made by sandscript stubs", path.display());
             return Err(CommandError::usage(message)
                 .hint("move it away, or write to another folder with --out"));
         }
     }
-    let mut done = Vec::new();
-    make_folder(stubs)?;
-    for (name, text) in &files {
-        done.push(write(stubs.join(name), text)?);
+    let mut done: Vec<Done> = Vec::new();
+    let mut modules: Option<Change> = None;
+    for (path, text) in files {
+        let folder = path.parent().unwrap_or(stubs);
+        make_folder(folder)?;
+        let module = folder.ends_with("std");
+        let (path, change) = write(path, &text)?;
+        if !module {
+            done.push((path, change));
+        } else if modules.as_ref().is_none_or(|so_far| *so_far == change) {
+            modules = Some(change);
+        } else {
+            modules = Some(Change::Updated);
+        }
     }
+    done.extend(modules.map(|change| (stubs.join("std"), change)));
     done.push(luarc(project, stubs)?);
     done.push(rhai(project)?);
     Ok(done)
+}
+
+/// How many folders with scripts are looked for.
+const FOLDERS: usize = 30;
+
+/// The definitions of the standard library for Rhai's language server, which looks for a module from
+/// the folder of the script: for the project's folder, and every other one with scripts in Rhai.
+fn rhai_modules(project: &Path, stubs: &Path) -> Vec<(String, String)> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let (project, stubs) = (real(project), real(stubs));
+    let mut folders = BTreeSet::from([PathBuf::new()]);
+    let walk = ignore::WalkBuilder::new(&project).require_git(false).build();
+    for entry in walk.flatten() {
+        let name = entry.file_name().to_string_lossy();
+        let script = name.ends_with(".rhai") && !name.ends_with(".d.rhai");
+        let folder = entry.path().parent().and_then(|path| path.strip_prefix(&project).ok());
+        if let Some(folder) = folder.filter(|_| script && folders.len() < FOLDERS) {
+            folders.insert(folder.to_owned());
+        }
+    }
+    let inside = stubs.strip_prefix(&project).ok();
+    let mut files = Vec::new();
+    for folder in folders {
+        let place = folder.join("std");
+        let back = inside.map(|inside| inside.join(&place).components().count());
+        for name in lang::stdlib::names() {
+            let module = place.join(name).display().to_string();
+            let path = match back {
+                Some(back) => format!("{}{module}", "../".repeat(back)),
+                None => project.join(&module).display().to_string(),
+            };
+            files.push((format!("{module}.d.rhai"), lang::stub_rhai_module(name, &path)));
+        }
+    }
+    files
 }
 
 /// `.luarc.json`, which LuaLS and EmmyLua read.

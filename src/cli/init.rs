@@ -40,11 +40,18 @@ const CONFIG: &str = "\
 # Where sandboxes live.
 # backend = \"local\"
 
+# The machine that the backend drives, where that is another one.
+# host = \"nas.example.org\"
+
 # How many cells of a matrix run at once.
 # jobs = 4
 
 # Folders outside the project that scripts may use.
 # allow_path = [\"../data\"]
+
+# What a script itself may use up: memory for its values, operations of its language.
+# max_memory = \"256MiB\"
+# max_operations = 10_000_000
 
 # Where secret(\"NAME\") comes from, when not from the environment variable of that name.
 # [secrets]

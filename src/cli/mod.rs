@@ -77,6 +77,9 @@ struct Global {
     /// Where sandboxes live [default: local]
     #[arg(long, global = true, value_name = "BACKEND")]
     backend: Option<String>,
+    /// The machine that the backend drives, where that is another one
+    #[arg(long, global = true, value_name = "HOST")]
+    host: Option<String>,
     /// Folder of the local backend's sandboxes and layers
     #[arg(long, global = true, value_name = "FOLDER")]
     store: Option<PathBuf>,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::args::{duration, key_value, order, partition, secret};
+use super::args::{ScriptLimits, duration, key_value, order, partition, secret};
 use super::config::Settings;
 use super::session::Session;
 use super::signals::Signals;
@@ -73,6 +73,8 @@ pub struct Run {
     /// Where a secret comes from: env:VARIABLE, file:PATH or command:LINE
     #[arg(long, value_name = "NAME=SOURCE", value_parser = secret)]
     secret: Vec<(String, SecretSource)>,
+    #[command(flatten)]
+    limits: ScriptLimits,
     /// What the script gets from args()
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<String>,
@@ -193,6 +195,7 @@ impl Run {
             .keep(self.keep)
             .plan(plan)
             .args(self.args.clone());
+        host = self.limits.apply(host, settings);
         if let Some(recorder) = stage.recorder {
             host = host.recorder(recorder);
         }

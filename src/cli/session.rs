@@ -102,13 +102,18 @@ impl<'a> Session<'a> {
 
     /// Opens the backend that the settings name.
     pub async fn open(&self, settings: &Settings) -> Result<Arc<dyn Backend>> {
-        self.open_named(&settings.backend, settings).await
+        self.open_named(&settings.backend, settings.host.clone(), settings).await
     }
 
     /// Opens another one than the settings name.
-    pub async fn open_named(&self, name: &str, settings: &Settings) -> Result<Arc<dyn Backend>> {
+    pub async fn open_named(
+        &self,
+        name: &str,
+        host: Option<String>,
+        settings: &Settings,
+    ) -> Result<Arc<dyn Backend>> {
         let store = Some(settings.store.clone());
-        let options = backend::Config { store, ..backend::Config::default() };
+        let options = backend::Config { host, store, ..backend::Config::default() };
         backend::open(name, &options).await.map_err(CommandError::from)
     }
 }

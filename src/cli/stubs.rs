@@ -13,8 +13,10 @@ Examples:
   sandscript stubs                      into the folder stubs of the project
   sandscript stubs --out .editor        into another
 
-The Lua language server (LuaLS) reads sandscript.d.lua by .luarc.json, Rhai's reads sandscript.d.rhai by
-Rhai.toml. Run it again after an update of sandscript. What you wrote yourself is never overwritten.";
+The Lua language server (LuaLS) reads sandscript.d.lua and std/*.d.lua by .luarc.json, Rhai's reads the files
+that end in .d.rhai by Rhai.toml. Rhai's server looks for std/… from the folder of a script: run it again
+when there are scripts in Rhai in another folder, and after an update of sandscript. What you wrote
+yourself is never overwritten.";
 
 /// Write what editors need to know every script function
 #[derive(Args)]

@@ -5,11 +5,13 @@ use std::fmt::Write;
 use super::stdlib;
 
 /// A function of a module.
-struct Function {
-    name: String,
+pub(super) struct Function {
+    /// Its name.
+    pub name: String,
     /// Its parameters, of each form that it has.
-    forms: Vec<Vec<String>>,
-    doc: String,
+    pub forms: Vec<Vec<String>>,
+    /// Its comment.
+    pub doc: String,
 }
 
 /// The manual, as Markdown. Both languages have the same functions; the comments are those of the
@@ -47,13 +49,14 @@ pub fn guide() -> String {
     out
 }
 
-fn about(text: &str) -> String {
+/// What a module in Rhai says about itself.
+pub(super) fn about(text: &str) -> String {
     let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
     lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// The public functions of a module in Rhai, as they come.
-fn functions(text: &str) -> Vec<Function> {
+pub(super) fn functions(text: &str) -> Vec<Function> {
     let mut found: Vec<Function> = Vec::new();
     let mut doc: Vec<&str> = Vec::new();
     for line in text.lines() {

@@ -29,7 +29,7 @@ pub use modules::{Found, Modules, cycle};
 pub use params::{Declared, Params, about};
 pub use session::{Session, TYPED};
 pub use source::Source;
-pub use stubs::{MARK, stubs_lua, stubs_rhai};
+pub use stubs::{MARK, stub_files, stub_lua_module, stub_rhai_module, stubs_lua, stubs_rhai};
 use tree::Tree;
 
 use crate::api::{Ctx, ErrorKind, Host, Leftovers, Registry, ScriptError, Value, suggest};

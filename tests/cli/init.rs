@@ -14,6 +14,8 @@ fn a_project_in_rhai_runs() {
     wrote demo/sandscript.toml
     wrote demo/stubs/sandscript.d.lua
     wrote demo/stubs/sandscript.d.rhai
+    wrote demo/stubs/rhai.d.rhai
+    wrote demo/stubs/std
     wrote demo/.luarc.json
     wrote demo/Rhai.toml
     now: cd demo && sandscript run main.rhai
@@ -35,6 +37,8 @@ fn a_project_in_lua_runs() {
     wrote sandscript.toml
     wrote stubs/sandscript.d.lua
     wrote stubs/sandscript.d.rhai
+    wrote stubs/rhai.d.rhai
+    wrote stubs/std
     wrote .luarc.json
     wrote Rhai.toml
     now: sandscript run main.lua

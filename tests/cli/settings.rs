@@ -31,6 +31,113 @@ fn a_backend_from_the_project_file() {
 }
 
 #[test]
+fn a_backend_on_this_machine_takes_no_host() {
+    let environment = TestEnvironment::fake();
+    assert_snapshot!(environment.run(["list", "--host", "nas"]), @"
+    exit code 2
+    -- stderr
+    error: host: backend 'fake' is on this machine and can't be on 'nas'
+    hint: leave the host out, or name a backend that drives another machine
+    ");
+    environment.write("x.lua", "print(1)");
+    assert_snapshot!(environment.run(["run", "x.lua", "--backend", "local", "--host", "nas"]), @"
+    exit code 2
+    -- stderr
+    error: host: backend 'local' is on this machine and can't be on 'nas'
+    hint: leave the host out, or name a backend that drives another machine
+    ");
+    assert_snapshot!(environment.run_with(["repl", "--host", "nas"], b"1"), @"
+    exit code 2
+    -- stderr
+    error: host: backend 'fake' is on this machine and can't be on 'nas'
+    hint: leave the host out, or name a backend that drives another machine
+    ");
+    assert_snapshot!(environment.run_with(["repl"], b":backend fake nas"), @"
+    exit code 2
+    -- stderr
+    error: host: backend 'fake' is on this machine and can't be on 'nas'; still on fake
+    hint: leave the host out, or name a backend that drives another machine
+    ");
+    let named = TestEnvironment::fake().env("SANDSCRIPT_HOST", "nas");
+    assert_eq!(named.run(["list"]).code, Some(2));
+    // A host of another backend's is not meant.
+    environment.write("sandscript.toml", "backend = \"truenas\"\nhost = \"nas\"\n");
+    assert_eq!(environment.run(["list"]).code, Some(0));
+    environment.write("sandscript.toml", "host = \"nas\"\nbackend = \"fake\"\n");
+    assert_eq!(environment.run(["list"]).code, Some(2));
+}
+
+/// A script of each language that takes `what` without end.
+fn endless(what: &str) -> [(&'static str, String); 2] {
+    match what {
+        "memory" => [
+            ("x.rhai", "let all = []; let s = \"\"; s.pad(1000, \"x\"); loop { try { all.push(s + 1); s += s; } catch { s = \"x\"; } }".into()),
+            ("x.lua", "local all = {} while true do pcall(function() all[#all + 1] = ('x'):rep(1000000) .. #all end) end".into()),
+        ],
+        _ => [
+            ("x.rhai", "loop { try { loop { } } catch { } }".into()),
+            ("x.lua", "while true do pcall(function() while true do end end) end".into()),
+        ],
+    }
+}
+
+#[test]
+fn limits_of_the_script() {
+    let environment = TestEnvironment::fake();
+    for (flag, what, limit) in
+        [("--max-memory", "memory", "64MiB"), ("--max-operations", "operations", "100000")]
+    {
+        for (file, text) in endless(what) {
+            environment.write(file, &text);
+            let run = environment.run(["run", file, flag, limit]);
+            assert_eq!(run.code, Some(3), "{run}");
+            assert!(run.stderr.contains("error: the script "), "{run}");
+            let key = flag.trim_start_matches("--").replace('-', "_");
+            let value = if what == "memory" { format!("{limit:?}") } else { limit.to_owned() };
+            environment.write("sandscript.toml", &format!("{key} = {value}\n"));
+            assert_eq!(environment.run(["run", file]).code, Some(3));
+            // The flag counts more; so many operations it needs for nothing.
+            if what == "operations" {
+                environment.write(
+                    file,
+                    if file == "x.lua" {
+                        "for i = 1, 300000 do end"
+                    } else {
+                        "for i in 0..300000 { let x = i; }"
+                    },
+                );
+                assert_eq!(environment.run(["run", file]).code, Some(3));
+                assert_eq!(environment.run(["run", file, flag, "10000000"]).code, Some(0));
+            }
+            let lang = file.trim_start_matches("x.");
+            let run = environment.run_with(["repl", "--lang", lang], text.as_bytes());
+            assert_eq!(run.code, Some(3), "{run}");
+            std::fs::remove_file(environment.path("project/sandscript.toml")).unwrap();
+        }
+    }
+    assert_snapshot!(environment.run(["run", "x.lua", "--max-memory", "lots"]), @r#"
+    exit code 2
+    -- stderr
+    error: invalid value 'lots' for '--max-memory <SIZE>': 'lots' is not a size; write it as "512MiB", "2GB" or a number of bytes
+
+    For more information, try '--help'.
+    "#);
+    assert_snapshot!(environment.run(["run", "x.lua", "--max-operations", "0"]), @"
+    exit code 2
+    -- stderr
+    error: invalid value '0' for '--max-operations <COUNT>': 0 is not in 1..18446744073709551615
+
+    For more information, try '--help'.
+    ");
+    environment.write("sandscript.toml", "max_memory = \"lots\"\n");
+    assert_snapshot!(environment.run(["run", "x.lua"]), @r#"
+    exit code 2
+    -- stderr
+    error: $T/project/sandscript.toml:1:14: 'lots' is not a size; write it as "512MiB", "2GB" or a number of bytes
+    "#);
+}
+
+#[test]
 fn an_unknown_key() {
     let environment = TestEnvironment::fake();
     environment.write("sandscript.toml", "backend = \"fake\"\njbos = 4\n");

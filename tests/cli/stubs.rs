@@ -16,6 +16,8 @@ fn an_empty_project_is_set_up() {
     -- stderr
     wrote stubs/sandscript.d.lua
     wrote stubs/sandscript.d.rhai
+    wrote stubs/rhai.d.rhai
+    wrote stubs/std
     wrote .luarc.json
     wrote Rhai.toml
     ");
@@ -37,6 +39,8 @@ fn an_empty_project_is_set_up() {
     -- stderr
     stubs/sandscript.d.lua is up to date
     stubs/sandscript.d.rhai is up to date
+    stubs/rhai.d.rhai is up to date
+    stubs/std is up to date
     .luarc.json is up to date
     Rhai.toml is up to date
     ");
@@ -54,6 +58,8 @@ fn what_an_older_version_wrote_is_updated() {
     -- stderr
     updated types/sandscript.d.lua
     types/sandscript.d.rhai is up to date
+    types/rhai.d.rhai is up to date
+    types/std is up to date
     .luarc.json is up to date
     Rhai.toml is up to date
     ");
@@ -92,6 +98,8 @@ fn what_would_have_to_be_changed_is_left_with_a_hint() {
     -- stderr
     wrote stubs/sandscript.d.lua
     wrote stubs/sandscript.d.rhai
+    wrote stubs/rhai.d.rhai
+    wrote stubs/std
     warning: .luarc.json is your own and was left as it is; add to it: "workspace.library": ["stubs"]
     warning: Rhai.toml is your own and was left as it is; let include name "**/*.rhai", too
     "#);
@@ -110,4 +118,33 @@ fn a_file_that_somebody_else_wrote_is_not_overwritten() {
     ");
     assert_eq!(read(&environment, "stubs/sandscript.d.rhai"), "my own");
     assert!(!environment.path("project/stubs/sandscript.d.lua").exists());
+}
+
+#[test]
+fn modules_are_known_where_scripts_are() {
+    let environment = TestEnvironment::fake();
+    environment.write("scripts/x.rhai", "import \"std/apt\" as apt;\n");
+    environment.write("ignored/x.rhai", "");
+    environment.write(".gitignore", "ignored\n");
+    environment.ok(["stubs"]);
+    // From the folder of the definitions to where the language server looks for the module.
+    for (file, module) in [
+        ("stubs/std/apt.d.rhai", "../../std/apt"),
+        ("stubs/scripts/std/apt.d.rhai", "../../../scripts/std/apt"),
+    ] {
+        let text = read(&environment, file);
+        assert!(text.contains(&format!("\nmodule \"{module}\";\n")), "{file}: {text}");
+        assert!(text.contains("\nfn install(box: Sandbox | Builder, packages: Array) -> ?;\n"));
+    }
+    assert!(!environment.path("project/stubs/ignored").exists());
+    assert!(read(&environment, "stubs/std/apt.d.lua").starts_with("---@meta std.apt\n"));
+    assert!(read(&environment, "stubs/rhai.d.rhai").contains("\nfn to_upper("));
+    // Outside the project a path from the root is all that can lead there.
+    let out = environment.path("elsewhere");
+    environment.ok(["stubs", "--out", out.to_str().unwrap()]);
+    let text = std::fs::read_to_string(out.join("std/apt.d.rhai")).unwrap();
+    let project = environment.path("project").canonicalize().unwrap();
+    assert!(text.contains(&format!("\nmodule \"{}/std/apt\";\n", project.display())), "{text}");
+    // They are no scripts.
+    assert!(environment.run(["check"]).stderr.contains("1 script, "));
 }

@@ -22,7 +22,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "backend",
         also: &[],
-        takes: "[NAME]",
+        takes: "[NAME [HOST]]",
         doc: "Goes to another backend, with variables of its own; alone, says which one it is.",
     },
     Command {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::args::ScriptLimits;
 use super::output::Output;
 use super::run::Echo;
 use super::session::{Session, Work};
@@ -37,7 +38,7 @@ use shell::{Flow, Shell};
 const EXAMPLES: &str = "\
 Examples:
   sandscript repl
-  sandscript repl --backend fake
+  sandscript repl --lang lua --backend fake
   echo 'sandbox(\"a\").run(\"uname -r\")' | sandscript repl
 
 Ctrl-C ends the call that runs, Ctrl-D leaves. When standard input is no terminal, its lines are run
@@ -57,6 +58,8 @@ pub struct Repl {
     /// A folder outside the project that may be used
     #[arg(long, value_name = "FOLDER")]
     pub allow_path: Vec<PathBuf>,
+    #[command(flatten)]
+    pub limits: ScriptLimits,
 }
 
 impl Repl {

@@ -23,6 +23,14 @@ pub struct Talk {
     pub said: Vec<String>,
 }
 
+/// The name of a backend, with the machine that it drives where it drives another one.
+pub fn title(backend: &str, host: Option<&str>) -> String {
+    match host {
+        Some(host) => format!("{backend} {host}"),
+        None => backend.to_owned(),
+    }
+}
+
 impl Place {
     pub fn new(name: String, host: Arc<Host>) -> Place {
         Place { name, host, talks: BTreeMap::new() }

@@ -59,7 +59,9 @@ impl<'a> Shell<'a> {
         person: bool,
     ) -> Result<Shell<'a>> {
         let host = host(&options, session, work, &events, Arc::clone(&work.backend))?;
-        let mut place = Place::new(session.settings.backend.clone(), Arc::clone(&host));
+        let settings = &session.settings;
+        let name = place::title(&settings.backend, settings.host.as_deref());
+        let mut place = Place::new(name, Arc::clone(&host));
         let now = Now {
             language,
             session: Arc::clone(&place.talk(language)?.session),
@@ -263,7 +265,15 @@ impl<'a> Shell<'a> {
     }
 
     /// Goes on with another backend; stays where it is when that one can't be opened.
-    async fn go(&mut self, name: &str) -> Result<(), CommandError> {
+    async fn go(&mut self, to: &str) -> Result<(), CommandError> {
+        let settings = &self.session.settings;
+        let (kind, at) = to.split_once(char::is_whitespace).unwrap_or((to, ""));
+        let at = match at.trim() {
+            "" => settings.host.clone().filter(|_| kind == settings.backend),
+            at => Some(at.to_owned()),
+        };
+        let name = place::title(kind, at.as_deref());
+        let name = name.as_str();
         if let Some(there) = self.places.iter().position(|place| place.name == name) {
             self.at = there;
         } else {
@@ -272,7 +282,7 @@ impl<'a> Shell<'a> {
                 self.work.signals.interrupt(Interrupts::Call(cancel.clone()));
             }
             let opened = tokio::select! {
-                opened = self.session.open_named(name, &self.session.settings) => opened,
+                opened = self.session.open_named(kind, at.clone(), &self.session.settings) => opened,
                 () = cancel.cancelled() => Err(CommandError::usage("cancelled")),
                 () = self.work.cancel.cancelled() => Err(CommandError::usage("cancelled")),
             };
@@ -446,6 +456,7 @@ fn host(
         .project(&session.project)
         .cache(&session.settings.store)
         .keep(options.keep);
+    host = options.limits.apply(host, &session.settings);
     for folder in options.allow_path.iter().chain(&session.settings.allow_path) {
         host = host.allow(folder);
     }

@@ -1,5 +1,6 @@
 //! A backend that may go away and come back.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,14 +15,17 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The backend, opened as long as its settings stay what they are.
 pub(super) struct Keeper {
     open: Arc<dyn Backend>,
-    name: String,
-    store: std::path::PathBuf,
+    /// What decides which one it is.
+    name: (String, Option<String>, PathBuf),
+}
+
+fn named(settings: &Settings) -> (String, Option<String>, PathBuf) {
+    (settings.backend.clone(), settings.host.clone(), settings.store.clone())
 }
 
 impl Keeper {
     pub fn new(work: &Work, settings: &Settings) -> Keeper {
-        let (name, store) = (settings.backend.clone(), settings.store.clone());
-        Keeper { open: Arc::clone(&work.backend), name, store }
+        Keeper { open: Arc::clone(&work.backend), name: named(settings) }
     }
 
     /// The backend.
@@ -31,11 +35,11 @@ impl Keeper {
 
     /// Opens another one, where the settings name another one; says whether they do.
     pub async fn follow(&mut self, session: &Session<'_>, settings: &Settings) -> Result<bool> {
-        if (&settings.backend, &settings.store) == (&self.name, &self.store) {
+        if named(settings) == self.name {
             return Ok(false);
         }
         self.open = session.open(settings).await?;
-        (self.name, self.store) = (settings.backend.clone(), settings.store.clone());
+        self.name = named(settings);
         Ok(true)
     }
 

@@ -5,6 +5,7 @@ mod body;
 mod callback;
 mod check;
 mod convert;
+mod definitions;
 mod engine;
 mod error;
 mod modules;
@@ -24,6 +25,7 @@ use super::tree::Tree;
 use super::{Language, Session, Source};
 use crate::api::{Ctx, Host, Registry, Result, Value};
 use body::{Body, Script};
+pub use definitions::definitions;
 use modules::Modules;
 use unit::{Unit, Units};
 

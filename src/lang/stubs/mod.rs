@@ -1,15 +1,33 @@
 //! Type stubs for editors, made from the registry.
 
 mod lua;
+mod modules;
 mod rhai;
 
 pub use lua::stubs_lua;
+pub use modules::{stub_lua_module, stub_rhai_module};
 pub use rhai::stubs_rhai;
 
+use super::stdlib;
 use crate::api::{FnSpec, Param, Registry, Type, Use};
 
 /// What the first lines of every file say that is written again without asking.
 pub const MARK: &str = "Made by sandscript stubs; what you change here is lost.";
+
+/// The files that editors read, by their names in the folder of stubs. Those of Rhai's modules
+/// depend on where scripts are: see [`stub_rhai_module`].
+pub fn stub_files(registry: &Registry) -> Vec<(String, String)> {
+    let mut files = vec![
+        ("sandscript.d.lua".to_owned(), stubs_lua(registry)),
+        ("sandscript.d.rhai".to_owned(), stubs_rhai(registry)),
+        #[cfg(feature = "rhai")]
+        ("rhai.d.rhai".to_owned(), super::rhai::definitions(registry)),
+    ];
+    for name in stdlib::names() {
+        files.push((format!("std/{name}.d.lua"), stub_lua_module(name)));
+    }
+    files
+}
 
 /// One argument of a call.
 #[derive(Clone, Copy)]

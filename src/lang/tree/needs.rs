@@ -102,7 +102,7 @@ mod tests {
     use crate::lang::tree::lua::tree;
 
     fn numbers(text: &str) -> Vec<usize> {
-        let body = tree(text).unwrap().0;
+        let Some((body, _)) = tree(text) else { panic!("{text}") };
         let Kind::Function(_, params, body) = &body[0].kind else { panic!("{text}") };
         takes(params, body).into_iter().collect()
     }
