@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -227,9 +228,9 @@ fn keeper(rig: &Rig) -> Outcome {
                 let ours = format!("PPid:\t{}\n", std::process::id());
                 let argv = fs::read(entry.path().join("cmdline")).ok()?;
                 // That of the rig goes on: it was started from this very program.
-                let other = fs::read_link(entry.path().join("exe"))
+                let other = fs::metadata(entry.path().join("exe"))
                     .map_or(argv.starts_with(b"sandscript:keeper") && pid > 1, |exe| {
-                        exe.file_name() == program().file_name()
+                        exe.ino() == fs::metadata(program()).unwrap().ino()
                     });
                 (status.contains(&ours) && status.contains("Name:\tsandscript-keep") && other)
                     .then_some(pid)

@@ -1,16 +1,18 @@
 //! A guest that tries to get out, or to stay.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use sandscript::sandbox::{Capability, Command, Error, Exit, Spec};
 
 use crate::Test;
-use crate::rig::{Outcome, Rig};
+use crate::rig::{Outcome, Rig, empty, is_root, program, scratch};
 
 pub const TESTS: &[Test] = &[
     ("guest_every_known_way_out", every_known_way_out),
     ("guest_paths_through_descriptors", paths_through_descriptors),
     ("guest_privileges", privileges),
+    ("guest_can_not_write_to_the_program", program_is_read_only),
     ("guest_odd_identity_files", odd_identity_files),
     ("guest_daemons_do_not_outlive_a_timeout", daemons_do_not_outlive_a_timeout),
     ("guest_headless_process", headless_process),
@@ -58,6 +60,53 @@ fn paths_through_descriptors(rig: &Rig) -> Outcome {
         let refused = sandbox.exec(&command);
         assert!(refused.is_err(), "worked in descriptor {number}: {refused:?}");
     }
+    Outcome::Done
+}
+
+/// An ordinary user's guest has the ids of the one who owns the program. What it could get hold of on its
+/// way in is the file that the keeper runs from.
+fn program_is_read_only(rig: &Rig) -> Outcome {
+    if is_root() {
+        return Outcome::Skipped("as root no guest has the ids that own the program".into());
+    }
+    use sandscript::backend::local::{LocalBackend, LocalConfig};
+    use sandscript::sandbox::{Backend, Cancel, Spec};
+    let folder = scratch();
+    let helper = folder.path().join("program");
+    std::fs::copy(program(), &helper).unwrap();
+    let store = folder.path().join("store");
+    let name = rig.name("program");
+    let backend = rig.wait(async {
+        let config = LocalConfig {
+            store: store.clone(),
+            helper: Some(helper.clone()),
+            ..LocalConfig::default()
+        };
+        let backend = LocalBackend::open(config).unwrap();
+        backend.create(&Spec::new(&name), &Cancel::new()).await.unwrap();
+        backend
+    });
+    let ours = format!("PPid:\t{}\n", std::process::id());
+    let mut keepers = 0;
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let exe = entry.path().join("exe");
+        let runs = std::fs::metadata(&exe).is_ok_and(|exe| {
+            let helper = std::fs::metadata(&helper).unwrap();
+            (exe.dev(), exe.ino()) == (helper.dev(), helper.ino())
+        });
+        if status.contains("Name:\tsandscript-keep") && status.contains(&ours) && runs {
+            keepers += 1;
+            // To be opened for writing, it must not be running; to change its mode is as good a question.
+            let mode = std::fs::metadata(&exe).unwrap().permissions();
+            let refused = std::fs::set_permissions(&exe, mode).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{refused}");
+        }
+    }
+    assert_eq!(keepers, 1, "keepers that can be looked at");
+    rig.wait(backend.delete(&name, &Cancel::new())).unwrap();
+    drop(backend);
+    empty(rig, &store);
     Outcome::Done
 }
 

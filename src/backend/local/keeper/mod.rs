@@ -5,6 +5,7 @@
 mod client;
 mod flatten;
 mod launch;
+mod program;
 mod serve;
 
 pub use client::Keeper;

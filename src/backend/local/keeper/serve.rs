@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-use super::{flatten, launch};
+use super::{flatten, launch, program};
 use crate::backend::local::mode::Mode;
 use crate::backend::local::protocol::{Doing, Done, Failure, Task};
 use crate::backend::local::sys;
@@ -63,13 +63,22 @@ fn serve() -> io::Result<()> {
     // The socket comes as stdin; it moves up, so that no child has it as its own stdin.
     let socket: OwnedFd = rustix::stdio::stdin().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
-    let Some((hello, _)) = sys::receive::<Hello>(&socket)? else { return Ok(()) };
+    let again = std::env::args().nth(1).and_then(|mode| serde_json::from_str::<Mode>(&mode).ok());
+    let first = again.is_none();
+    let mode = match again {
+        Some(mode) => mode,
+        None => match sys::receive::<Hello>(&socket)? {
+            Some((hello, _)) => hello.mode,
+            None => return Ok(()),
+        },
+    };
     let _ = rustix::thread::set_name(c"sandscript-keep");
     // Ctrl-C in the caller's terminal is the caller's business.
     let _ = rustix::process::setsid();
     sys::set_subreaper()?;
-    let entered = match &hello.mode {
+    let entered = match &mode {
         Mode::Root => Ok(()),
+        mode if first => Err(execute_again(mode, &socket)),
         Mode::Range(_) => enter_range(&socket),
         Mode::Single { uid, gid, .. } => enter_single(*uid, *gid),
     };
@@ -93,6 +102,16 @@ fn serve() -> io::Result<()> {
         drop(forked);
     }
     Ok(())
+}
+
+/// Goes on as the program that no guest can write to; returns only on failure.
+fn execute_again(mode: &Mode, socket: &OwnedFd) -> Failure {
+    let argument = serde_json::to_string(mode).map_err(io::Error::from);
+    let ready = argument.and_then(|mode| Ok((mode, rustix::stdio::dup2_stdin(socket)?)));
+    match ready.doing("executing the keeper again") {
+        Ok((mode, ())) => program::execute_read_only(&[ARGV0, &mode]),
+        Err(failure) => failure,
+    }
 }
 
 fn enter_single(uid: u32, gid: u32) -> Result<(), Failure> {

@@ -13,9 +13,9 @@ pub use filter::{SyscallFilter, apply_filter, apply_init_filter};
 pub use loopback::mount_image;
 pub use mount::{idmap_mount, overlay, restrict_mount, tmpfs};
 pub use process::{
-    NEW_ALL, SignalFd, clone_with, close_all_except, exec, exit_now, fork, fork_into, kill_all,
-    new_session_keyring, pidfd_of_self, register, reset_signals, send_signal, set_controlling_tty,
-    set_dumpable, set_limit_tag, set_no_file_limit, set_subreaper, start_writing, sync_file_system,
-    tag_of, unblock_signals, unshare,
+    NEW_ALL, SignalFd, clone_with, close_all_except, exec, execute, exit_now, fork, fork_into,
+    kill_all, new_session_keyring, pidfd_of_self, register, reset_signals, send_signal,
+    set_controlling_tty, set_dumpable, set_limit_tag, set_no_file_limit, set_subreaper,
+    start_writing, sync_file_system, tag_of, unblock_signals, unshare,
 };
 pub use socket::{MAX_LENGTH, receive, receive_some, send, try_send};

@@ -144,6 +144,28 @@ pub fn exec(program: &CString, argv: &[CString], env: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
+/// Executes the program that a descriptor is open on, with an empty environment; returns only on failure.
+pub fn execute(program: BorrowedFd<'_>, argv: &[&str]) -> io::Error {
+    let words: Result<Vec<CString>, _> = argv.iter().map(|word| CString::new(*word)).collect();
+    let Ok(words) = words else { return io::ErrorKind::InvalidInput.into() };
+    let pointers: Vec<_> =
+        words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
+    let none = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: all strings are NUL-terminated, the lists end with a null pointer, and all of them live
+    // until the call returns or the image is gone.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            pointers.as_ptr(),
+            none.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    io::Error::last_os_error()
+}
+
 /// Sends a signal, given as a number; `pid` may be -1 for all but the caller.
 pub fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: plain integers.
