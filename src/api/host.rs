@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::{Budget, Ctx, FnSpec, Recorder, Registry, ScriptError, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
 use crate::workflow::{
-    Event, EventSink, Filter, MatrixReport, Order, Partition, RunContext, Secret, SecretSource,
+    Event, EventSink, Filter, MatrixReport, OnFail, Order, Partition, RunContext, Secret,
+    SecretSource,
 };
 
 /// Where the lines that a script prints go.
@@ -117,6 +118,8 @@ impl Host {
             allowed: Vec::new(),
             cache: None,
             keep: false,
+            on_fail: OnFail::Clean,
+            artifacts: None,
             print: None,
             params: BTreeMap::new(),
             args: Vec::new(),
@@ -382,6 +385,8 @@ pub struct HostBuilder {
     allowed: Vec<PathBuf>,
     cache: Option<PathBuf>,
     keep: bool,
+    on_fail: OnFail,
+    artifacts: Option<PathBuf>,
     print: Option<Print>,
     params: BTreeMap<String, String>,
     args: Vec<String>,
@@ -449,6 +454,18 @@ impl HostBuilder {
     /// Keep all sandboxes when the run ends.
     pub fn keep(mut self, keep: bool) -> Self {
         self.keep = keep;
+        self
+    }
+
+    /// The folder that cells' artifacts are copied to.
+    pub fn artifacts(mut self, folder: impl AsRef<Path>) -> Self {
+        self.artifacts = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// What becomes of the sandboxes of cells that failed.
+    pub fn on_fail(mut self, on_fail: OnFail) -> Self {
+        self.on_fail = on_fail;
         self
     }
 
@@ -530,6 +547,8 @@ impl HostBuilder {
         run.cancel = self.cancel;
         run.keep = self.keep;
         run.cache = self.cache;
+        run.on_fail = self.on_fail;
+        run.artifacts = self.artifacts;
         run.allowed = self.allowed.iter().map(|path| find(path)).collect::<Result<_, _>>()?;
         let registry = match self.functions.is_empty() {
             true => Registry::standard(),

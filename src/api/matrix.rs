@@ -12,14 +12,16 @@ use super::{
     Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Object, Position, Result, ScriptError, Type,
     Value,
 };
-use crate::sandbox::Error;
+use crate::sandbox::{Error, ReadOptions};
 use crate::workflow::{
-    AxisValue, Cell, CellBody, CellContext, CellMemory, CellReport, CellTemplate, Failure,
-    MatrixReport, MatrixSpec, Order, Place, Retries, run_matrix,
+    AxisValue, Cell, CellBody, CellContext, CellMemory, CellReport, CellTemplate, Event, EventSink,
+    Failure, MatrixReport, MatrixSpec, Order, Place, Retries, TestOutcome, read_results,
+    run_matrix,
 };
 
 /// What the function of `matrix()` gets.
 struct CellObject {
+    events: EventSink,
     matrix: String,
     cell: Cell,
     attempt: usize,
@@ -79,6 +81,7 @@ impl Body {
     fn object(ctx: &Ctx, cell: &CellContext) -> Handle {
         let sandbox = SandboxObject::in_cell(ctx, &cell.sandbox, cell.output.clone());
         let object = CellObject {
+            events: cell.run.events.clone(),
             matrix: cell.matrix.clone(),
             cell: cell.cell.clone(),
             attempt: cell.attempt,
@@ -254,6 +257,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         only,
         memory: None,
         list: plan.list,
+        artifacts: args.strings("artifacts"),
         cell: CellTemplate {
             limits: limits(&args)?,
             egress: egress(&args)?,
@@ -339,6 +343,52 @@ fn says<'a>(ctx: &'a Ctx, function: &str) -> Result<&'a Says> {
     })
 }
 
+/// A report of a guest is read up to this size.
+const RESULTS: u64 = 64 << 20;
+
+async fn results(ctx: Ctx, args: Args) -> Result<Value> {
+    let (cell, path) = (args.this::<CellObject>()?, args.need("path")?);
+    let sandbox = match cell.sandbox.downcast::<SandboxObject>() {
+        Some(sandbox) => sandbox.name()?.to_owned(),
+        None => return Err(ScriptError::runtime("the cell has no sandbox")),
+    };
+    let options = ReadOptions { length: Some(RESULTS), ..ReadOptions::default() };
+    let mut reader = ctx
+        .backend()
+        .read(&sandbox, path, options, ctx.cancel())
+        .await
+        .map_err(|e| ctx.error(e))?;
+    let mut bytes = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut bytes)
+        .await
+        .map_err(|error| ScriptError::from(Error::Transport { message: error.to_string() }))?;
+    let tests = read_results(&String::from_utf8_lossy(&bytes)).map_err(|error| {
+        let (message, hint) = (error.to_string(), error.hint().unwrap_or_default());
+        ScriptError::runtime(format!("{path}: {message}")).hint(hint)
+    })?;
+    let count = |outcome| tests.iter().filter(|test| test.outcome == outcome).count();
+    let value = Value::map([
+        ("passed", count(TestOutcome::Passed).into()),
+        ("failed", count(TestOutcome::Failed).into()),
+        ("skipped", count(TestOutcome::Skipped).into()),
+        ("total", tests.len().into()),
+        (
+            "failures",
+            tests
+                .iter()
+                .filter(|test| test.outcome == TestOutcome::Failed)
+                .map(|test| Value::from(test.name.as_str()))
+                .collect::<Vec<_>>()
+                .into(),
+        ),
+    ]);
+    for test in tests {
+        let (matrix, id) = (cell.matrix.clone(), cell.cell.id.clone());
+        cell.events.send(Event::CellTest { matrix, cell: id, test });
+    }
+    Ok(value)
+}
+
 async fn skip(ctx: Ctx, args: Args) -> Result<Value> {
     let reason = args.string("reason").unwrap_or("no reason was given");
     let _ = says(&ctx, "skip")?.skip.set(reason.to_owned());
@@ -413,6 +463,12 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "In which order cells start: \"longest\" first, by the times of earlier runs, as \
                   \"given\", or \"random\". Default: longest.",
             )
+            .option(
+                "artifacts",
+                Type::list(Type::String),
+                "Files and folders to copy out of each cell when its function is over, where they \
+                  are there: to --artifacts, else into the record of the run.",
+            )
             .option("setup", on_cell(), "Is run in each cell before its function.")
             .option(
                 "teardown",
@@ -443,6 +499,22 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .example(
                 "matrix(\"m\", #{ axes: #{ db: [\"sqlite\", \"mysql\"] } }, |cell| {\n    if cell.db == \"mysql\" { expect_fail(\"not ported yet\"); fail(\"no driver\"); }\n});",
                 "matrix(\"m\", { axes = { db = { \"sqlite\", \"mysql\" } } }, function(cell)\n    if cell.db == \"mysql\" then expect_fail(\"not ported yet\") fail(\"no driver\") end\nend)",
+            ),
+        FnSpec::method(on, "results", results)
+            .doc(
+                "Reads the report that a test runner wrote in the cell's sandbox: JUnit XML, or \
+                  the JSON lines of Rust's libtest. Its tests then stand under their cell in all \
+                  reports, failures as annotations at their own file and line. They don't decide \
+                  how the cell ends. Gives passed, failed, skipped, total, and failures: the names \
+                  of those that failed.",
+            )
+            .param("path", Type::String, "The report, in the sandbox.")
+            .returns(Type::Map)
+            .error("not_found", "There is no such file.")
+            .error("runtime", "It is no such report.")
+            .example(
+                "cell.sandbox.write(\"/tmp/junit.xml\", \"<testsuite><testcase name='a'/></testsuite>\");\nprint(cell.results(\"/tmp/junit.xml\").passed);",
+                "cell.sandbox:write(\"/tmp/junit.xml\", \"<testsuite><testcase name='a'/></testsuite>\")\nprint(cell:results(\"/tmp/junit.xml\").passed)",
             ),
         FnSpec::property(on, "attempt", cell_attempt)
             .doc("Which attempt this is, from 1; more than 1 only with the option retries.")

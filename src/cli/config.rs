@@ -18,6 +18,8 @@ pub struct Environment {
     pub ci: bool,
     /// `CLICOLOR_FORCE` or `FORCE_COLOR`: colour although it is no terminal.
     pub force_color: bool,
+    /// `GITHUB_ACTIONS`: GitHub runs this, and reads what is printed.
+    pub github: bool,
     /// `HOME`.
     pub home: Option<PathBuf>,
     /// `SANDSCRIPT_HOST`: as `--host`.
@@ -26,6 +28,8 @@ pub struct Environment {
     pub jobs: Option<String>,
     /// `NO_COLOR`: no colour.
     pub no_color: bool,
+    /// `GITHUB_STEP_SUMMARY`: the file of what GitHub shows of a step.
+    pub step_summary: Option<PathBuf>,
     /// `SANDSCRIPT_STORE`: as `--store`.
     pub store: Option<PathBuf>,
     /// `TERM`.
@@ -50,10 +54,12 @@ impl Environment {
             backend: text("SANDSCRIPT_BACKEND"),
             ci: on("CI"),
             force_color: on("CLICOLOR_FORCE") || on("FORCE_COLOR"),
+            github: on("GITHUB_ACTIONS"),
             home: var("HOME").and_then(absolute),
             host: text("SANDSCRIPT_HOST"),
             jobs: text("SANDSCRIPT_JOBS"),
             no_color: var("NO_COLOR").is_some(),
+            step_summary: var("GITHUB_STEP_SUMMARY").map(PathBuf::from),
             store: var("SANDSCRIPT_STORE").map(PathBuf::from),
             term: text("TERM"),
             xdg_config: var("XDG_CONFIG_HOME").and_then(absolute),

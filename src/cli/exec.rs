@@ -120,7 +120,10 @@ impl Exec {
                 Ok(exit::of_exec(output.exit))
             })
         } else {
-            session.work(false, |work| stream(self, command, work))
+            session.work(
+                false,
+                |work| async move { stream(&self.name, self.tty, command, work).await },
+            )
         };
         done.map_err(own_failure)
     }
@@ -152,9 +155,33 @@ fn feed(process: &mut Process) {
     }
 }
 
-async fn stream(exec: Exec, command: Command, work: Work) -> Result {
-    let mut process = work.backend.spawn(&exec.name, &command, &work.cancel).await?;
-    let raw = if exec.tty { RawMode::enter() } else { Ok(None) };
+/// Runs a command, or a shell, with this process's own standard streams; on a terminal where there
+/// is one.
+pub(super) async fn shell(
+    session: &Session<'_>,
+    work: Work,
+    name: &str,
+    argv: Vec<String>,
+) -> Result {
+    let tty = super::enter::has_terminal();
+    let mut command = match argv.is_empty() {
+        true => Command::shell("command -v bash >/dev/null && exec bash; exec sh"),
+        false => Command::argv(argv),
+    };
+    command.stdin = Stdin::Piped;
+    if tty {
+        command.tty = Some(window_size());
+        if let Some(term) = &session.term {
+            command.env.insert("TERM".into(), term.clone());
+        }
+    }
+    command.check()?;
+    stream(name, tty, command, work).await
+}
+
+async fn stream(name: &str, tty: bool, command: Command, work: Work) -> Result {
+    let mut process = work.backend.spawn(name, &command, &work.cancel).await?;
+    let raw = if tty { RawMode::enter() } else { Ok(None) };
     let _raw = raw.map_err(|error| {
         CommandError::internal(format!("the terminal can't be set to raw mode: {error}"))
     })?;
@@ -168,7 +195,7 @@ async fn stream(exec: Exec, command: Command, work: Work) -> Result {
         )
     };
     let waited = async {
-        let exit = wait(&mut process, exec.tty).await;
+        let exit = wait(&mut process, tty).await;
         ended.cancel();
         exit
     };

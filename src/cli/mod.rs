@@ -9,6 +9,7 @@ mod create;
 mod delete;
 mod doctor;
 mod editor;
+mod enter;
 mod error;
 mod exec;
 mod gc;
@@ -18,7 +19,9 @@ mod output;
 mod params;
 mod plan;
 mod repl;
+mod reports;
 mod run;
+mod runs;
 mod session;
 mod show;
 mod signals;
@@ -114,6 +117,8 @@ enum Verb {
     Start(start::Start),
     Stop(stop::Stop),
     Exec(exec::Exec),
+    Enter(enter::Enter),
+    Runs(runs::Runs),
     Snapshot(snapshot::Snapshot),
     Clone(clone::Clone),
     Delete(delete::Delete),
@@ -132,6 +137,7 @@ impl Verb {
             Verb::List(verb) => verb.format.json(),
             Verb::Show(verb) => verb.format.json(),
             Verb::Exec(verb) => verb.format.json(),
+            Verb::Runs(verb) => verb.json(),
             Verb::Snapshot(verb) => verb.json(),
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
@@ -142,6 +148,7 @@ impl Verb {
             | Verb::Stop(_)
             | Verb::Delete(_)
             | Verb::Init(_)
+            | Verb::Enter(_)
             | Verb::Stubs(_) => false,
         }
     }
@@ -159,6 +166,8 @@ impl Verb {
             Verb::Start(verb) => verb.call(session),
             Verb::Stop(verb) => verb.call(session),
             Verb::Exec(verb) => verb.call(session),
+            Verb::Enter(verb) => verb.call(session),
+            Verb::Runs(verb) => verb.call(session),
             Verb::Snapshot(verb) => verb.call(session),
             Verb::Clone(verb) => verb.call(session),
             Verb::Delete(verb) => verb.call(session),

@@ -14,7 +14,7 @@ use super::{CommandError, Result};
 use crate::backend::plan::PlanBackend;
 use crate::sandbox::Backend;
 use crate::workflow::report::{self, Out, Plain, Report, clean};
-use crate::workflow::{CellInfo, Event, Record};
+use crate::workflow::{CellInfo, Event, OnFail, Record};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,6 +88,7 @@ impl RunOrPlan {
                 recorder: None,
                 only: None,
                 dry,
+                on_fail: OnFail::Clean,
             };
             self.run.once(&source, stage).await.result
         });

@@ -1,26 +1,26 @@
 //! What `sandscript run` and `sandscript watch` share: a script, and how it is run.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::args::{ScriptLimits, duration, key_value, order, partition, secret};
 use super::config::Settings;
-use super::session::Session;
+use super::enter::has_terminal;
+use super::reports::{self, Asked, ShowArg, kind_and_path};
+use super::session::{Session, Work};
 use super::signals::Signals;
-use super::terminal::window_size;
-use super::{CommandError, Result, params};
+use super::{CommandError, Result, exec, params};
 use crate::api::{ErrorKind, Host, Plan, Recorder, Registry, ScriptError, new_run_id};
 use crate::lang::{self, Params, Source};
 use crate::sandbox::{Backend, Cancel, Owner};
-use crate::workflow::report::{self, JsonLines, Out, Plain, Report, Terminal};
+use crate::workflow::record::{History, RunFile, Runs};
+use crate::workflow::report::Report;
 use crate::workflow::{
-    Dispatcher, Event, Filter, MatrixReport, Order, Partition, Record, SecretSource, exit,
+    Counts, Dispatcher, Event, Filter, MatrixReport, OnFail, Order, Partition, SecretSource, exit,
 };
 
 /// A script, and how it is run.
@@ -67,9 +67,22 @@ pub struct Run {
     /// Of the selected cells run only one part of so many, such as 1/4
     #[arg(long, value_name = "M/N", value_parser = partition)]
     partition: Option<Partition>,
-    /// Write a report, too; KIND is jsonl
-    #[arg(long, value_name = "KIND=PATH", value_parser = key_value)]
-    report: Vec<(String, String)>,
+    /// Run only the cells that did not end well the last time, however long ago that was
+    #[arg(long)]
+    failed: bool,
+    /// What becomes of a failed cell's sandbox: shell (opened when the run is over), keep or clean
+    /// [default: keep; in CI: clean]
+    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true)]
+    on_fail: Option<OnFailArg>,
+    /// Copy cells' artifacts here [default: into the record of the run]
+    #[arg(long, value_name = "FOLDER")]
+    artifacts: Option<PathBuf>,
+    /// Of which cells to show what they print
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = ShowArg::Failed)]
+    show: ShowArg,
+    /// Write a report, too; KIND is github, html, jsonl, junit or trace
+    #[arg(long, value_name = "KIND=PATH", value_parser = kind_and_path)]
+    report: Vec<Asked>,
     /// Where a secret comes from: env:VARIABLE, file:PATH or command:LINE
     #[arg(long, value_name = "NAME=SOURCE", value_parser = secret)]
     secret: Vec<(String, SecretSource)>,
@@ -78,6 +91,14 @@ pub struct Run {
     /// What the script gets from args()
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<String>,
+}
+
+/// `--on-fail`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnFailArg {
+    Shell,
+    Keep,
+    Clean,
 }
 
 /// What one run of a script works with.
@@ -98,6 +119,8 @@ pub(super) struct Stage<'a> {
     pub only: Option<BTreeSet<(String, String)>>,
     /// Only to plan: the backend runs no commands.
     pub dry: bool,
+    /// What becomes of failed cells' sandboxes where the command line does not say so.
+    pub on_fail: OnFail,
 }
 
 /// How a run ended.
@@ -111,7 +134,13 @@ pub(super) struct Ended {
 impl Run {
     pub fn call(self, session: &Session<'_>) -> Result {
         let source = self.source()?;
+        if self.on_fail == Some(OnFailArg::Shell) && !has_terminal() {
+            return Err(CommandError::usage("--on-fail shell needs a terminal")
+                .hint("use --on-fail keep; 'sandscript enter' opens a shell later"));
+        }
         let reports = self.reports(session, true)?;
+        let only = if self.failed { Some(self.outstanding(session, &source)?) } else { None };
+        let on_fail = if session.in_ci() { OnFail::Clean } else { OnFail::Keep };
         session.work(true, |work| async move {
             let stage = Stage {
                 session,
@@ -122,11 +151,47 @@ impl Run {
                 signals: &work.signals,
                 reports,
                 recorder: None,
-                only: None,
+                only,
                 dry: false,
+                on_fail,
             };
-            self.once(&source, stage).await.result
+            let sweep = tokio::spawn(sweep(Arc::clone(&work.backend)));
+            let ended = self.once(&source, stage).await;
+            // What other runs left is not worth waiting for long.
+            let _ = tokio::time::timeout(SWEEP, sweep).await;
+            if self.on_fail == Some(OnFailArg::Shell) {
+                shells(session, work, &ended.matrices).await;
+            }
+            ended.result
         })
+    }
+
+    /// The cells that are still to be set right.
+    fn outstanding(
+        &self,
+        session: &Session<'_>,
+        source: &Source,
+    ) -> Result<BTreeSet<(String, String)>> {
+        let history = self.history(session, source, &session.project);
+        let history = history.map(|file| History::load(&file)).unwrap_or_default();
+        let left = history.outstanding();
+        if !left.is_empty() {
+            return Ok(left);
+        }
+        let message = match history.is_empty() {
+            true => "no run of this script is recorded here yet",
+            false => "every cell ended well when it ran last: nothing is left to run again",
+        };
+        Err(CommandError { word: "nothing_selected", ..CommandError::usage(message) }
+            .code(exit::NOTHING_SELECTED)
+            .hint("run it without --failed"))
+    }
+
+    /// The file of how this script's cells ended before.
+    fn history(&self, session: &Session<'_>, source: &Source, project: &Path) -> Option<PathBuf> {
+        let script = session.folder.join(source.name.as_ref());
+        let script = script.canonicalize().unwrap_or(script);
+        Some(History::file(session.state.as_deref()?, project, &script.display().to_string()))
     }
 
     /// Reads the script, whose language must be known.
@@ -167,6 +232,7 @@ impl Run {
             params::check(&self.params(source, settings, project), &self.set)?;
         }
         let started = Instant::now();
+        let history = self.history(session, source, project).filter(|_| !self.list && !stage.dry);
         let jobs = self.jobs.map(|jobs| jobs as usize).or(settings.jobs);
         let plan = Plan {
             filter: Filter::parse(&self.filter)?,
@@ -179,10 +245,33 @@ impl Run {
             seed: self.seed.unwrap_or_else(any_seed),
             repeat: self.repeat.unwrap_or(1) as usize,
             partition: self.partition,
+            times: history.as_deref().map(|file| History::load(file).times()).unwrap_or_default(),
             only: stage.only,
-            ..Plan::default()
         };
         let owner = Owner { run: new_run_id(), host: this_machine() };
+        let (mut reports, mut recorded) = (reports, None);
+        if let (Some(file), Some(state)) = (history, &session.state) {
+            let run = RunFile {
+                v: 1,
+                run: owner.run.clone(),
+                script: source.name.to_string(),
+                project: project.to_owned(),
+                backend: settings.backend.clone(),
+                began: jiff::Timestamp::now(),
+                code: None,
+                seconds: None,
+                counts: Counts::default(),
+            };
+            match Runs::at(state).begin(run, file) {
+                Ok(recording) => {
+                    recorded = Some(Runs::at(state).folder(&owner.run));
+                    reports.push(Box::new(recording));
+                }
+                Err(error) => session
+                    .output
+                    .warn(format!("the run is not recorded: {}: {error}", state.display())),
+            }
+        }
         let dispatcher = Dispatcher::start(&owner.run, reports);
         let events = dispatcher.sink();
         signals.tell(Some(events.clone()));
@@ -193,6 +282,12 @@ impl Run {
             .project(project)
             .cache(&settings.store)
             .keep(self.keep)
+            .on_fail(match self.on_fail {
+                Some(OnFailArg::Shell) => OnFail::Shell,
+                Some(OnFailArg::Keep) => OnFail::Keep,
+                Some(OnFailArg::Clean) => OnFail::Clean,
+                None => stage.on_fail,
+            })
             .plan(plan)
             .args(self.args.clone());
         host = self.limits.apply(host, settings);
@@ -211,6 +306,13 @@ impl Run {
         }
         if let Some(timeout) = self.timeout {
             host = host.timeout(timeout);
+        }
+        let folder = match (&self.artifacts, &recorded) {
+            (Some(folder), _) => Some(session.folder.join(folder)),
+            (None, recorded) => recorded.as_ref().map(|folder| folder.join("artifacts")),
+        };
+        if let Some(folder) = folder {
+            host = host.artifacts(folder);
         }
         let host = host.build()?;
         events.send(Event::RunStarted {
@@ -266,7 +368,7 @@ impl Run {
 
     /// The files that reports are written to.
     pub(super) fn report_files(&self) -> impl Iterator<Item = &Path> {
-        self.report.iter().map(|(_, path)| Path::new(path))
+        self.report.iter().filter_map(|(_, path)| path.as_deref().map(Path::new))
     }
 
     /// One report for the person, and those that were asked for: `anew`, or behind what they have.
@@ -276,64 +378,47 @@ impl Run {
         anew: bool,
     ) -> Result<Vec<Box<dyn Report>>> {
         let output = session.output;
-        let style = report::Style { color: output.color_err };
-        let prints = || Box::new(io::stdout()) as Out;
-        let mut reports: Vec<Box<dyn Report>> = Vec::new();
-        if output.moves {
-            let size = Arc::new(|| {
-                let size = window_size();
-                (size.rows, size.cols)
-            });
-            let piped = !io::stdout().is_terminal();
-            let terminal = Terminal::new(Box::new(io::stderr()), style, size, piped.then(prints));
-            reports.push(Box::new(terminal));
-        } else {
-            let out: Out = if output.quiet { Box::new(io::sink()) } else { Box::new(io::stderr()) };
-            reports.push(Box::new(Plain::new(out, style, Some(prints()))));
-        }
-        if output.verbose {
-            reports.push(Box::new(Echo));
-        }
-        for (kind, path) in &self.report {
-            if kind != "jsonl" {
-                return Err(CommandError::usage(format!("'{kind}' is no kind of report"))
-                    .hint(crate::config::suggest(kind, &["jsonl"])));
-            }
-            let mut options = File::options();
-            options.create(true).write(true).truncate(anew).append(!anew);
-            let file = options.open(path).map_err(|error| {
-                CommandError::usage(format!("the report '{path}' can't be written: {error}"))
-            })?;
-            reports.push(Box::new(JsonLines::new(Box::new(io::BufWriter::new(file)))));
+        let mut reports = reports::for_people(output, self.show, output.verbose);
+        reports.extend(reports::open(&self.report, session, anew)?);
+        if session.on_github()
+            && !self.list
+            && !self.report.iter().any(|(kind, _)| kind == "github")
+        {
+            reports.extend(reports::open(&[("github".to_owned(), None)], session, anew)?);
         }
         Ok(reports)
     }
 }
 
-/// Shows what the commands of steps and cells print, while they do.
-pub(super) struct Echo;
+/// How long the end of a run waits for what other runs left.
+const SWEEP: Duration = Duration::from_secs(10);
 
-impl Report for Echo {
-    fn name(&self) -> &'static str {
-        "output"
+/// Deletes what dead runs left and what has expired, where there is something.
+async fn sweep(backend: Arc<dyn Backend>) {
+    let cancel = Cancel::new();
+    if backend.gc(true, &cancel).await.is_ok_and(|found| !found.sandboxes.is_empty()) {
+        let _ = backend.gc(false, &cancel).await;
     }
+}
 
-    fn record(&mut self, record: &Record) -> io::Result<()> {
-        let (whose, text) = match &record.event {
-            Event::StepOutput { base, step, text, .. } => (format!("{base} {step}"), text),
-            Event::CellOutput { cell, text, .. } => (cell.clone(), text),
-            _ => return Ok(()),
+/// Opens a shell in the sandbox of each failed cell in turn, and deletes it then.
+async fn shells(session: &Session<'_>, work: Work, matrices: &[MatrixReport]) {
+    for cell in matrices.iter().flat_map(|matrix| &matrix.cells) {
+        let Some(sandbox) = &cell.kept else { continue };
+        session
+            .output
+            .note(format!("a shell in cell {}; the next one comes when it ends", cell.cell.id));
+        let own = Work {
+            backend: Arc::clone(&work.backend),
+            cancel: Cancel::new(),
+            signals: work.signals.clone(),
         };
-        let mut out = io::stderr().lock();
-        for line in text.lines() {
-            let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
-            writeln!(out, "  {whose} │ {line}")?;
+        if let Err(error) = exec::shell(session, own, sandbox, Vec::new()).await {
+            session.output.warn(error.message);
         }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        Ok(())
+        if let Err(error) = work.backend.delete(sandbox, &Cancel::new()).await {
+            session.output.warn(format!("sandbox '{sandbox}' could not be deleted: {error}"));
+        }
     }
 }
 

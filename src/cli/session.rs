@@ -58,6 +58,21 @@ impl<'a> Session<'a> {
         Settings::resolve(&self.global, &self.environment, &self.folder)
     }
 
+    /// Whether nobody looks: a CI job.
+    pub fn in_ci(&self) -> bool {
+        self.environment.ci
+    }
+
+    /// Whether GitHub runs this.
+    pub fn on_github(&self) -> bool {
+        self.environment.github
+    }
+
+    /// The file of GitHub's step summary.
+    pub fn step_summary(&self) -> Option<&std::path::Path> {
+        self.environment.step_summary.as_deref()
+    }
+
     /// The files that [`Session::resolve`] reads, whether they are there or not.
     pub fn config_files(&self) -> Vec<PathBuf> {
         let mut files = crate::config::candidates(&self.folder);

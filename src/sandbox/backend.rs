@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, Info, Process, ReadOptions, Reader,
-    Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
+    Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, Usage, WriteOptions,
 };
 
 /// What a `gc` found, or would delete.
@@ -167,6 +167,12 @@ pub trait Backend: Send + Sync {
     /// Makes a new machine from a snapshot or from the current state: own hostname, machine-id
     /// and addresses; the source's limits, mounts, environment and policy. The source keeps running.
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info>;
+
+    /// What it has taken of the machine since it was started: what of it this backend knows. With
+    /// [`super::Capability::Usage`] that is the processor time at least.
+    async fn usage(&self, _name: &str, _cancel: &Cancel) -> Result<Usage> {
+        Ok(Usage::default())
+    }
 
     /// Keeps a sandbox whose run ends: takes the owner off.
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()>;

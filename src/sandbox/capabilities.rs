@@ -38,6 +38,8 @@ pub enum Capability {
     SystemWritable,
     /// Images from a tarball.
     TarImage,
+    /// What a sandbox takes of the machine is measured: processor time at least.
+    Usage,
     /// More than one user id in the guest (`user: "nobody"`).
     Users,
 }
@@ -58,6 +60,7 @@ impl Capability {
         Capability::Programs,
         Capability::SystemWritable,
         Capability::TarImage,
+        Capability::Usage,
         Capability::Users,
     ];
 
@@ -77,6 +80,7 @@ impl Capability {
             Capability::Programs => "programs",
             Capability::SystemWritable => "system-writable",
             Capability::TarImage => "tar-image",
+            Capability::Usage => "usage",
             Capability::Users => "users",
         }
     }

@@ -18,6 +18,8 @@ pub enum Kind {
     File,
     /// A root file system to create from.
     Image,
+    /// A recorded run.
+    Run,
     /// A sandbox.
     Sandbox,
     /// A snapshot of a sandbox.
@@ -33,6 +35,7 @@ impl fmt::Display for Kind {
             Kind::Command => "command",
             Kind::File => "file",
             Kind::Image => "image",
+            Kind::Run => "run",
             Kind::Sandbox => "sandbox",
             Kind::Snapshot => "snapshot",
             Kind::User => "user",

@@ -15,6 +15,7 @@ mod process;
 mod snapshot;
 mod spec;
 mod units;
+mod usage;
 
 pub use backend::{Backend, GcReport};
 pub use capabilities::{Capabilities, Capability, Enforcer};
@@ -29,3 +30,4 @@ pub use snapshot::{CloneSpec, Restore, Snapshot, SnapshotSpec};
 pub use spec::{Limits, Mount, Owner, Spec, StopOptions};
 pub use tokio_util::sync::CancellationToken as Cancel;
 pub use units::{format_duration, format_size, parse_duration, parse_size};
+pub use usage::Usage;

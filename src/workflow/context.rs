@@ -8,6 +8,18 @@ use crate::sandbox::{Backend, Cancel, Error, Owner, Result};
 
 use super::EventSink;
 
+/// What becomes of the sandbox of a cell that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFail {
+    /// It is deleted, like all others.
+    #[default]
+    Clean,
+    /// It is kept with a snapshot of the state it failed in, stopped, until it expires.
+    Keep,
+    /// It is left running with such a snapshot, for whoever deletes it.
+    Shell,
+}
+
 /// One run of a script: where it runs, who owns what it makes, and how it is told to stop.
 ///
 /// Clones share everything but the fields that were changed on them.
@@ -25,6 +37,10 @@ pub struct RunContext {
     pub events: EventSink,
     /// Keep what would be deleted: the sandboxes of cells that did not pass.
     pub keep: bool,
+    /// What becomes of the sandboxes of cells that failed.
+    pub on_fail: OnFail,
+    /// The folder that cells' artifacts are copied to; nowhere without one.
+    pub artifacts: Option<PathBuf>,
     /// The folder that scripts may read host files from.
     pub project: PathBuf,
     /// Folders outside of it that they may read, too.
@@ -49,6 +65,8 @@ impl RunContext {
             cancel: Cancel::new(),
             events,
             keep: false,
+            on_fail: OnFail::Clean,
+            artifacts: None,
             project: project.into(),
             allowed: Vec::new(),
             cache: None,

@@ -22,8 +22,9 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Starts feeding. Needs a tokio runtime.
-    pub fn start(run: &str, reports: Vec<Box<dyn Report>>) -> Dispatcher {
+    pub fn start(run: &str, mut reports: Vec<Box<dyn Report>>) -> Dispatcher {
         let (sink, receiver) = EventSink::channel(run);
+        reports.iter_mut().for_each(|report| report.begin(sink.mask()));
         Dispatcher { sink, task: tokio::spawn(dispatch(receiver, reports)) }
     }
 

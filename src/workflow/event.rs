@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{AxisValue, Counts, Mask, Order, Outcome, Place};
+use super::{AxisValue, CellTest, Counts, Mask, Order, Outcome, Place, Usage};
 
 /// The version of [`Record`] as it is written. It grows when a field changes its meaning or goes;
 /// new fields and new events don't change it.
@@ -189,7 +189,18 @@ pub enum Event {
         /// Where it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         place: Option<Place>,
+        /// What `sandscript enter` takes to open a shell in the state it failed in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        enter: Option<String>,
+        /// What it took of the machine, in all.
+        #[serde(default, skip_serializing_if = "Usage::is_unknown")]
+        usage: Usage,
+        /// The folder its artifacts were copied to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        artifacts: Option<String>,
     },
+    /// A test inside of a cell, as the guest's own report has it.
+    CellTest { matrix: String, cell: String, test: CellTest },
     /// All cells are over.
     MatrixEnded {
         matrix: String,
@@ -328,7 +339,7 @@ impl Receiver {
 }
 
 /// A duration as seconds.
-mod seconds {
+pub(super) mod seconds {
     use super::*;
 
     pub fn serialize<S: serde::Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
@@ -343,7 +354,7 @@ mod seconds {
 }
 
 /// A duration as seconds, where there is one.
-mod some_seconds {
+pub(super) mod some_seconds {
     use super::*;
 
     pub fn serialize<S: serde::Serializer>(

@@ -12,16 +12,19 @@ pub mod exit;
 mod failure;
 mod matrix;
 mod output;
+pub mod record;
 pub mod report;
+mod results;
 mod runner;
 mod secret;
 mod source;
 
+pub use crate::sandbox::Usage;
 pub use base::{
     BaseBuilder, BaseHandle, BaseOptions, BasePoint, Change, CopyOptions, KEY_SCHEMA, RunOptions,
     StepInput, StepKey, label_of,
 };
-pub use context::RunContext;
+pub use context::{OnFail, RunContext};
 pub use dispatcher::Dispatcher;
 pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Stream};
 pub use failure::{Failure, Place};
@@ -30,6 +33,7 @@ pub use matrix::{
     MatrixSpec, Order, Outcome, Partition, Retries, cell_id,
 };
 pub use output::{OutputSink, exec};
-pub use runner::{CellBody, CellContext, run_matrix};
+pub use results::{CellTest, TestOutcome, read_results};
+pub use runner::{CellBody, CellContext, FAILED_LABEL, run_matrix};
 pub use secret::{CommandSecrets, MASKED, Mask, Masker, Secret, SecretSource};
 pub use source::Source;

@@ -4,6 +4,7 @@
 
 mod check;
 mod docs;
+mod enter;
 mod environment;
 mod errors;
 mod init;
@@ -14,7 +15,9 @@ mod progress;
 mod readme;
 mod repl;
 mod repl_terminal;
+mod reports;
 mod run;
+mod runs;
 mod secrets;
 mod settings;
 mod signals;

@@ -131,6 +131,7 @@ impl Default for FakeBuilder {
             (Capability::Mounts, "the fake backend never touches this machine"),
             (Capability::Programs, kernel),
             (Capability::TarImage, "the fake backend knows its images by name only"),
+            (Capability::Usage, kernel),
         ];
         FakeBuilder {
             name: "fake".to_owned(),

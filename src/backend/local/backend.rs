@@ -8,8 +8,8 @@ use super::LocalBackend;
 use super::protocol::{FileRequest, Request};
 use crate::sandbox::{
     Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Process,
-    ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
-    check_name, exec,
+    ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, Usage,
+    WriteOptions, check_name, exec,
 };
 
 /// Ends a call when it is cancelled. Everything below cleans up when it is dropped.
@@ -171,6 +171,11 @@ impl Backend for LocalBackend {
 
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
         unless(cancel, self.clone_box(name, spec)).await
+    }
+
+    async fn usage(&self, name: &str, cancel: &Cancel) -> Result<Usage> {
+        check_name(name)?;
+        unless(cancel, self.0.usage(name)).await
     }
 
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {

@@ -10,7 +10,7 @@ use super::errors::from_refusal;
 use super::link::Link;
 use super::protocol::{Reply, Request};
 use super::{Inner, sys};
-use crate::sandbox::{Error, Result, State};
+use crate::sandbox::{Error, Result, State, Usage};
 
 /// How long a healthy init may take for anything but waiting for the guest.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,6 +68,25 @@ impl Inner {
             Ok(answer) => answer.map(|(reply, _)| reply),
             Err(_) => Err(Error::Timeout { what: format!("sandbox '{name}'"), after: PATIENCE }),
         }
+    }
+
+    /// What it has taken of the machine. Of memory its cgroup knows best; without one it is that of
+    /// the largest process.
+    pub(super) async fn usage(&self, name: &str) -> Result<Usage> {
+        let Reply::Usage { cpu, memory } = self.request(name, &Request::Usage).await? else {
+            return Err(Error::internal("its init answers nonsense"));
+        };
+        let groups = self.store.record(name).map(|record| record.groups).unwrap_or_default();
+        let number = |file: std::path::PathBuf| {
+            std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok().filter(|n| *n > 0)
+        };
+        let peak = groups.iter().find_map(|group| {
+            ["memory.peak", "memory.max_usage_in_bytes"]
+                .into_iter()
+                .find_map(|file| number(group.join(file)))
+        });
+        let memory = peak.or((memory > 0).then_some(memory));
+        Ok(Usage { memory, cpu: Some(Duration::from_micros(cpu)) })
     }
 
     /// Ends a running sandbox at once and waits until its processes are gone. The kernel takes its

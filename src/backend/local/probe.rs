@@ -42,6 +42,7 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         Capability::SystemWritable,
         (!root).then(|| format!("{AS_ROOT}: an ordinary user can't change the host image's /usr; use a tarball image, or write to /usr/local, /opt, /srv or /home")),
     );
+    decide(Capability::Usage, None);
     decide(
         Capability::Users,
         match mode {

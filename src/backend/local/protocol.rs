@@ -273,6 +273,8 @@ pub enum Request {
     Signal(i32),
     /// How are you?
     Status,
+    /// What have your processes taken?
+    Usage,
     /// End: SIGTERM, after `grace_ms` SIGKILL.
     Stop {
         /// Milliseconds; 0 kills at once.
@@ -381,6 +383,13 @@ pub enum Reply {
         upper: String,
         /// The layers below that, top first.
         layers: Vec<String>,
+    },
+    /// What its processes have taken that have ended.
+    Usage {
+        /// Processor time, in microseconds.
+        cpu: u64,
+        /// The most memory of one of them, in bytes.
+        memory: u64,
     },
     /// It failed.
     Failed(Failure),

@@ -22,7 +22,7 @@ use clap::Args;
 
 use super::args::ScriptLimits;
 use super::output::Output;
-use super::run::Echo;
+use super::reports::Echo;
 use super::session::{Session, Work};
 use super::signals::Interrupts;
 use super::terminal::{Modes, window_size};
@@ -133,7 +133,7 @@ fn reports(output: &Output, person: bool, screen: &Screen) -> Vec<Box<dyn Report
         reports.push(Box::new(Plain::new(out(), style, prints)));
     }
     if output.verbose {
-        reports.push(Box::new(Echo));
+        reports.push(Box::new(Echo(style)));
     }
     reports
 }

@@ -20,7 +20,7 @@ use crate::config::project_of;
 use crate::lang::Source;
 use crate::transfer::PackOptions;
 use crate::workflow::report::Report;
-use crate::workflow::{EventSink, MatrixReport};
+use crate::workflow::{EventSink, MatrixReport, OnFail};
 
 /// How often to ask a backend that is away whether it is back.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -114,6 +114,7 @@ impl<'a> Turns<'a> {
             recorder: Some(recorder),
             only: only.clone(),
             dry: false,
+            on_fail: OnFail::Clean,
         };
         let once = self.watch.run.once(&source, stage);
         tokio::pin!(once);

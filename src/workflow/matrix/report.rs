@@ -1,8 +1,9 @@
 //! How a matrix ended.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::Failure;
+use super::super::{Failure, Usage};
 use super::{Cell, Counts, Outcome};
 
 /// How one cell ended.
@@ -25,6 +26,12 @@ pub struct CellReport {
     pub unchanged: bool,
     /// How often it was tried; 0 when it was not run.
     pub attempts: usize,
+    /// What `sandscript enter` takes to open a shell in the state it failed in.
+    pub enter: Option<String>,
+    /// What its sandbox took of the machine, at the last attempt.
+    pub usage: Usage,
+    /// The folder its artifacts were copied to.
+    pub artifacts: Option<PathBuf>,
 }
 
 impl CellReport {
@@ -39,6 +46,9 @@ impl CellReport {
             kept: None,
             unchanged: false,
             attempts: 0,
+            enter: None,
+            usage: Usage::default(),
+            artifacts: None,
         }
     }
 

@@ -63,6 +63,9 @@ pub struct MatrixSpec {
     pub memory: Option<Arc<dyn CellMemory>>,
     /// Tell which cells would run, and run none.
     pub list: bool,
+    /// Files and folders that are copied out of each cell's sandbox when its body is over, as far
+    /// as they are there; absolute paths.
+    pub artifacts: Vec<String>,
     /// What their sandboxes are like.
     pub cell: CellTemplate,
 }

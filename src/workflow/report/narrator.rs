@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::sandbox::format_duration;
 
 use super::super::{CellInfo, Event, Level, Order, Outcome};
+use super::Show;
 use super::style::{Style, clean, fit, mark, pad, plural};
 use super::summary::{Ended, Summary, tail, why};
 
@@ -18,6 +19,7 @@ pub(super) struct Narrator {
     /// Also tell which steps begin, and every cell that ends: where nothing moves, these lines are
     /// all there is to see.
     pub chatty: bool,
+    pub show: Show,
     matrices: BTreeMap<String, Running>,
     /// Bases on their way: with more than one, step lines say whose they are.
     bases: Vec<String>,
@@ -205,10 +207,14 @@ impl Narrator {
                 tail,
                 unchanged,
                 attempts,
+                enter,
+                artifacts,
                 ..
             } => {
                 let ended = Ended {
                     attempts: *attempts,
+                    enter: enter.clone(),
+                    artifacts: artifacts.clone(),
                     outcome: *outcome,
                     duration: *duration,
                     message: message.clone(),
@@ -268,6 +274,7 @@ impl Narrator {
                     cells: ended.collect(),
                     counts: *counts,
                     duration: *duration,
+                    show: self.show,
                 };
                 summary.lines(style, self.width)
             }

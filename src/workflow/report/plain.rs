@@ -4,7 +4,7 @@ use std::io;
 
 use super::super::Record;
 use super::narrator::Narrator;
-use super::{Out, Report, Style};
+use super::{Out, Report, Show, Style};
 
 /// Writes a line for everything that begins and ends, and the table at the end.
 pub struct Plain {
@@ -18,6 +18,12 @@ impl Plain {
     /// that it can be piped into another program.
     pub fn new(out: Out, style: Style, prints: Option<Out>) -> Self {
         Plain { out, prints, narrator: Narrator::new(style, 100, true) }
+    }
+
+    /// Shows what cells printed of others than those that failed, or of none.
+    pub fn show(mut self, show: Show) -> Self {
+        self.narrator.show = show;
+        self
     }
 }
 

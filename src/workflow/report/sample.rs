@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{AxisValue, CellInfo, Counts, Event, Level, Order, Outcome, Stream};
+use super::super::{AxisValue, CellInfo, Counts, Event, Level, Order, Outcome, Stream, Usage};
 
 /// Milliseconds.
 pub fn ms(milliseconds: u64) -> Duration {
@@ -57,6 +57,9 @@ pub fn ended(cell: &str, outcome: Outcome, message: Option<&str>, tail: &str) ->
         unchanged: false,
         attempts: usize::from(outcome != Outcome::NotRun),
         place: None,
+        enter: None,
+        usage: Usage::default(),
+        artifacts: None,
     }
 }
 

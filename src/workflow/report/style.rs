@@ -92,6 +92,43 @@ pub fn clean(text: &str) -> String {
     clean
 }
 
+/// A guest's text as it is shown: clean, and with its own colours where there are any.
+pub fn shown(text: &str, style: Style) -> String {
+    if !style.color || !text.contains("\x1b[") {
+        return clean(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("\x1b[") {
+        let (before, escape) = rest.split_at(at);
+        let body = &escape[2..];
+        let end = body.find(|c: char| !(c.is_ascii_digit() || c == ';' || c == ':'));
+        match end {
+            Some(end) if body[end..].starts_with('m') => {
+                shown.push_str(&clean(before));
+                shown.push_str(&escape[..2 + end + 1]);
+                rest = &body[end + 1..];
+            }
+            _ => {
+                // Not a colour: it goes with what is around it.
+                let next = body.find("\x1b[").map_or(rest.len(), |next| at + 2 + next);
+                shown.push_str(&clean(&rest[..next]));
+                rest = &rest[next..];
+            }
+        }
+    }
+    shown.push_str(&clean(rest));
+    // What a guest forgot to end would go on in our own words.
+    shown
+        .lines()
+        .map(
+            |line| {
+                if line.contains('\x1b') { format!("{line}\x1b[0m\n") } else { format!("{line}\n") }
+            },
+        )
+        .collect()
+}
+
 /// `text` in at most `width` columns.
 pub(super) fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -132,7 +169,27 @@ mod tests {
         assert_eq!(pad("ä", 3), "ä  ");
     }
 
+    #[test]
+    fn a_guests_colours_are_kept_where_there_are_colours() {
+        let color = |color| Style { color };
+        let text = "a\x1b[31mred\x1b[2J\x1b[0m\nb \x1b[1mbold\n\x1b]0;t\x07c";
+        assert_eq!(shown(text, color(false)), "ared\nb bold\nc");
+        assert_eq!(
+            shown(text, color(true)),
+            "a\x1b[31mred\x1b[0m\x1b[0m\nb \x1b[1mbold\x1b[0m\nc\n"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn only_colours_are_kept(text in "(\x1b|\r|\\[|[0-9;m]|J|\x07|\n|.){0,40}") {
+            let shown = shown(&text, Style { color: true });
+            for part in shown.split("\x1b[").skip(1) {
+                let end = part.trim_start_matches(|c: char| c.is_ascii_digit() || ";:".contains(c));
+                prop_assert!(end.starts_with('m'), "{shown:?}");
+            }
+        }
+
         #[test]
         fn clean_text_is_clean(text in "(\x1b|\r|\\[|[a-z]|\\]|\x07|\n|.){0,40}") {
             let shown = clean(&text);

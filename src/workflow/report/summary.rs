@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::sandbox::format_duration;
 
 use super::super::{CellInfo, Counts, Outcome};
-use super::style::{Style, clean, fit, mark, pad, plural};
+use super::Show;
+use super::style::{Style, clean, fit, mark, pad, plural, shown};
 
 /// More passed cells than this are counted, not listed.
 const LISTED: usize = 40;
@@ -22,6 +23,8 @@ pub(super) struct Ended {
     pub tail: String,
     pub unchanged: bool,
     pub attempts: usize,
+    pub enter: Option<String>,
+    pub artifacts: Option<String>,
 }
 
 /// A matrix that is over.
@@ -31,6 +34,7 @@ pub(super) struct Summary<'a> {
     pub cells: Vec<(&'a CellInfo, &'a Ended)>,
     pub counts: Counts,
     pub duration: Duration,
+    pub show: Show,
 }
 
 impl Summary<'_> {
@@ -43,7 +47,7 @@ impl Summary<'_> {
         for (cell, ended) in &self.cells {
             if ended.outcome.failed() {
                 lines.push(String::new());
-                lines.extend(failure(&cell.id, ended, style));
+                lines.extend(failure(&cell.id, ended, self.show, style));
             }
         }
         lines.push(String::new());
@@ -154,21 +158,30 @@ fn columns(cells: &[&CellInfo], width: usize) -> (Vec<String>, Vec<Vec<String>>)
 }
 
 /// A cell that did not pass: its id, the end of its output, and why.
-fn failure(id: &str, ended: &Ended, style: Style) -> Vec<String> {
+fn failure(id: &str, ended: &Ended, show: Show, style: Style) -> Vec<String> {
     let head = format!("{} {}", mark(ended.outcome), id);
     let attempts = match ended.attempts {
         0 | 1 => String::new(),
         count => format!(" ({count} attempts)"),
     };
     let mut lines = vec![format!("  {}  {}{attempts}", style.bad(&head), ended.outcome)];
-    lines.extend(tail(&ended.tail, style));
+    // With all of it shown already, the end need not be said again.
+    if show == Show::Failed {
+        lines.extend(tail(&ended.tail, style));
+    }
     lines.extend(why(ended.message.as_deref(), ended.hint.as_deref(), style));
+    if let Some(folder) = &ended.artifacts {
+        lines.push(format!("    {} {folder}", style.dim("artifacts:")));
+    }
+    if let Some(enter) = &ended.enter {
+        lines.push(format!("    {} sandscript enter {enter}", style.dim("enter:")));
+    }
     lines
 }
 
 /// The last lines of an output, set off by a bar.
 pub(super) fn tail(text: &str, style: Style) -> Vec<String> {
-    let text = clean(text);
+    let text = shown(text, style);
     let all: Vec<&str> = text.lines().collect();
     let hidden = all.len().saturating_sub(TAIL_LINES);
     let mut lines = Vec::new();
@@ -214,12 +227,14 @@ mod tests {
             tail: String::new(),
             unchanged: false,
             attempts: 1,
+            enter: None,
+            artifacts: None,
         };
         let ended: Vec<Ended> = cells.iter().map(|(_, outcome)| ended(outcome)).collect();
         let mut counts = Counts::default();
         cells.iter().for_each(|(_, outcome)| counts.add(*outcome));
         let cells = cells.iter().zip(&ended).map(|((cell, _), ended)| (cell, ended)).collect();
-        let summary = Summary { name: "m", cells, counts, duration: ms(1500) };
+        let summary = Summary { name: "m", cells, counts, duration: ms(1500), show: Show::Failed };
         summary.lines(Style::default(), width).join("\n")
     }
 
@@ -288,11 +303,13 @@ mod tests {
             tail: String::new(),
             unchanged,
             attempts: 1,
+            enter: None,
+            artifacts: None,
         };
         let ended = [ended(true), ended(false)];
         let counts = Counts { passed: 2, ..Counts::default() };
         let cells = cells.iter().zip(&ended).collect();
-        let summary = Summary { name: "m", cells, counts, duration: ms(1500) };
+        let summary = Summary { name: "m", cells, counts, duration: ms(1500), show: Show::Failed };
         insta::assert_snapshot!(summary.lines(Style::default(), 80).join("\n"), @"
             n  result     time
           ✓ 1  unchanged

@@ -12,7 +12,7 @@ use crate::sandbox::format_duration;
 use super::super::{Event, Record};
 use super::narrator::Narrator;
 use super::style::fit;
-use super::{Out, Report, Style};
+use super::{Out, Report, Show, Style};
 
 /// How many running steps and cells are shown.
 const RUNNING: usize = 8;
@@ -61,6 +61,12 @@ impl Terminal {
             matrices: BTreeMap::new(),
             frame: 0,
         }
+    }
+
+    /// Shows what cells printed of others than those that failed, or of none.
+    pub fn show(mut self, show: Show) -> Self {
+        self.narrator.show = show;
+        self
     }
 
     fn measure(&mut self) {

@@ -1,9 +1,10 @@
 //! One attempt of a cell: its body, within its time, and what comes after it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sandbox::{Cancel, Error, Result};
+use crate::sandbox::{Cancel, Error, Result, Usage};
 
 use super::super::output::Origin;
 use super::super::{Cell, CellReport, Event, Failure, Outcome, OutputSink, RunContext};
@@ -23,12 +24,16 @@ pub(super) struct Attempt {
     pub duration: Duration,
     /// The end of what its commands printed; empty when it passed.
     pub tail: String,
+    pub usage: Usage,
+    /// Where its artifacts are.
+    pub artifacts: Option<PathBuf>,
 }
 
 impl Attempt {
     pub fn report(self, cell: Cell, attempts: usize) -> CellReport {
-        let Attempt { outcome, failure, duration, tail } = self;
-        CellReport { outcome, failure, duration, tail, attempts, ..CellReport::not_run(cell) }
+        let Attempt { outcome, failure, duration, tail, usage, artifacts } = self;
+        let not_run = CellReport::not_run(cell);
+        CellReport { outcome, failure, duration, tail, attempts, usage, artifacts, ..not_run }
     }
 }
 
@@ -52,6 +57,8 @@ impl Shared {
         let origin = Origin::Cell { matrix: matrix.clone(), cell: cell.id.clone() };
         let output = OutputSink::new(events.clone(), origin);
         let started = Instant::now();
+        let exists = made.is_ok();
+        let mut artifacts = None;
         let (outcome, failure) = match made {
             Err(error) => (Outcome::Failed, Some(unmade(error))),
             Ok(()) => {
@@ -65,6 +72,7 @@ impl Shared {
                     output: output.clone(),
                 };
                 let ended = self.body(context.clone()).await;
+                artifacts = self.artifacts(sandbox, cell, &self.cancel).await;
                 self.teardown(context, ended).await
             }
         };
@@ -73,7 +81,9 @@ impl Shared {
             Outcome::Passed | Outcome::Skipped => String::new(),
             _ => output.tail(),
         };
-        Attempt { outcome, failure, duration: started.elapsed(), tail }
+        let duration = started.elapsed();
+        let usage = if exists { self.usage(sandbox).await } else { Usage::default() };
+        Attempt { outcome, failure, duration, tail, usage, artifacts }
     }
 
     async fn body(&self, context: CellContext) -> (Outcome, Option<Failure>) {

@@ -79,12 +79,17 @@ impl One {
             None => CellReport::not_run(cell),
             Some(attempt) => attempt.report(cell, attempts),
         };
-        if let Some(name) = &sandbox
-            && shared.ctx.keep
-            && report.outcome.failed()
-            && shared.keep(name, &report.cell).await
-        {
-            report.kept = sandbox.take();
+        if let Some(name) = sandbox.clone().filter(|_| report.outcome.failed()) {
+            if shared.ctx.keep {
+                if shared.keep(&name, &report.cell).await {
+                    report.enter = Some(format!("{}/{}", shared.ctx.run, report.cell.id));
+                }
+            } else {
+                report.enter = shared.keep_failure(&name, &report.cell).await;
+            }
+            if report.enter.is_some() {
+                report.kept = sandbox.take();
+            }
         }
         shared.tell(&report);
         let _ = ended.send((index, report));

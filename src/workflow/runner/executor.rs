@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub tag: String,
     /// How many cells failed.
     failed: AtomicUsize,
+    /// Of how many cells the state they failed in is kept.
+    pub kept: AtomicUsize,
     /// Sandboxes that could not be deleted because nobody answered.
     pub lost: Mutex<Vec<String>>,
 }
@@ -61,6 +63,7 @@ impl Executor {
                 bodies: Arc::new(Semaphore::new(parallel)),
                 tag: tag.to_hex()[..6].to_string(),
                 failed: AtomicUsize::new(0),
+                kept: AtomicUsize::new(0),
                 lost: Mutex::default(),
             }),
         }
@@ -185,6 +188,9 @@ impl Shared {
             unchanged: report.unchanged,
             attempts: report.attempts,
             place: report.failure.as_ref().and_then(|failure| failure.place().cloned()),
+            enter: report.enter.clone(),
+            usage: report.usage,
+            artifacts: report.artifacts.as_ref().map(|folder| folder.display().to_string()),
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Runs the cells of a matrix: clones ahead, runs the bodies side by side, deletes behind.
 
+mod artifacts;
 mod attempt;
 mod cell;
 mod executor;
@@ -17,6 +18,9 @@ use super::{
 };
 use executor::Executor;
 pub(super) use sandbox::slug;
+
+/// The label of the snapshot of the state that a cell failed in.
+pub const FAILED_LABEL: &str = "failed";
 
 /// What is done in each cell.
 #[async_trait]

@@ -1,17 +1,22 @@
 //! The sandboxes of cells: what they are called, made from, and what becomes of them.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use crate::sandbox::{Backend, Cancel, CloneSpec, Error, Kind, Result, Spec};
+use crate::sandbox::{
+    Backend, Cancel, CloneSpec, Error, Kind, Result, SnapshotSpec, Spec, StopOptions, Usage,
+};
 
-use super::super::{Cell, Event, Failure, Source};
+use super::super::{Cell, Event, FAILED_LABEL, Failure, OnFail, Source};
 use super::executor::Shared;
 
 /// How long a delete may take before it is left to `gc`.
 const DELETE: Duration = Duration::from_secs(60);
 /// After this time `gc` may take a cell's sandbox, whoever owns it.
 const EXPIRES: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Of so many cells of a matrix the state they failed in is kept.
+const KEPT: usize = 10;
 /// How long after the end of a matrix a backend that had gone away is asked again to delete.
 const AGAIN: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(300), Duration::from_secs(1)];
@@ -100,6 +105,44 @@ impl Shared {
                 false
             }
         }
+    }
+
+    /// Takes a snapshot of the state that a cell failed in, and keeps its sandbox with it. Gives what
+    /// `sandscript enter` takes; nothing when so many are kept already, or when it can't be done.
+    pub async fn keep_failure(&self, sandbox: &str, cell: &Cell) -> Option<String> {
+        if self.ctx.on_fail == OnFail::Clean || self.kept.fetch_add(1, Ordering::SeqCst) >= KEPT {
+            return None;
+        }
+        let (backend, cancel) = (&self.ctx.backend, Cancel::new());
+        let keep = async {
+            let spec = SnapshotSpec {
+                labels: [("sandscript.kind".to_string(), "failure".to_string())].into(),
+                ..SnapshotSpec::new(FAILED_LABEL)
+            };
+            backend.snapshot(sandbox, &spec, &cancel).await?;
+            if self.ctx.on_fail == OnFail::Keep {
+                let now = StopOptions { force: true, ..StopOptions::default() };
+                backend.stop(sandbox, now, &cancel).await?;
+                backend.keep(sandbox, &cancel).await?;
+            }
+            Ok(())
+        };
+        let error = match tokio::time::timeout(DELETE, keep).await {
+            Ok(Ok(())) => return Some(format!("{}/{}", self.ctx.run, cell.id)),
+            Ok(Err(error)) => error,
+            Err(_) => Error::Timeout { what: "the snapshot".into(), after: DELETE },
+        };
+        let message = format!("the state of cell '{}' could not be kept: {error}", cell.id);
+        self.ctx.events.send(Event::Warning { message, hint: error.hint() });
+        None
+    }
+
+    /// What a sandbox has taken of the machine; nothing where that can't be told.
+    pub async fn usage(&self, sandbox: &str) -> Usage {
+        let cancel = Cancel::new();
+        let usage = self.ctx.backend.usage(sandbox, &cancel);
+        let usage = tokio::time::timeout(Duration::from_secs(5), usage).await;
+        usage.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Deletes a sandbox, also when the run was cancelled. Where nobody answers it is tried once

@@ -23,6 +23,7 @@ mod states;
 mod streams;
 mod terminal;
 mod trees;
+mod usage;
 mod users;
 
 /// All of them.
@@ -49,6 +50,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         streams::CASES,
         terminal::CASES,
         trees::CASES,
+        usage::CASES,
         users::CASES,
     ]
     .into_iter()

@@ -215,6 +215,10 @@ impl Init {
                 upper: self.upper.clone(),
                 layers: self.layers.clone(),
             },
+            Request::Usage => {
+                let (cpu, memory) = sys::usage_of_children();
+                Reply::Usage { cpu, memory }
+            }
             Request::Seal { layers, upper } => self.seal(&layers, &upper),
             Request::Stop { grace_ms } => return self.stop(connection, grace_ms),
             Request::Commit | Request::Abandon => Reply::Ok,

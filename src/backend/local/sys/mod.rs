@@ -16,6 +16,6 @@ pub use process::{
     NEW_ALL, SignalFd, clone_with, close_all_except, exec, execute, exit_now, fork, fork_into,
     kill_all, new_session_keyring, pidfd_of_self, register, reset_signals, send_signal,
     set_controlling_tty, set_dumpable, set_limit_tag, set_no_file_limit, set_subreaper,
-    start_writing, sync_file_system, tag_of, unblock_signals, unshare,
+    start_writing, sync_file_system, tag_of, unblock_signals, unshare, usage_of_children,
 };
 pub use socket::{MAX_LENGTH, receive, receive_some, send, try_send};

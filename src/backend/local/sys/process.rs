@@ -331,3 +331,20 @@ pub fn register(fd: OwnedFd, interest: tokio::io::Interest) -> io::Result<AsyncF
     // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as the `AsyncFd` has it.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
+
+/// What this process's children have taken that it has waited for, and theirs: microseconds of
+/// processor time, and the most memory of one of them in bytes.
+pub fn usage_of_children() -> (u64, u64) {
+    // SAFETY: it is plain numbers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a whole struct of our own.
+    if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) } != 0 {
+        return (0, 0);
+    }
+    let micros = |time: libc::timeval| {
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        seconds * 1_000_000 + u64::try_from(time.tv_usec).unwrap_or(0)
+    };
+    let kib = u64::try_from(usage.ru_maxrss).unwrap_or(0);
+    (micros(usage.ru_utime) + micros(usage.ru_stime), kib << 10)
+}
