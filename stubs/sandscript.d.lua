@@ -747,6 +747,19 @@ function Base:at(name) end
 ---@field [string] any Its value on an axis.
 local Cell = {}
 
+---Reads the report that a test runner wrote in the cell's sandbox: JUnit XML, or the JSON lines of Rust's libtest. Its tests then stand under their cell in all reports, failures as annotations at their own file and line. They don't decide how the cell ends. Gives passed, failed, skipped, total, and failures: the names of those that failed.
+---
+---- error `not_found`: There is no such file.
+---- error `runtime`: It is no such report.
+---
+---```lua
+---cell.sandbox:write("/tmp/junit.xml", "<testsuite><testcase name='a'/></testsuite>")
+---print(cell:results("/tmp/junit.xml").passed)
+---```
+---@param path string The report, in the sandbox.
+---@return table<string, any>
+function Cell:results(path) end
+
 ---@class Secret
 ---@field name string Its name.
 local Secret = {}
@@ -879,6 +892,7 @@ function base(name, options, steps) end
 ---@field fail_fast? boolean End all when one fails: max_fail of 1. Default: false.
 ---@field max_fail? integer End all when so many failed. Default: run all.
 ---@field order? "longest"|"given"|"random" In which order cells start: "longest" first, by the times of earlier runs, as "given", or "random". Default: longest.
+---@field artifacts? string[] Files and folders to copy out of each cell when its function is over, where they are there: to --artifacts, else into the record of the run.
 ---@field setup? fun(cell: Cell) Is run in each cell before its function.
 ---@field teardown? fun(cell: Cell) Is run in each cell after its function, however that ended, a minute at most.
 ---@field egress? string What cells may reach: "none" or "unrestricted".

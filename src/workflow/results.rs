@@ -93,6 +93,8 @@ impl Case {
         let outcome = self.outcome.unwrap_or(TestOutcome::Passed);
         let text = self.text.trim().to_owned();
         let message = match (self.message.filter(|message| !message.trim().is_empty()), text) {
+            // Its text only says where.
+            (Some(message), _) if outcome == TestOutcome::Skipped => Some(message),
             (Some(message), text) if text.is_empty() || text.contains(&message) => {
                 Some(if text.is_empty() { message } else { text })
             }

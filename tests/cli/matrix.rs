@@ -44,7 +44,7 @@ fn all_outcomes_are_told() {
             _ => (),
         }
     });";
-    let run = run(script, &[]);
+    let run = run(script, &["--on-fail", "clean"]);
     assert_eq!(run.code, Some(1), "{run}");
     // Retries come in no order; the table does.
     let table = run.stderr.split_once("\n\n").unwrap().1;

@@ -382,8 +382,9 @@ fn a_report_of_no_known_kind() {
     assert_snapshot!(run("", &["--report", "jsnol=x"]), @"
     exit code 2
     -- stderr
-    error: 'jsnol' is no kind of report
-    hint: did you mean 'jsonl'?
+    error: invalid value 'jsnol=x' for '--report <KIND=PATH>': 'jsnol' is no kind of report; did you mean 'jsonl'?
+
+    For more information, try '--help'.
     ");
 }
 

@@ -235,8 +235,9 @@ impl Story {
                 if let Some(story) = self.cell(matrix, cell) {
                     let start = story.start.take().unwrap_or(now);
                     let (message, tail) = (message.clone(), tail.clone());
+                    // What it printed is in its tail.
                     story.output.clear();
-                    story.dropped = 0;
+                    (story.kept, story.dropped) = (0, 0);
                     story.retries.push(Retry { outcome: *outcome, start, end: now, message, tail });
                 }
             }
