@@ -10,6 +10,7 @@ mod hosts;
 mod rig;
 mod share;
 mod store;
+mod turns;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         let message = forgotten.clone().unwrap_or_default();
         if message.contains("init() was not called") { Ok(()) } else { Err(message.into()) }
     })];
-    let all: [&[Test]; 7] = [
+    let all: [&[Test]; 8] = [
         guest::TESTS,
         hosts::TESTS,
         store::TESTS,
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         share::TESTS,
         full::TESTS,
         denied::TESTS,
+        turns::TESTS,
     ];
     for (name, test) in all.into_iter().flatten() {
         let rig = rig.clone();

@@ -1,4 +1,8 @@
-//! Long chains of layers: merged in the background, so that mounting stays fast.
+//! What a layer holds, and long chains of them: merged in the background, so that mounting stays fast.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +23,20 @@ pub struct Merged {
     pub layer: String,
     /// The layers it stands for, top first.
     pub covers: Vec<String>,
+}
+
+/// Whether nothing was written to a tree of `upper`: its folder is empty, with mode and owner of
+/// the topmost one below.
+pub fn is_unwritten(folder: &Path, upper: &str, layers: &[String], tree: &str) -> bool {
+    let top = folder.join(upper).join(tree);
+    if !fs::read_dir(&top).is_ok_and(|mut entries| entries.next().is_none()) {
+        return false;
+    }
+    let look =
+        |path: &Path| fs::metadata(path).map(|found| (found.mode(), found.uid(), found.gid()));
+    let mut below = layers.iter().filter(|layer| *layer != upper);
+    let below = below.find_map(|layer| look(&folder.join(layer).join(tree)).ok());
+    below.is_none_or(|below| look(&top).is_ok_and(|top| top == below))
 }
 
 impl Inner {

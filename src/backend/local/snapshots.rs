@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::ahead::{Ahead, Shape};
 use super::control::ask;
+use super::layers::is_unwritten;
 use super::lifecycle::machine_id;
 use super::link::Link;
 use super::protocol::{Reply, Request, Task};
@@ -102,7 +103,6 @@ impl Inner {
             let request = Request::Seal { layers, upper: record.upper.clone() };
             match ask(&mut link, name, &request, &[]).await {
                 Ok((Reply::Ok, _)) => {
-                    let _ = fs::remove_dir(self.store.layer(&before.upper).join("usr"));
                     return Ok(Frozen { layers: record.layers, image_layers, still });
                 }
                 Ok(_) => {
@@ -157,12 +157,12 @@ impl Inner {
 
     /// Nothing was written since the upper was made.
     fn is_empty(&self, record: &Record) -> bool {
-        let upper = self.store.layer(&record.upper);
+        let layers = self.store.layers();
         !record.fresh
-            && record.trees.iter().all(|tree| {
-                fs::read_dir(upper.join(&tree.name))
-                    .is_ok_and(|mut entries| entries.next().is_none())
-            })
+            && record
+                .trees
+                .iter()
+                .all(|tree| is_unwritten(&layers, &record.upper, &record.layers, &tree.name))
     }
 
     async fn drop_layer(&self, id: &str) -> Result<()> {

@@ -14,6 +14,7 @@ use rustix::process::{fchdir, pivot_root};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::sys;
+use crate::backend::local::layers::is_unwritten;
 use crate::backend::local::protocol::{Doing, Failure, Tree};
 
 /// The mount namespace in which roots are assembled. Its root holds `layers` and `image/TREE`.
@@ -283,10 +284,10 @@ impl Stage {
         upper: &str,
     ) -> Result<(), Failure> {
         self.enter()?;
-        let (kept, trees) = keep_unwritten(trees, old, upper);
+        let (kept, trees) = keep_unwritten(trees, layers, old, upper);
         let assembled = assemble(&trees, layers, upper);
         if assembled.is_err() {
-            keep_unwritten(&kept, upper, old);
+            keep_unwritten(&kept, layers, upper, old);
         }
         move_into_link_name_space(self.guest.as_fd(), Some(LinkNameSpaceType::Mount))
             .doing("leaving the stage")?;
@@ -304,14 +305,18 @@ impl Stage {
 
 /// Nothing was written to most trees: such a one stays mounted as it is, and its empty folder moves
 /// from the layer `old` to `new`. Returns those trees, and the others; the root is always among these.
-fn keep_unwritten(trees: &[Tree], old: &str, new: &str) -> (Vec<Tree>, Vec<Tree>) {
-    let layers = Path::new("/layers");
+fn keep_unwritten(
+    trees: &[Tree],
+    layers: &[String],
+    old: &str,
+    new: &str,
+) -> (Vec<Tree>, Vec<Tree>) {
+    let folder = Path::new("/layers");
     trees.iter().cloned().partition(|tree| {
-        let folder = layers.join(old).join(&tree.name);
-        let empty = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none());
         tree.target != "/"
-            && empty(&folder)
-            && fs::rename(&folder, layers.join(new).join(&tree.name)).is_ok()
+            && is_unwritten(folder, old, layers, &tree.name)
+            && fs::rename(folder.join(old).join(&tree.name), folder.join(new).join(&tree.name))
+                .is_ok()
     })
 }
 
