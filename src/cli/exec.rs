@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{FormatArg, duration, key_value};
-use super::output::BROKEN_PIPE;
+use super::output::{BROKEN_PIPE, unwritten};
 use super::session::{Session, Work};
 use super::terminal::{RawMode, window_size};
 use super::{CommandError, Result};
@@ -203,19 +203,20 @@ async fn stream(name: &str, tty: bool, command: Command, work: Work) -> Result {
         tokio::pin!(copies, waited);
         tokio::select! {
             copied = &mut copies => match copied {
-                Ok(_) => waited.await.map(Some),
-                Err(_) => Ok(None),
+                Ok(_) => waited.await.map(Ok),
+                Err(error) => Ok(Err(error)),
             },
             exit = &mut waited => match copies.await {
-                Ok(_) => exit.map(Some),
-                Err(_) => Ok(None),
+                Ok(_) => exit.map(Ok),
+                Err(error) => Ok(Err(error)),
             },
         }
     };
     match bounded(&command, &work.cancel, both).await? {
-        Some(exit) => Ok(exit::of_exec(exit)),
+        Ok(exit) => Ok(exit::of_exec(exit)),
         // Whoever read our output went away; dropping the process kills it.
-        None => Ok(BROKEN_PIPE as u8),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(BROKEN_PIPE as u8),
+        Err(error) => Err(unwritten(&error)),
     }
 }
 

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use super::config::Environment;
 use super::{Color, CommandError, Global};
+use crate::workflow::exit;
+use crate::workflow::report::clean;
 
 /// How this process talks.
 #[derive(Clone, Debug)]
@@ -77,7 +79,11 @@ impl Output {
     /// Data. A reader that went away ends the process quietly, as it does for other filters.
     pub fn data(&self, text: &str) {
         let mut out = io::stdout().lock();
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.error(&unwritten(&error), false);
+                std::process::exit(exit::INTERNAL.into());
+            }
             std::process::exit(BROKEN_PIPE);
         }
     }
@@ -96,19 +102,21 @@ impl Output {
 
     /// A warning.
     pub fn warn(&self, text: impl Display) {
-        self.stderr(format!("{} {text}\n", paint(self.color_err, Style::Warn, "warning:")));
+        let label = paint(self.color_err, Style::Warn, "warning:");
+        self.stderr(format!("{label} {}\n", clean(&text.to_string())));
     }
 
-    /// An error with its hint; as JSON on stdout, too, for a program that asked for JSON.
+    /// An error with its hint, without what a guest or an archive may have put into it to move the
+    /// cursor; as JSON on stdout, too, for a program that asked for JSON.
     pub fn error(&self, error: &CommandError, json: bool) {
         if json {
             self.json(&error.json());
         }
-        let mut text =
-            format!("{} {}\n", paint(self.color_err, Style::Bad, "error:"), error.message);
+        let label = paint(self.color_err, Style::Bad, "error:");
+        let mut text = format!("{label} {}\n", clean(&error.message));
         if let Some(hint) = &error.hint {
             let label = paint(self.color_err, Style::Hint, "hint:");
-            text.push_str(&format!("{label} {}\n", hint.replace('\n', "\n      ")));
+            text.push_str(&format!("{label} {}\n", clean(hint).replace('\n', "\n      ")));
         }
         self.stderr(text);
     }
@@ -148,6 +156,11 @@ impl Output {
         // With stderr gone there is nobody left to tell.
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
+}
+
+/// What was to be printed could not be, and somebody waits for it.
+pub fn unwritten(error: &io::Error) -> CommandError {
+    CommandError::internal(format!("standard output can't be written: {error}"))
 }
 
 /// As a shell reports a process that SIGPIPE ended.

@@ -61,6 +61,8 @@ impl Source {
             ))
             .hint("save it as UTF-8")
         })?;
+        // Some editors begin a file with a mark of its encoding.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         Ok(Source { name: name.into(), text: text.into() })
     }
 }

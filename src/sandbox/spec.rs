@@ -123,12 +123,12 @@ impl Limits {
     /// Refuses zero and not-a-number.
     pub fn check(&self) -> Result<()> {
         if let Some(cpu) = self.cpu
-            && !(cpu.is_finite() && cpu >= 0.01)
+            && !(0.01..=10_000.0).contains(&cpu)
         {
             return Err(Error::invalid_hint(
                 "cpu",
                 format!("{cpu} is not a number of CPUs"),
-                "use 0.01 or more",
+                "use a number from 0.01 to 10000",
             ));
         }
         for (what, value) in [

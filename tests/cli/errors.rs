@@ -166,3 +166,80 @@ fn bad_label() {
     hint: use 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-', starting with a letter or a digit
     ");
 }
+
+#[test]
+fn too_many_cpus() {
+    assert_snapshot!(TestEnvironment::fake().run(["create", "a", "--cpu", "1e30"]), @"
+    exit code 2
+    -- stderr
+    error: cpu: 1000000000000000000000000000000 is not a number of CPUs
+    hint: use a number from 0.01 to 10000
+    ");
+}
+
+/// What an archive or a guest put into a message does not reach the terminal as a command to it.
+#[test]
+fn messages_do_not_move_the_cursor() {
+    let environment = TestEnvironment::fake();
+    environment.write("hostile.rhai", "throw \"a\\x1b[2Jb\\x07\"; // \x1b[31m");
+    let run = environment.run(["run", "hostile.rhai"]);
+    assert!(run.stderr.contains("ab"), "{run}");
+    assert!(!run.stderr.contains(['\x1b', '\x07']), "{run:?}");
+    let run = environment.run(["exec", "a\x1b[2Jb", "--", "true"]);
+    assert!(!run.stderr.contains('\x1b'), "{run:?}");
+}
+
+#[test]
+fn a_mark_of_the_encoding_is_no_text() {
+    let environment = TestEnvironment::fake();
+    for (name, text) in [("a.rhai", "\u{feff}print(1);\r\n"), ("a.lua", "\u{feff}print(1)\r\n")] {
+        environment.write(name, text);
+        assert_eq!(environment.ok(["run", name]), "1\n");
+    }
+}
+
+#[test]
+fn a_full_disk_behind_stdout() {
+    let environment = TestEnvironment::fake();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child = environment.command(["list", "--format", "json"]).stdout(full).spawn().unwrap();
+    let run = environment.finish(child);
+    assert_eq!(run.code, Some(70), "{run}");
+    assert!(run.stderr.contains("written: No space left on device"), "{run}");
+}
+
+#[test]
+fn a_store_that_can_be_none() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    environment.write("file", "");
+    let file = environment.path("project").join("file");
+    for store in [file.clone(), file.join("below"), "/proc/none".into()] {
+        let run = environment.run([
+            "create".as_ref(),
+            "web".as_ref(),
+            "--store".as_ref(),
+            store.as_os_str(),
+        ]);
+        assert_eq!(run.code, Some(2), "{run}");
+        assert!(run.stderr.starts_with("error: store: "), "{run}");
+        assert!(run.stderr.contains("can't be used: "), "{run}");
+        assert!(run.stderr.ends_with("hint: name another folder with --store\n"), "{run}");
+    }
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"/tmp/\xff");
+    let run = environment.run(["create".as_ref(), "web".as_ref(), "--store".as_ref(), odd]);
+    assert_eq!(run.code, Some(2), "{run}");
+    assert!(run.stderr.contains("its name is not UTF-8"), "{run}");
+}
+
+#[test]
+fn a_user_id_that_the_guest_has_not() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    environment.ok(["create", "web"]);
+    let run = environment.run(["exec", "web", "--user", "4000000", "--", "id"]);
+    assert_eq!(run.code, Some(125), "{run}");
+    let alone = environment.ok(["exec", "web", "--", "cat", "/proc/self/uid_map"]);
+    let alone = alone.split_whitespace().last() == Some("1");
+    let told = if alone { "this sandbox has root only" } else { "go from 0 to 6553" };
+    assert!(run.stderr.contains(told), "{run}");
+}

@@ -12,7 +12,7 @@ impl From<Failure> for Error {
             && !failure.what.contains("namespace")
         {
             return Error::Exhausted {
-                what: format!("no space left: {} failed", failure.what),
+                what: format!("no space left: {}", failure.what),
                 hint: "free some space, or choose another folder with --store".into(),
             };
         }
@@ -106,7 +106,13 @@ pub fn from_refusal(sandbox: &str, code: Refusal, what: String, message: String)
         Refusal::UnmappedUser => Error::unsupported(
             format!("user {what}"),
             BACKEND,
-            "this sandbox has root only: `sandscript doctor` says how to get more user ids",
+            match message.as_str() {
+                "0" | "" => {
+                    "this sandbox has root only: `sandscript doctor` says how to get more user ids"
+                        .into()
+                }
+                last => format!("user and group ids of this sandbox go from 0 to {last}"),
+            },
         ),
     }
 }

@@ -202,6 +202,11 @@ pub fn store_error(doing: &str, path: &Path, error: io::Error) -> Error {
             what: format!("no space left {doing} {}", path.display()),
             hint: "free some space, or choose another folder with --store".into(),
         },
+        io::ErrorKind::ReadOnlyFilesystem => Error::invalid_hint(
+            "store",
+            format!("{doing} {}: {error}", path.display()),
+            "name another folder with --store",
+        ),
         io::ErrorKind::PermissionDenied => Error::Permission { what: path.display().to_string() },
         _ => Error::internal(format!("{doing} {}: {error}", path.display())),
     }

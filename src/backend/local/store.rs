@@ -40,7 +40,19 @@ pub struct Lock(#[allow(dead_code, reason = "held for its lock")] OwnedFd);
 impl Store {
     /// Opens it, making what is missing. It holds real setuid programs, so nobody else may enter.
     pub fn open(root: &Path) -> Result<Store> {
-        let failed = |error| store_error("opening the store", root, error);
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                store_error("opening the store", root, error)
+            }
+            _ => Error::invalid_hint(
+                "store",
+                format!("{} can't be used: {error}", root.display()),
+                "name another folder with --store",
+            ),
+        };
+        if root.to_str().is_none() {
+            return Err(failed(io::Error::other("its name is not UTF-8")));
+        }
         let mut folder = DirBuilder::new();
         folder.recursive(true).mode(0o700);
         folder.create(root).map_err(failed)?;

@@ -157,6 +157,17 @@ fn environment(exec: &Exec, defaults: &Defaults, account: &Account) -> BTreeMap<
     env
 }
 
+/// The highest user id that there is in this namespace.
+fn last_id() -> u32 {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let ends = map.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let first: u32 = words.next()?.parse().ok()?;
+        Some(first + words.nth(1)?.parse::<u32>().ok()?.saturating_sub(1))
+    });
+    ends.max().unwrap_or(0)
+}
+
 fn become_user(account: &Account) -> Result<(), Reply> {
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
     let (uid, gid) =
@@ -165,7 +176,7 @@ fn become_user(account: &Account) -> Result<(), Reply> {
         rustix::io::Errno::INVAL => Reply::Refused {
             code: Refusal::UnmappedUser,
             what: account.name.clone(),
-            message: String::new(),
+            message: last_id().to_string(),
         },
         other => {
             Reply::Failed(Failure { what: "changing the user".into(), errno: other.raw_os_error() })
