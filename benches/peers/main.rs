@@ -1,7 +1,8 @@
 //! sandscript against its peers: medians of interleaved runs, as a Markdown table.
 //!
 //! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`; with
-//! `-- --watch` only `watch`, with `-- --languages` only the languages are measured.
+//! `-- --watch` only `watch`, with `-- --repl` only the repl, with `-- --languages` only the languages
+//! are measured.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -40,7 +41,7 @@ fn main() {
     let store = temp.path().join("store");
     let mut table = Table::default();
     // One alone, while it is worked on.
-    if !asked("--watch") {
+    if !asked("--watch") && !asked("--repl") {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(languages::languages(&mut table));
     }
@@ -56,6 +57,9 @@ fn main() {
                 store,
                 folder: temp.path().to_owned(),
             };
+            if asked("--repl") {
+                return tool::prompt(&bench, &mut table);
+            }
             if asked("--watch") {
                 return tool::watch(&bench, &mut table);
             }
@@ -64,6 +68,7 @@ fn main() {
             library::frozen(&bench, &mut table).await;
             library::idle(&bench, &mut table).await;
             tool::start(&bench, &mut table);
+            tool::prompt(&bench, &mut table);
             tool::watch(&bench, &mut table);
             tool::matrix(&bench, &mut table);
         });

@@ -1,7 +1,7 @@
 //! What the program takes as a whole.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::table::{Table, ms};
 use super::{Bench, median, timed};
@@ -35,6 +35,47 @@ pub fn start(bench: &Bench, table: &mut Table) {
         "",
         "≤ 10 ms",
     );
+}
+
+/// From the start of the repl to its prompt, on a terminal.
+pub fn prompt(bench: &Bench, table: &mut Table) {
+    use std::io::Read;
+    let mut times = Vec::new();
+    for language in ["rhai", "lua"].repeat(15) {
+        let size = rustix::termios::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let master = rustix::pty::openpt(flags).unwrap();
+        rustix::pty::grantpt(&master).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        rustix::termios::tcsetwinsize(&master, size).unwrap();
+        let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+        let open = || {
+            std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap()
+        };
+        let start = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sandscript"))
+            .args(["repl", "--lang", language])
+            .current_dir(&bench.folder)
+            .env("SANDSCRIPT_STORE", &bench.store)
+            .env("XDG_STATE_HOME", &bench.folder)
+            .env("TERM", "xterm")
+            .stdin(open())
+            .stdout(open())
+            .stderr(open())
+            .spawn()
+            .unwrap();
+        let mut screen = std::fs::File::from(master);
+        let (mut said, mut part) = (String::new(), [0; 4096]);
+        let prompt = format!("{language}>");
+        while !said.contains(&prompt) {
+            let read = screen.read(&mut part).unwrap();
+            said.push_str(&String::from_utf8_lossy(&part[..read]));
+        }
+        times.push(start.elapsed());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    table.row("`sandscript repl`: from the start to the prompt", ms(median(times)), "", "≤ 30 ms");
 }
 
 /// From a save to the next run, and a base of 20 steps of which nothing changed.

@@ -230,15 +230,32 @@ fn a_change_of_the_configuration() {
 
 #[test]
 fn an_imported_module() {
-    let environment = TestEnvironment::fake();
-    environment.write("x.rhai", "import \"lib/words\" as words; print(words::one());");
-    let watch = Watch::start(&environment, &["x.rhai"]);
-    assert!(watch.run(1).contains("lib/words"), "{}", watch.said());
-    environment.write("lib/words.rhai", "fn one() { \"eins\" }");
-    watch.wait_for("eins\n");
-    environment.write("lib/words.rhai", "fn one() { \"uno\" }");
-    watch.wait_for("uno\n");
-    assert!(watch.said().contains(": lib/words.rhai changed\n"), "{}", watch.said());
+    for (end, script, one) in [
+        ("rhai", "import \"lib/words\" as words; print(words::one());", "fn one() { \"%\" }"),
+        (
+            "lua",
+            "print(require(\"lib.words\").one())",
+            "return { one = function() return \"%\" end }",
+        ),
+    ] {
+        let environment = TestEnvironment::fake();
+        let (main, module) = (format!("x.{end}"), format!("lib/words.{end}"));
+        environment.write(&main, script);
+        let watch = Watch::start(&environment, &[&main]);
+        assert!(watch.run(1).contains("lib"), "{}", watch.said());
+        environment.write(&module, &one.replace('%', "eins"));
+        watch.wait_for("eins\n");
+        environment.write(&module, &one.replace('%', "uno"));
+        watch.wait_for("uno\n");
+        assert!(watch.said().contains(&format!(": {module} changed\n")), "{}", watch.said());
+        // A mistake in it, and one that goes and comes back.
+        environment.write(&module, "= =");
+        watch.wait_for(&format!("--> {module}:1"));
+        std::fs::remove_file(environment.path("project").join(&module)).unwrap();
+        watch.wait_for("there is no module 'lib");
+        save(&environment, &module, &one.replace('%', "en"));
+        watch.wait_for("en\n--- run");
+    }
 }
 
 /// Waits for a minute where the file `mode` says so.

@@ -1,6 +1,7 @@
 //! The manual, and that both languages are alike.
 
-use sandscript::lang::{self, stdlib};
+use sandscript::Registry;
+use sandscript::lang::{self, Source, stdlib};
 
 use crate::environment::repository;
 
@@ -91,5 +92,50 @@ fn every_module_has_a_case_in_every_language() {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
         assert!(stdlib::names().any(|name| name == stem), "{} is about no module", path.display());
+    }
+}
+
+/// The examples in a module's comments that are in this language.
+fn examples(text: &str, comment: &str, language: &str) -> Vec<String> {
+    let open = format!("```{language}");
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    let mut inside = false;
+    for line in text.lines().filter_map(|line| line.strip_prefix(comment)) {
+        let line = line.strip_prefix(' ').unwrap_or(line);
+        match (inside, line) {
+            (false, line) if line == open => {
+                inside = true;
+                found.push(Vec::new());
+            }
+            (true, "```") => inside = false,
+            (true, line) => found.last_mut().unwrap().push(line),
+            _ => {}
+        }
+    }
+    found.into_iter().map(|lines| lines.join("\n")).collect()
+}
+
+/// Nothing is wrong in the examples, as far as that can be seen without running them: functions,
+/// options, numbers of arguments, of modules, too.
+#[test]
+fn the_examples_of_every_module_are_right_in_every_language() {
+    let registry = Registry::standard();
+    for name in stdlib::names() {
+        let mut counts = Vec::new();
+        for (end, comment, setting) in [
+            ("rhai", "///", "let box = sandbox(); let process = box.spawn(\"x\");\n"),
+            ("lua", "---", "local box = sandbox(); local process = box:spawn('x')\n"),
+        ] {
+            let examples = examples(stdlib::text(name, end).unwrap(), comment, end);
+            assert!(!examples.is_empty(), "{name} in {end}");
+            counts.push(examples.len());
+            for example in examples {
+                let source = Source::new(format!("{name}.{end}"), format!("{setting}{example}\n"));
+                let found: Vec<String> =
+                    lang::check(&source, &registry).iter().map(|one| one.error.render()).collect();
+                assert!(found.is_empty(), "{name} in {end}: {example}\n{}", found.join("\n"));
+            }
+        }
+        assert_eq!(counts[0], counts[1], "{name}");
     }
 }

@@ -37,6 +37,7 @@ pub(super) fn entry(
 ) -> impl Future<Output = Result<Value>> + 'static {
     let Entry { source, code } = entry;
     let compiled = check::compile_as(lua, &source, &code);
+    state.modules.replace(Some(Modules::new(&source, &ctx)));
     // Newer text of the same name has the lines of the older one.
     let mut sources = state.sources.borrow_mut();
     sources.retain(|known| known.name != source.name);

@@ -178,6 +178,7 @@ where
     let Some((ctx, runtime)) = body else {
         return Err(raise(ScriptError::runtime("this can't be called while a script is read")));
     };
+    body::hosted();
     // Most calls are done at once: only the others wait.
     let mut work = std::pin::pin!(call(ctx));
     let done = {

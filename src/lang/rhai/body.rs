@@ -2,13 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ::rhai::{Dynamic, Engine, EvalAltResult};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::unit::{Unit, Units};
 use super::{convert, error};
-use crate::api::{Ctx, ErrorKind, Result, ScriptError, Value};
+use crate::api::{Ctx, ErrorKind, Result, ScriptError, Stop, Value};
 use crate::lang::threads;
 
 /// A compiled script and the context that one body of it runs in.
@@ -33,6 +35,27 @@ thread_local! {
     static CURRENT: RefCell<Option<Body>> = const { RefCell::new(None) };
 }
 
+/// Where a body is, for those who wait for it: a number that grows with its operations, and is odd
+/// while the host does something for it.
+#[derive(Default)]
+struct Beat(AtomicU64);
+
+thread_local! {
+    static BEAT: RefCell<Arc<Beat>> = RefCell::default();
+}
+
+/// How often a body that does not come back is looked at after a stop, and how often it must have
+/// been seen at the very same operation.
+const GLANCE: Duration = Duration::from_millis(4);
+const GLANCES: u32 = 4;
+
+/// From here to its next operation the body waits for the host.
+pub(super) fn hosted() {
+    BEAT.with(|beat| {
+        beat.borrow().0.fetch_or(1, Ordering::Relaxed);
+    });
+}
+
 /// Looks at the body that this thread runs.
 pub(super) fn with<T>(look: impl FnOnce(Option<&Body>) -> T) -> T {
     CURRENT.with(|current| look(current.borrow().as_ref()))
@@ -49,6 +72,10 @@ pub(super) fn progress() {
         static DONE: Cell<u32> = const { Cell::new(0) };
         static WEIGHED: Cell<(i64, i64)> = const { Cell::new((0, 0)) };
     }
+    BEAT.with(|beat| {
+        let beat = &beat.borrow().0;
+        beat.store((beat.load(Ordering::Relaxed) | 1) + 1, Ordering::Relaxed);
+    });
     let done = DONE.get() + 1;
     DONE.set(if done < LOOK { done } else { 0 });
     if done == LOOK {
@@ -73,7 +100,10 @@ impl Body {
         self,
         work: impl FnOnce(&Script) -> Result<Dynamic, Box<EvalAltResult>> + Send + 'static,
     ) -> Result<Value> {
+        let beat = Arc::<Beat>::default();
+        let (own, stop) = (Arc::clone(&beat), self.ctx.stop.clone());
         let done = threads::run(move || {
+            BEAT.with(|beat| *beat.borrow_mut() = own);
             CURRENT.with(|current| *current.borrow_mut() = Some(self.clone()));
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 work(&self.script)
@@ -83,12 +113,31 @@ impl Body {
             CURRENT.with(|current| *current.borrow_mut() = None);
             result
         });
-        match done.await {
+        let done = tokio::select! {
+            biased;
+            done = done => done,
+            () = stuck(&stop, &beat) => return Err(stop.error()),
+        };
+        match done {
             Some(Ok(result)) => result,
             _ => {
                 Err(ScriptError::new(ErrorKind::Runtime, "the script's thread ended unexpectedly")
                     .hint("this is a fault of sandscript; please report it with the script"))
             }
         }
+    }
+}
+
+/// Waits until the run is stopped and the body still does not come back: it is inside a function of
+/// Rhai itself, such as one that fills a long text, which nothing can interrupt. It is then left to
+/// itself, and ends as soon as it notices.
+async fn stuck(stop: &Stop, beat: &Beat) {
+    stop.cancel.cancelled().await;
+    let (mut last, mut same) = (0, 0);
+    while same < GLANCES {
+        tokio::time::sleep(GLANCE).await;
+        let now = beat.0.load(Ordering::Relaxed);
+        same = if now.is_multiple_of(2) && now == last { same + 1 } else { 0 };
+        last = now;
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::rhai::{
     AST, ASTNode, Engine, EvalAltResult, Expr, GlobalRuntimeState, Module, ModuleResolver,
@@ -24,7 +24,10 @@ const SEAL: &str = "sealed_by_sandscript";
 
 /// The modules of a run.
 pub(super) struct Modules {
-    found: lang::Modules,
+    /// Where they are looked for.
+    places: Mutex<lang::Modules>,
+    /// What was found under a name so far.
+    named: Mutex<HashMap<String, String>>,
     /// The script itself, which no module can import.
     script: (String, String),
     loaded: Mutex<HashMap<String, Shared<Module>>>,
@@ -39,18 +42,26 @@ thread_local! {
 
 impl Modules {
     /// Lets the engine import what `source` may.
-    pub(super) fn install(engine: &mut Engine, source: &Source, run: &RunContext) {
+    pub(super) fn install(engine: &mut Engine, source: &Source, run: &RunContext) -> Arc<Modules> {
         let file = std::path::Path::new(&*source.name);
         let id = file.canonicalize().unwrap_or_default().display().to_string();
-        engine.set_module_resolver(Modules {
-            found: lang::Modules::new(source, "rhai", run),
+        let modules = Arc::new(Modules {
+            places: Mutex::new(lang::Modules::new(source, "rhai", run)),
+            named: Mutex::default(),
             script: (id, file.file_stem().unwrap_or_default().display().to_string()),
             loaded: Mutex::default(),
         });
+        engine.set_module_resolver(Resolver(Arc::clone(&modules)));
         engine.register_fn(SEAL, |context: NativeCallContext<'_>| {
             let state = context.global_runtime_state().clone();
             SEALED.with(|sealed| *sealed.borrow_mut() = Some(state));
         });
+        modules
+    }
+
+    /// Goes on with another file: modules are looked for beside it.
+    pub(super) fn beside(&self, source: &Source, run: &RunContext) {
+        *lock(&self.places) = lang::Modules::new(source, "rhai", run);
     }
 
     fn load(
@@ -64,13 +75,23 @@ impl Modules {
             return Err(raise(ScriptError::runtime("modules can't be imported here")));
         };
         let mut looked: Vec<PathBuf> = Vec::new();
-        let found = self.found.find(name, &mut looked);
+        let places = lock(&self.places).clone();
+        let found = places.find(name, &mut looked);
         looked.into_iter().for_each(|file| body.ctx.host.imported(file));
-        let found = found.map_err(|error| raise(error.focus(name)))?;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                // A conversation keeps what a file imported that lies elsewhere.
+                let before = lock(&self.named).get(name).cloned();
+                let module = before.and_then(|id| self.loaded().get(&id).cloned());
+                return module.ok_or_else(|| raise(error.focus(name)));
+            }
+        };
         let id = match &found.file {
             Some(file) => file.display().to_string(),
             None => name.to_owned(),
         };
+        lock(&self.named).insert(name.to_owned(), id.clone());
         if let Some(module) = self.loaded().get(&id) {
             return Ok(Arc::clone(module));
         }
@@ -141,10 +162,17 @@ impl Modules {
         })
     }
 
-    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<String, Shared<Module>>> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    fn loaded(&self) -> MutexGuard<'_, HashMap<String, Shared<Module>>> {
+        lock(&self.loaded)
     }
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The modules as the engine asks for them.
+struct Resolver(Arc<Modules>);
 
 /// The error with the place of an import on its way, where it has a place of its own.
 fn imported(mut error: ScriptError, global: &GlobalRuntimeState, at: Position) -> ScriptError {
@@ -162,7 +190,7 @@ enum Failed {
     Rhai(Box<EvalAltResult>),
 }
 
-impl ModuleResolver for Modules {
+impl ModuleResolver for Resolver {
     fn resolve(
         &self,
         engine: &Engine,
@@ -170,7 +198,7 @@ impl ModuleResolver for Modules {
         path: &str,
         at: Position,
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
-        self.load(engine, &engine.new_global_runtime_state(), path, at)
+        self.0.load(engine, &engine.new_global_runtime_state(), path, at)
     }
 
     fn resolve_raw(
@@ -181,7 +209,7 @@ impl ModuleResolver for Modules {
         path: &str,
         at: Position,
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
-        self.load(engine, global, path, at).map_err(|mut error| {
+        self.0.load(engine, global, path, at).map_err(|mut error| {
             if error.position().is_none() {
                 error.set_position(at);
             }

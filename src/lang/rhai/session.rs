@@ -19,6 +19,7 @@ const MOST_LINES: usize = 60_000;
 /// A conversation in Rhai.
 pub(super) struct RhaiSession {
     engine: Arc<Engine>,
+    modules: Arc<Modules>,
     units: Arc<Units>,
     registry: Arc<Registry>,
     state: Arc<Mutex<State>>,
@@ -143,8 +144,9 @@ impl State {
 impl RhaiSession {
     pub(super) fn new(host: &Arc<Host>) -> RhaiSession {
         let mut engine = engine::build(&host.registry);
-        Modules::install(&mut engine, &Source::new("", ""), &host.run);
+        let modules = Modules::install(&mut engine, &Source::new("", ""), &host.run);
         RhaiSession {
+            modules,
             engine: Arc::new(engine),
             units: Arc::default(),
             registry: Arc::clone(&host.registry),
@@ -177,6 +179,7 @@ impl RhaiSession {
 impl Session for RhaiSession {
     async fn eval(&self, entry: &Source, ctx: &Ctx) -> Result<Value> {
         let script = Arc::new(self.read(entry)?);
+        self.modules.beside(entry, &ctx.host.run);
         let body = Body {
             unit: Arc::clone(&script.main),
             script: Arc::clone(&script),
