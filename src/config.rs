@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::Error as _;
@@ -17,8 +18,17 @@ use crate::workflow::SecretSource;
 pub const PROJECT_FILE: &str = "sandscript.toml";
 
 /// The keys a file may hold, sorted.
-const KEYS: &[&str] =
-    &["allow_path", "backend", "host", "jobs", "max_memory", "max_operations", "secrets", "store"];
+const KEYS: &[&str] = &[
+    "allow_path",
+    "backend",
+    "base",
+    "host",
+    "jobs",
+    "max_memory",
+    "max_operations",
+    "secrets",
+    "store",
+];
 
 /// What the files say. Relative paths were made absolute, from the folder of the file they are in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -30,6 +40,8 @@ pub struct Config {
     pub backend: Option<String>,
     /// The machine that the backend drives, where that is another one.
     pub host: Option<String>,
+    /// Which entries of bases are kept.
+    pub base: BaseConfig,
     /// How many cells run at once.
     pub jobs: Option<usize>,
     /// How much memory the values of a script may take, in bytes; in the file also `"256MiB"`.
@@ -41,6 +53,25 @@ pub struct Config {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes.
     pub store: Option<PathBuf>,
+}
+
+/// Which entries of bases `base prune` keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BaseConfig {
+    /// How many of each base.
+    pub keep: Option<usize>,
+    /// None that is older.
+    #[serde(deserialize_with = "time")]
+    pub max_age: Option<Duration>,
+}
+
+/// A duration as scripts write it.
+fn time<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    crate::sandbox::parse_duration(&text).map(Some).map_err(|error| {
+        serde::de::Error::custom(format!("{error}; {}", error.hint().unwrap_or_default()))
+    })
 }
 
 /// A file that can't be used.
@@ -97,6 +128,10 @@ impl Config {
             allow_path: self.allow_path,
             host: self.host.or(below.host.filter(|_| same)),
             backend: self.backend.or(below.backend),
+            base: BaseConfig {
+                keep: self.base.keep.or(below.base.keep),
+                max_age: self.base.max_age.or(below.base.max_age),
+            },
             jobs: self.jobs.or(below.jobs),
             secrets,
             max_memory: self.max_memory.or(below.max_memory),
@@ -275,7 +310,7 @@ mod tests {
         assert_eq!(
             error.hint.as_deref(),
             Some(
-                "there are: allow_path, backend, host, jobs, max_memory, max_operations, secrets, store"
+                "there are: allow_path, backend, base, host, jobs, max_memory, max_operations, secrets, store"
             )
         );
         let error = Config::parse("\njobs = \"many\"\n").unwrap_err();

@@ -105,6 +105,7 @@ pub(super) fn failure(ctx: &Ctx, what: &str, failure: Failure) -> ScriptError {
 
 async fn base(ctx: Ctx, args: Args) -> Result<Value> {
     let name = args.need("name")?;
+    let wanted = ctx.host.plan.bases.clone();
     let options = BaseOptions {
         source: source(&args)?,
         egress: egress(&args)?,
@@ -112,6 +113,7 @@ async fn base(ctx: Ctx, args: Args) -> Result<Value> {
         user: args.string("user").map(str::to_owned),
         cwd: args.string("cwd").map(str::to_owned),
         limits: limits(&args)?,
+        rebuild: wanted.as_ref().is_some_and(|wanted| wanted.rebuild && wanted.has(name)),
     };
     let opened = BaseBuilder::open(&ctx.run(), name, options).await;
     let object = BuilderObject {
@@ -139,6 +141,13 @@ async fn base(ctx: Ctx, args: Args) -> Result<Value> {
             if base.volatile {
                 // Not as a cell's own: other cells may go on with it.
                 ctx.host.track(&base.sandbox, false);
+            }
+            if let Some(wanted) = wanted {
+                wanted.add(name);
+                if wanted.complete() {
+                    ctx.host.run.cancel.cancel();
+                    return Err(ctx.error(Error::Cancelled));
+                }
             }
             Ok(Value::object(BaseObject(base)))
         }

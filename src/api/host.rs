@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Budget, Ctx, FnSpec, Recorder, Registry, ScriptError, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
 use crate::workflow::{
-    Event, EventSink, Filter, MatrixReport, OnFail, Order, Partition, RunContext, Secret,
+    Event, EventSink, Filter, MatrixReport, OnFail, Order, Partition, Pins, RunContext, Secret,
     SecretSource,
 };
 
@@ -70,6 +70,56 @@ pub struct Plan {
     pub times: HashMap<String, Arc<HashMap<String, Duration>>>,
     /// Of the selected cells only these: names of matrices, and ids.
     pub only: Option<BTreeSet<(String, String)>>,
+    /// Tell of each step of a base what its key is and what changed in it.
+    pub explain: bool,
+    /// What images have to be.
+    pub pins: Option<Arc<Pins>>,
+    /// Only bases are wanted.
+    pub bases: Option<Arc<WantedBases>>,
+}
+
+/// The bases that a run is for, where it is for bases only.
+#[derive(Debug, Default)]
+pub struct WantedBases {
+    /// Their names; all when there are none.
+    pub names: BTreeSet<String>,
+    /// Build them anew.
+    pub rebuild: bool,
+    ready: Mutex<BTreeSet<String>>,
+}
+
+impl WantedBases {
+    /// All, or those of these names.
+    pub fn new(names: impl IntoIterator<Item = String>, rebuild: bool) -> WantedBases {
+        WantedBases { names: names.into_iter().collect(), rebuild, ready: Mutex::default() }
+    }
+
+    /// Whether this base is one of them.
+    pub(super) fn has(&self, base: &str) -> bool {
+        self.names.is_empty() || self.names.contains(base)
+    }
+
+    /// Takes note that a base is there.
+    pub(super) fn add(&self, base: &str) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(base.to_owned());
+    }
+
+    /// Those that the script did not make. All are there when it is empty and names were given.
+    pub fn missing(&self) -> Vec<String> {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        self.names.difference(&ready).cloned().collect()
+    }
+
+    /// The bases that the script has made.
+    pub fn ready(&self) -> Vec<String> {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.iter().cloned().collect()
+    }
+
+    /// Whether the rest of the script is of no use.
+    pub fn complete(&self) -> bool {
+        !self.names.is_empty() && self.missing().is_empty()
+    }
 }
 
 impl Plan {
@@ -549,6 +599,8 @@ impl HostBuilder {
         run.cache = self.cache;
         run.on_fail = self.on_fail;
         run.artifacts = self.artifacts;
+        run.explain = self.plan.explain;
+        run.pins = self.plan.pins.clone();
         run.allowed = self.allowed.iter().map(|path| find(path)).collect::<Result<_, _>>()?;
         let registry = match self.functions.is_empty() {
             true => Registry::standard(),

@@ -40,7 +40,7 @@ pub use base::BaseObject;
 pub use budget::Budget;
 pub use ctx::{Ctx, Stop};
 pub use error::{ErrorKind, ErrorObject, Frame, Position, Report, Result, ScriptError};
-pub use host::{Host, HostBuilder, Leftovers, Plan, Print, new_run_id};
+pub use host::{Host, HostBuilder, Leftovers, Plan, Print, WantedBases, new_run_id};
 pub use memory::{Input, Memory, Recorder};
 pub use param::parse_param;
 pub use registry::Registry;

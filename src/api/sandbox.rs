@@ -232,6 +232,8 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
         ..Spec::new(name)
     };
     spec.check()?;
+    let checked = ctx.run().check_image(spec.image.as_deref(), spec.sha256.as_deref()).await;
+    checked.map_err(|e| ctx.error(e))?;
     let info = ctx.backend().create(&spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
     if let Some(trace) = &ctx.trace {
         trace.image(spec.image.as_deref(), spec.sha256.as_deref(), &info.fingerprint);

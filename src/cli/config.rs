@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CommandError, Global, Result};
 use crate::config::Config;
-use crate::workflow::SecretSource;
+use crate::workflow::{KeepPolicy, SecretSource};
 
 /// Every variable that is read, in one place.
 #[derive(Debug, Default)]
@@ -102,6 +102,8 @@ pub struct Settings {
     pub backend: String,
     /// The machine that it drives, where that is another one.
     pub host: Option<String>,
+    /// Which entries of bases are kept.
+    pub keep: KeepPolicy,
     /// How many cells run at once; the backend's own idea when not given.
     pub jobs: Option<usize>,
     /// How much memory the values of a script may take.
@@ -146,6 +148,10 @@ impl Settings {
             allow_path: config.allow_path,
             backend,
             host,
+            keep: KeepPolicy {
+                newest: config.base.keep.unwrap_or(KeepPolicy::default().newest),
+                max_age: config.base.max_age,
+            },
             jobs,
             max_memory: config.max_memory,
             max_operations: config.max_operations,

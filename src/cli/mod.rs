@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod base;
 mod check;
 mod clone;
 mod config;
@@ -12,9 +13,11 @@ mod editor;
 mod enter;
 mod error;
 mod exec;
+mod explain;
 mod gc;
 mod init;
 mod list;
+mod lock;
 mod output;
 mod params;
 mod plan;
@@ -111,6 +114,8 @@ enum Verb {
     Check(check::Check),
     Init(init::Init),
     Repl(repl::Repl),
+    Base(base::Base),
+    Lock(lock::Lock),
     Create(Box<create::Create>),
     List(list::List),
     Show(show::Show),
@@ -138,11 +143,13 @@ impl Verb {
             Verb::Show(verb) => verb.format.json(),
             Verb::Exec(verb) => verb.format.json(),
             Verb::Runs(verb) => verb.json(),
+            Verb::Base(verb) => verb.json(),
             Verb::Snapshot(verb) => verb.json(),
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
             Verb::Doctor(verb) => verb.format.json(),
             Verb::Watch(_)
+            | Verb::Lock(_)
             | Verb::Repl(_)
             | Verb::Start(_)
             | Verb::Stop(_)
@@ -160,6 +167,8 @@ impl Verb {
             Verb::Check(verb) => verb.call(session),
             Verb::Init(verb) => verb.call(session),
             Verb::Repl(verb) => verb.call(session),
+            Verb::Base(verb) => verb.call(session),
+            Verb::Lock(verb) => verb.call(session),
             Verb::Create(verb) => verb.call(session),
             Verb::List(verb) => verb.call(session),
             Verb::Show(verb) => verb.call(session),

@@ -84,11 +84,13 @@ impl RunOrPlan {
                 backend,
                 cancel: work.cancel.clone(),
                 signals: &work.signals,
-                reports: vec![Box::new(report)],
+                reports: self.run.with_explain(Box::new(report), output),
                 recorder: None,
                 only: None,
                 dry,
                 on_fail: OnFail::Clean,
+                bases: None,
+                pins: None,
             };
             self.run.once(&source, stage).await.result
         });

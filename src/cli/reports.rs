@@ -20,11 +20,12 @@ use crate::workflow::{Event, Record};
 pub(super) const KINDS: &[&str] = &["github", "html", "jsonl", "junit", "trace"];
 
 /// `--show`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Default)]
 pub(super) enum ShowArg {
     /// All of it, while it is printed
     All,
     /// Its end, where a cell failed
+    #[default]
     Failed,
     /// Nothing of it
     None,

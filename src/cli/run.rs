@@ -10,21 +10,23 @@ use clap::{Args, ValueEnum};
 use super::args::{ScriptLimits, duration, key_value, order, partition, secret};
 use super::config::Settings;
 use super::enter::has_terminal;
+use super::explain::Explain;
 use super::reports::{self, Asked, ShowArg, kind_and_path};
 use super::session::{Session, Work};
 use super::signals::Signals;
 use super::{CommandError, Result, exec, params};
-use crate::api::{ErrorKind, Host, Plan, Recorder, Registry, ScriptError, new_run_id};
+use crate::api::{ErrorKind, Host, Plan, Recorder, Registry, ScriptError, WantedBases, new_run_id};
 use crate::lang::{self, Params, Source};
 use crate::sandbox::{Backend, Cancel, Owner};
 use crate::workflow::record::{History, RunFile, Runs};
 use crate::workflow::report::Report;
 use crate::workflow::{
-    Counts, Dispatcher, Event, Filter, MatrixReport, OnFail, Order, Partition, SecretSource, exit,
+    Counts, Dispatcher, Event, Filter, LOCK_FILE, LockFile, MatrixReport, OnFail, Order, Partition,
+    PinMode, Pins, SecretSource, exit,
 };
 
 /// A script, and how it is run.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Run {
     /// The script; its ending says the language
     script: PathBuf,
@@ -86,6 +88,12 @@ pub struct Run {
     /// Where a secret comes from: env:VARIABLE, file:PATH or command:LINE
     #[arg(long, value_name = "NAME=SOURCE", value_parser = secret)]
     secret: Vec<(String, SecretSource)>,
+    /// Say of each step of a base which fields of its key changed
+    #[arg(long)]
+    explain: bool,
+    /// Refuse images that are not as sandscript.lock has them
+    #[arg(long)]
+    locked: bool,
     #[command(flatten)]
     limits: ScriptLimits,
     /// What the script gets from args()
@@ -121,6 +129,10 @@ pub(super) struct Stage<'a> {
     pub dry: bool,
     /// What becomes of failed cells' sandboxes where the command line does not say so.
     pub on_fail: OnFail,
+    /// Only bases are wanted.
+    pub bases: Option<Arc<WantedBases>>,
+    /// Images are only written down.
+    pub pins: Option<Arc<Pins>>,
 }
 
 /// How a run ended.
@@ -154,6 +166,8 @@ impl Run {
                 only,
                 dry: false,
                 on_fail,
+                bases: None,
+                pins: None,
             };
             let sweep = tokio::spawn(sweep(Arc::clone(&work.backend)));
             let ended = self.once(&source, stage).await;
@@ -194,6 +208,20 @@ impl Run {
         Some(History::file(session.state.as_deref()?, project, &script.display().to_string()))
     }
 
+    /// A script, with nothing else said about it than this.
+    pub(super) fn plain(
+        script: PathBuf,
+        set: Vec<(String, String)>,
+        allow_path: Vec<PathBuf>,
+    ) -> Run {
+        Run { script, set, allow_path, ..Run::default() }
+    }
+
+    /// Tells of each step what its key is.
+    pub(super) fn explain_all(&mut self) {
+        self.explain = true;
+    }
+
     /// Reads the script, whose language must be known.
     pub(super) fn source(&self) -> Result<Source> {
         let source = Source::read(&self.script)
@@ -232,11 +260,12 @@ impl Run {
             params::check(&self.params(source, settings, project), &self.set)?;
         }
         let started = Instant::now();
-        let history = self.history(session, source, project).filter(|_| !self.list && !stage.dry);
+        let records = !self.list && !stage.dry && stage.bases.is_none();
+        let history = self.history(session, source, project).filter(|_| records);
         let jobs = self.jobs.map(|jobs| jobs as usize).or(settings.jobs);
         let plan = Plan {
             filter: Filter::parse(&self.filter)?,
-            list: self.list || stage.dry,
+            list: self.list || stage.dry || stage.bases.is_some(),
             dry: stage.dry,
             parallel: jobs,
             max_fail: self.max_fail.map(|most| most as usize),
@@ -247,6 +276,12 @@ impl Run {
             partition: self.partition,
             times: history.as_deref().map(|file| History::load(file).times()).unwrap_or_default(),
             only: stage.only,
+            explain: self.explain,
+            pins: match stage.pins {
+                Some(pins) => Some(pins),
+                None => pins(project, self.locked)?,
+            },
+            bases: stage.bases.clone(),
         };
         let owner = Owner { run: new_run_id(), host: this_machine() };
         let (mut reports, mut recorded) = (reports, None);
@@ -344,6 +379,13 @@ impl Run {
             session.output.warn(format!("the script never asked for '{name}' (--set {name}=…)"));
         }
         let result = match result {
+            // It was stopped because it had done what it was for.
+            Err(error)
+                if matches!(error.kind, ErrorKind::Cancelled)
+                    && stage.bases.is_some_and(|bases| bases.complete()) =>
+            {
+                Ok(exit::OK)
+            }
             // Where a script was when it was told to stop tells nobody anything.
             Err(error) if matches!(error.kind, ErrorKind::Cancelled) => Err(CommandError {
                 code,
@@ -359,6 +401,16 @@ impl Run {
     /// Whether cells are listed, not run.
     pub(super) fn lists(&self) -> bool {
         self.list
+    }
+
+    /// A report, and the explanations where they are asked for.
+    pub(super) fn with_explain(
+        &self,
+        report: Box<dyn Report>,
+        output: &super::output::Output,
+    ) -> Vec<Box<dyn Report>> {
+        let explain = self.explain.then(|| Box::new(Explain::new(output)) as Box<dyn Report>);
+        [Some(report), explain].into_iter().flatten().collect()
     }
 
     /// The script as it was named.
@@ -379,6 +431,9 @@ impl Run {
     ) -> Result<Vec<Box<dyn Report>>> {
         let output = session.output;
         let mut reports = reports::for_people(output, self.show, output.verbose);
+        if self.explain {
+            reports.push(Box::new(Explain::new(output)));
+        }
         reports.extend(reports::open(&self.report, session, anew)?);
         if session.on_github()
             && !self.list
@@ -387,6 +442,20 @@ impl Run {
             reports.extend(reports::open(&[("github".to_owned(), None)], session, anew)?);
         }
         Ok(reports)
+    }
+}
+
+/// How images are held against the project's lock file.
+fn pins(project: &Path, locked: bool) -> Result<Option<Arc<Pins>>> {
+    let file = project.join(LOCK_FILE);
+    let mode = if locked { PinMode::Locked } else { PinMode::Warn };
+    match LockFile::read(&file)? {
+        Some(lock) => Ok(Some(Arc::new(Pins::new(file, lock, mode)))),
+        None if locked => {
+            Err(CommandError::usage(format!("there is no {LOCK_FILE} in {}", project.display()))
+                .hint("make it with: sandscript lock update SCRIPT"))
+        }
+        None => Ok(None),
     }
 }
 

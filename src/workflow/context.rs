@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::sandbox::{Backend, Cancel, Error, Owner, Result};
 
-use super::EventSink;
+use super::{EventSink, Pin, Pins};
 
 /// What becomes of the sandbox of a cell that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,10 @@ pub struct RunContext {
     /// Where the host keeps what it fetched for steps, and the folders of caches. Without one it is
     /// a folder of this user among the temporary files.
     pub cache: Option<PathBuf>,
+    /// Tell of each step of a base what its key is and what changed in it.
+    pub explain: bool,
+    /// What images have to be.
+    pub pins: Option<Arc<Pins>>,
 }
 
 impl RunContext {
@@ -70,7 +74,37 @@ impl RunContext {
             project: project.into(),
             allowed: Vec::new(),
             cache: None,
+            explain: false,
+            pins: None,
         }
+    }
+
+    /// What an image is now, held against the lock file where there is one. Without a name it is the
+    /// backend's default image.
+    pub async fn fingerprint(&self, image: Option<&str>, sha256: Option<&str>) -> Result<String> {
+        let backend = self.backend.as_ref();
+        let image = image.unwrap_or(&backend.capabilities().default_image);
+        let fingerprint = backend.fingerprint(image, sha256, &self.cancel).await?;
+        if let Some(pins) = &self.pins {
+            let pin = Pin {
+                backend: backend.capabilities().backend.clone(),
+                image: image.to_owned(),
+                sha256: sha256.map(str::to_owned),
+                fingerprint: fingerprint.clone(),
+            };
+            pins.check(pin, &self.events)?;
+        }
+        Ok(fingerprint)
+    }
+
+    /// Holds an image that a sandbox is about to be made from against the lock file, once a run.
+    pub async fn check_image(&self, image: Option<&str>, sha256: Option<&str>) -> Result<()> {
+        let Some(pins) = &self.pins else { return Ok(()) };
+        let named = image.unwrap_or(&self.backend.capabilities().default_image);
+        if pins.knows(named, sha256) {
+            return Ok(());
+        }
+        self.fingerprint(image, sha256).await.map(drop)
     }
 
     /// A folder of the host for what this run and others keep, which nobody else may enter.

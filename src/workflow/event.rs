@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{AxisValue, CellTest, Counts, Mask, Order, Outcome, Place, Usage};
+use super::{AxisValue, CellTest, Change, Counts, Mask, Order, Outcome, Place, StepKey, Usage};
 
 /// The version of [`Record`] as it is written. It grows when a field changes its meaning or goes;
 /// new fields and new events don't change it.
@@ -84,6 +84,18 @@ pub enum Event {
     BaseWaiting { base: String, step: usize, sandbox: String, run: Option<String> },
     /// A step was found in the cache.
     StepHit { base: String, step: usize, total: Option<usize>, title: String, key: String },
+    /// What a step's key is, and for one that is done the fields that are different from the step
+    /// that was in its place before. Told only on request.
+    StepExplained {
+        base: String,
+        step: usize,
+        title: String,
+        digest: String,
+        key: Box<StepKey>,
+        reason: Option<String>,
+        against: Option<String>,
+        changes: Vec<Change>,
+    },
     /// A step is done now, because of `reason`.
     StepStarted {
         base: String,

@@ -10,6 +10,7 @@ mod dispatcher;
 mod event;
 pub mod exit;
 mod failure;
+mod lock;
 mod matrix;
 mod output;
 pub mod record;
@@ -21,13 +22,14 @@ mod source;
 
 pub use crate::sandbox::Usage;
 pub use base::{
-    BaseBuilder, BaseHandle, BaseOptions, BasePoint, Change, CopyOptions, KEY_SCHEMA, RunOptions,
-    StepInput, StepKey, label_of,
+    BaseBuilder, BaseEntry, BaseHandle, BaseOptions, BasePoint, BaseStep, Catalog, Change,
+    CopyOptions, KEY_SCHEMA, KeepPolicy, RunOptions, StepInput, StepKey, label_of,
 };
 pub use context::{OnFail, RunContext};
 pub use dispatcher::Dispatcher;
 pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Stream};
 pub use failure::{Failure, Place};
+pub use lock::{LOCK_FILE, LockFile, Pin, PinMode, Pins};
 pub use matrix::{
     AxisValue, Cell, CellMemory, CellReport, CellTemplate, Counts, Filter, MatrixReport,
     MatrixSpec, Order, Outcome, Partition, Retries, cell_id,

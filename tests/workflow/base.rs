@@ -7,7 +7,7 @@ use sandscript::sandbox::{
     Backend, Cancel, Command, Error, Exit, Limits, Owner, Policy, Spec, WriteOptions, exec,
 };
 use sandscript::workflow::{
-    BaseBuilder, BaseOptions, CopyOptions, Event, Failure, Source, label_of,
+    BaseBuilder, BaseOptions, Catalog, CopyOptions, Event, Failure, KeepPolicy, Source, label_of,
 };
 
 use crate::support::{Run, until};
@@ -522,4 +522,63 @@ async fn a_base_inside_of_a_base_does_not_wait_for_it() {
     let outer = outer.finish().await.unwrap();
     assert_eq!(outer.label, inner.label);
     run.only_finished_bases().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_does_all_steps_and_so_does_what_starts_from_it() {
+    let mut run = Run::new();
+    let first = run.build("one", STEPS).await.unwrap();
+    let from = |base: &sandscript::workflow::BaseHandle| BaseOptions {
+        source: base.clone().into(),
+        ..BaseOptions::default()
+    };
+    run.build_with("two", from(&first), &["true"]).await.unwrap();
+    let anew = BaseOptions { rebuild: true, ..BaseOptions::default() };
+    let second = run.build_with("one", anew, STEPS).await.unwrap();
+    assert_eq!(
+        (second.hits, second.key == first.key, second.sandbox == first.sandbox),
+        (0, true, false)
+    );
+    run.told();
+    assert_eq!(run.build_with("two", from(&second), &["true"]).await.unwrap().hits, 0);
+    assert_eq!(steps(&run.told()), [(1, Some("it is built anew".into()))]);
+    // The newest is what is found from now on.
+    let third = run.build("one", STEPS).await.unwrap();
+    assert_eq!((third.hits, third.sandbox), (3, second.sandbox));
+    run.only_finished_bases().await;
+}
+
+#[tokio::test]
+async fn the_catalog_keeps_what_newer_entries_stand_on() {
+    let run = Run::new();
+    let now = std::time::SystemTime::now;
+    let one = run.build("one", &["echo 1", "echo 2"]).await.unwrap();
+    let grown = run.build("one", &["echo 1", "echo 2", "echo 3"]).await.unwrap();
+    let other = run.build("one", &["echo other"]).await.unwrap();
+    let options = BaseOptions { source: one.clone().into(), ..BaseOptions::default() };
+    let top = run.build_with("top", options, &["echo top"]).await.unwrap();
+    let catalog = Catalog::load(&*run.fake, &Cancel::new()).await.unwrap();
+    assert_eq!(catalog.names(), ["one", "top"]);
+    let unwanted = |newest, max_age, now| {
+        let policy = KeepPolicy { newest, max_age };
+        let gone = catalog.unwanted(policy, now);
+        gone.into_iter().map(|entry| entry.sandbox.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(unwanted(3, None, now()), [""; 0]);
+    // The newest is `other`; `top` stands on the oldest, and the one between on nothing that counts.
+    assert_eq!(unwanted(1, None, now()), [grown.sandbox.clone()]);
+    let day = Duration::from_secs(86_400);
+    assert_eq!(unwanted(9, Some(day), now()), [""; 0]);
+    let all = unwanted(9, Some(day), now() + 2 * day);
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert!([one, grown, other, top].iter().all(|base| all.contains(&base.sandbox)));
+
+    // What is being built stays.
+    let mut builder = BaseBuilder::open(&run.ctx, "new", BaseOptions::default()).await.unwrap();
+    builder.run(Command::shell("true")).await.unwrap();
+    let catalog = Catalog::load(&*run.fake, &Cancel::new()).await.unwrap();
+    let policy = KeepPolicy { newest: 0, max_age: None };
+    let gone = catalog.unwanted(policy, now());
+    assert_eq!((gone.len(), catalog.of("new")[0].building.as_deref()), (4, Some("run-a")));
+    builder.abandon().await;
 }

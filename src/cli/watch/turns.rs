@@ -115,6 +115,8 @@ impl<'a> Turns<'a> {
             only: only.clone(),
             dry: false,
             on_fail: OnFail::Clean,
+            bases: None,
+            pins: None,
         };
         let once = self.watch.run.once(&source, stage);
         tokio::pin!(once);

@@ -11,12 +11,12 @@ use crate::sandbox::{
 };
 
 use super::super::output::Origin;
-use super::super::{CommandSecrets, Event, Failure, OutputSink, RunContext};
+use super::super::{CommandSecrets, Event, Failure, OutputSink, RunContext, Source};
 use super::claim::{Claim, Waited, Wanted, sandbox_name};
 use super::fetch::Fetch;
 use super::git::Git;
 use super::key::{self, KEY_SCHEMA, StepInput, StepKey};
-use super::record::{Hit, Index, VOLATILE, snapshot_spec};
+use super::record::{Hit, Index, Reason, VOLATILE, abridged, snapshot_spec};
 use super::root::Root;
 use super::step::{self, RunOptions, Step, StepCommand};
 use super::working::Working;
@@ -85,8 +85,10 @@ impl BaseBuilder {
         name: impl Into<String>,
         options: BaseOptions,
     ) -> Result<BaseBuilder> {
-        let name = name.into();
+        let (name, mut options) = (name.into(), options);
         let started = Instant::now();
+        // What was built anew may have become something else, with the same key.
+        options.rebuild |= matches!(&options.source, Source::Base(base) if base.rebuilt);
         if let Some(limits) = &options.limits {
             limits.check()?;
         }
@@ -282,6 +284,7 @@ impl BaseBuilder {
             env: self.environment(),
             points: self.marked(),
             volatile,
+            rebuilt: self.options.rebuild,
             steps: self.declared,
             hits: self.hits,
             duration: self.started.elapsed(),
@@ -386,7 +389,7 @@ impl BaseBuilder {
         let digest = key.digest();
         let title = step.title(&self.root.shown);
         let done = match self.site {
-            Site::Replaying => self.index.hit(&digest).cloned(),
+            Site::Replaying if !self.options.rebuild => self.index.hit(&digest).cloned(),
             _ => None,
         };
         self.declared += 1;
@@ -394,15 +397,27 @@ impl BaseBuilder {
         self.steps.push(Declared { step, number, title, key, digest, done });
         let last = self.steps.len() - 1;
         if self.steps[last].done.is_some() {
+            self.explain(last, None);
             self.tell_hit(last);
             return Ok(());
         }
+        let Declared { number, key, .. } = &self.steps[last];
+        let mut reason = self.index.reason(&self.name, *number, key);
         let done = match self.site {
-            Site::Building(_) => self.perform(last, "an earlier step was done").await,
+            Site::Building(_) => {
+                reason.said = match self.options.rebuild {
+                    true => "it is built anew".into(),
+                    false => "an earlier step was done".into(),
+                };
+                self.explain(last, Some(&reason));
+                self.perform(last, &reason.said).await
+            }
             _ => {
-                let Declared { number, key, .. } = &self.steps[last];
-                let reason = self.index.reason(&self.name, *number, key);
-                self.begin(last, &reason).await
+                if self.options.rebuild {
+                    reason.said = "it is built anew".into();
+                }
+                self.explain(last, Some(&reason));
+                self.begin(last, &reason.said).await
             }
         };
         if let Err(failure) = &done {
@@ -417,6 +432,11 @@ impl BaseBuilder {
     /// Does the first step that is missing, and before it those whose snapshots went away meanwhile.
     async fn begin(&mut self, last: usize, reason: &str) -> Result<(), Failure> {
         let mut first = last;
+        if self.options.rebuild {
+            let sandbox = self.anew(last).await?;
+            self.site = Site::Building(sandbox);
+            return self.perform(last, reason).await;
+        }
         if let Some(hit) = self.follow(last).await? {
             self.steps[last].done = Some(hit);
             self.tell_hit(last);
@@ -445,6 +465,38 @@ impl BaseBuilder {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Makes a sandbox to build in that nobody else waits for.
+    async fn anew(&self, at: usize) -> Result<String> {
+        for attempt in 1.. {
+            let name = sandbox_name(&self.name, &self.steps[at].digest, attempt);
+            match self.wanted(at).make(&name).await {
+                Ok(()) => return Ok(name),
+                Err(Error::AlreadyExists { .. }) => {}
+                Err(Error::Busy { name: busy, .. }) if busy == name => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::internal("no name is left for a base"))
+    }
+
+    /// Tells what a step's key is and what is different, when somebody wants to know.
+    fn explain(&self, at: usize, reason: Option<&Reason>) {
+        if !self.ctx.explain {
+            return;
+        }
+        let declared = &self.steps[at];
+        self.ctx.events.send(Event::StepExplained {
+            base: self.name.clone(),
+            step: declared.number,
+            title: declared.title.clone(),
+            digest: declared.digest.clone(),
+            key: Box::new(abridged(&declared.key)),
+            reason: reason.map(|reason| reason.said.clone()),
+            against: reason.and_then(|reason| reason.against.clone()),
+            changes: reason.map(|reason| reason.changes.clone()).unwrap_or_default(),
+        });
     }
 
     /// When the step before was found in a base that is still being built, the one who builds it

@@ -23,6 +23,8 @@ pub struct BaseOptions {
     /// Upper bounds while it is built and for what is cloned from it; as the source when not given.
     /// They are in no key.
     pub limits: Option<Limits>,
+    /// Do every step, whatever is in the cache.
+    pub rebuild: bool,
 }
 
 /// A base that is done: a snapshot to clone from.
@@ -48,6 +50,8 @@ pub struct BaseHandle {
     pub points: BTreeMap<String, BasePoint>,
     /// Its sandbox holds what volatile steps did, is this run's own, and goes with it.
     pub volatile: bool,
+    /// It was built anew in this run, and so is what starts from it.
+    pub rebuilt: bool,
     /// How many steps it has.
     pub steps: usize,
     /// How many of them were in the cache.

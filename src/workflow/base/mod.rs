@@ -19,6 +19,7 @@
 //! were done, and nothing that counts as more; one that is killed is collected with its run.
 
 mod builder;
+mod catalog;
 mod claim;
 mod fetch;
 mod git;
@@ -30,6 +31,7 @@ mod step;
 mod working;
 
 pub use builder::BaseBuilder;
+pub use catalog::{BaseEntry, BaseStep, Catalog, KeepPolicy};
 pub use handle::{BaseHandle, BaseOptions, BasePoint};
 pub use key::{Change, KEY_SCHEMA, StepInput, StepKey};
 pub use record::label_of;

@@ -2,10 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::time::SystemTime;
 
 use crate::sandbox::{Backend, Cancel, Result, Snapshot, SnapshotSpec};
 
-use super::key::StepKey;
+use super::key::{Change, StepKey};
 
 /// Label of a sandbox or snapshot: what it is for. `base` for a base's sandbox, `step` for a
 /// step's snapshot.
@@ -47,7 +48,8 @@ pub(super) fn snapshot_spec(base: &str, step: usize, key: &StepKey) -> SnapshotS
     SnapshotSpec { label: label_of(&digest), labels }
 }
 
-fn abridged(key: &StepKey) -> StepKey {
+/// A key for people: long texts are cut.
+pub(super) fn abridged(key: &StepKey) -> StepKey {
     let cut = |text: &mut String| {
         if text.len() > LONG {
             let head: String = text.chars().take(200).collect();
@@ -76,17 +78,37 @@ pub(super) struct Hit {
 
 /// A step's record as it was found on a snapshot.
 #[derive(Clone, Debug)]
-struct Found {
-    base: String,
-    step: usize,
-    key: StepKey,
-    snapshot: Snapshot,
+pub(super) struct Found {
+    pub base: String,
+    pub step: usize,
+    pub digest: String,
+    pub key: StepKey,
+    pub snapshot: Snapshot,
+}
+
+/// The records of all steps on the backend, each with its sandbox.
+pub(super) async fn find(backend: &dyn Backend, cancel: &Cancel) -> Result<Vec<(String, Found)>> {
+    let all = backend.find_snapshots(PREFIX, cancel).await?.into_iter();
+    let steps = all.filter(|(_, snapshot)| is_step(snapshot));
+    Ok(steps.filter_map(|(sandbox, snapshot)| Some((sandbox, read(snapshot)?))).collect())
+}
+
+/// Why a step is done.
+#[derive(Clone, Debug)]
+pub(super) struct Reason {
+    /// In a sentence.
+    pub said: String,
+    /// The fields that are different from those of the step that it is held against.
+    pub changes: Vec<Change>,
+    /// The digest of that step.
+    pub against: Option<String>,
 }
 
 /// Every step that any base on the backend has.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     hits: HashMap<String, Hit>,
+    times: HashMap<String, SystemTime>,
     found: Vec<Found>,
 }
 
@@ -98,7 +120,12 @@ impl Index {
                 continue;
             }
             let hit = Hit { sandbox, label: snapshot.label.clone() };
-            index.hits.insert(snapshot.label.clone(), hit);
+            // Where a step was done more than once, the last time counts.
+            let newer = index.times.get(&hit.label).is_none_or(|time| *time < snapshot.created);
+            if newer {
+                index.times.insert(hit.label.clone(), snapshot.created);
+                index.hits.insert(snapshot.label.clone(), hit);
+            }
             index.found.extend(read(snapshot));
         }
         Ok(index)
@@ -111,18 +138,49 @@ impl Index {
 
     /// Why the step that is number `step` of `base` has to be done: what is different from the one
     /// that is most like it among those that were in its place before.
-    pub fn reason(&self, base: &str, step: usize, key: &StepKey) -> String {
+    pub fn reason(&self, base: &str, step: usize, key: &StepKey) -> Reason {
         let same_base = || self.found.iter().filter(|found| found.base == base);
         let near = same_base()
             .filter(|found| found.step == step)
             .min_by_key(|found| (key.distance(&found.key), Reverse(found.snapshot.created)));
-        match near {
-            Some(found) => key
-                .difference(&found.key)
-                .unwrap_or_else(|| "what was kept of it is a cut text that changed".into()),
-            None if same_base().next().is_none() => "it was never built".into(),
-            None => "it is a new step".into(),
+        let Some(found) = near else {
+            let said = match same_base().next() {
+                None => "it was never built",
+                Some(_) => "it is a new step",
+            };
+            return Reason { said: said.into(), changes: Vec::new(), against: None };
+        };
+        let mut changes = key.changes(&found.key);
+        for change in changes.iter_mut().filter(|change| change.field == "parent") {
+            let (old, new) = (found.key.parent.as_deref(), key.parent.as_deref());
+            if let Some(said) = self.parent(old, new, 0) {
+                change.said = said;
+            }
         }
+        let said = changes.first().map(|change| change.said.clone());
+        let said = said.unwrap_or_else(|| "its snapshot was deleted".into());
+        Reason { said, changes, against: Some(found.digest.clone()) }
+    }
+
+    /// What changed of what a base starts from, as far as that is another base.
+    fn parent(&self, old: Option<&str>, new: Option<&str>, depth: usize) -> Option<String> {
+        let find = |digest: Option<&str>| {
+            let digest = digest?;
+            self.found.iter().find(|found| found.digest == digest)
+        };
+        let (was, is) = (find(old), find(new)?);
+        let Some(was) = was else { return Some(format!("it starts from base '{}' now", is.base)) };
+        if was.base != is.base {
+            return Some(format!(
+                "it started from base '{}' and starts from '{}' now",
+                was.base, is.base
+            ));
+        }
+        let first = is.key.changes(&was.key).into_iter().next()?;
+        if first.field == "parent" && depth < 1000 {
+            return self.parent(was.key.parent.as_deref(), is.key.parent.as_deref(), depth + 1);
+        }
+        Some(format!("base '{}' changed in step {}: {}", is.base, is.step, first.said))
     }
 }
 
@@ -140,7 +198,8 @@ fn read(snapshot: Snapshot) -> Option<Found> {
     let base = snapshot.labels.get(BASE)?.clone();
     let step = snapshot.labels.get(STEP)?.parse().ok()?;
     let key = serde_json::from_str(snapshot.labels.get(RECORD)?).ok()?;
-    Some(Found { base, step, key, snapshot })
+    let digest = snapshot.labels.get(DIGEST)?.clone();
+    Some(Found { base, step, digest, key, snapshot })
 }
 
 /// The labels of a base's sandbox, by which it is found and pruned.

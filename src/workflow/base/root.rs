@@ -29,7 +29,7 @@ impl Root {
                 let image = image.as_ref().unwrap_or(&backend.capabilities().default_image);
                 Root {
                     shown: image.clone(),
-                    fingerprint: backend.fingerprint(image, sha256.as_deref(), cancel).await?,
+                    fingerprint: ctx.fingerprint(Some(image.as_str()), sha256.as_deref()).await?,
                     parent: None,
                     egress: egress(Policy::default()),
                     limits: limits(Limits::default()),

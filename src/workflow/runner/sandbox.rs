@@ -73,6 +73,7 @@ impl Shared {
                 Backend::clone(backend, sandbox, &clone(label.clone()), &self.cancel).await?;
             }
             Source::Image { image, sha256 } => {
+                self.ctx.check_image(image.as_deref(), sha256.as_deref()).await?;
                 let clone = clone(None);
                 let spec = Spec {
                     image: image.clone(),
