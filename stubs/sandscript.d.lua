@@ -893,6 +893,7 @@ function base(name, options, steps) end
 ---@field max_fail? integer End all when so many failed. Default: run all.
 ---@field order? "longest"|"given"|"random" In which order cells start: "longest" first, by the times of earlier runs, as "given", or "random". Default: longest.
 ---@field artifacts? string[] Files and folders to copy out of each cell when its function is over, where they are there: to --artifacts, else into the record of the run.
+---@field options? fun(cell: table<string, any>) Is run for each cell before any of them begins, several at once, with a map of its values and its id; gives what the cell has of its own: from, label, egress, cpu, memory, pids, disk, inodes, env, and weight, of how many others it takes the place. Axes named from, egress or as a limit are the same.
 ---@field setup? fun(cell: Cell) Is run in each cell before its function.
 ---@field teardown? fun(cell: Cell) Is run in each cell after its function, however that ended, a minute at most.
 ---@field egress? string What cells may reach: "none" or "unrestricted".

@@ -1,10 +1,12 @@
 //! Matrices: one body in a clone for every combination of values.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::base::{failure, is_cancel, source, source_options};
+use super::base::{BaseObject, failure, is_cancel, source, source_options};
+use super::cell_own as own;
 use super::ctx::Says;
 use super::memory::Cells;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
@@ -49,7 +51,7 @@ impl Object for CellObject {
 /// The names that a cell has besides its values.
 const OWN: &[&str] = &["attempt", "id", "matrix", "sandbox", "values"];
 
-fn to_value(value: &AxisValue) -> Value {
+pub(super) fn to_value(value: &AxisValue) -> Value {
     match value {
         AxisValue::Bool(value) => (*value).into(),
         AxisValue::Int(value) => (*value).into(),
@@ -58,8 +60,12 @@ fn to_value(value: &AxisValue) -> Value {
     }
 }
 
-fn to_axis(value: &Value) -> Option<AxisValue> {
+pub(super) fn to_axis(value: &Value) -> Option<AxisValue> {
     Some(match value {
+        Value::Handle(handle) => AxisValue::Text(match handle.downcast::<BaseObject>() {
+            Some(base) => base.0.name.clone(),
+            None => handle.downcast::<SandboxObject>()?.name().ok()?.to_owned(),
+        }),
         Value::Bool(value) => AxisValue::Bool(*value),
         Value::Int(value) => AxisValue::Int(*value),
         Value::Float(value) => AxisValue::Float(*value),
@@ -179,7 +185,8 @@ fn axes(args: &Args) -> Result<Vec<(String, Vec<AxisValue>)>> {
                 one => std::slice::from_ref(one),
             };
             let values = values.iter().map(|value| {
-                to_axis(value).ok_or_else(|| {
+                let fits = name == own::FROM || !matches!(value, Value::Handle(_));
+                to_axis(value).filter(|_| fits).ok_or_else(|| {
                     args.wrong("axes", format!("'{name}' holds a {}", value.type_name()))
                         .hint("a value is a string, a number, or true or false")
                 })
@@ -257,6 +264,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         only,
         memory: None,
         list: plan.list,
+        own: HashMap::new(),
         artifacts: args.strings("artifacts"),
         cell: CellTemplate {
             limits: limits(&args)?,
@@ -264,6 +272,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
             env: args.string_map("env"),
         },
     };
+    own::fill(&ctx, &args, &mut spec).await?;
     let cells = Cells::of(&ctx, &spec).await;
     spec.memory = cells.clone().map(|cells| cells as Arc<dyn CellMemory>);
     let isolated = |name| args.callback(name).map(|callback| callback.0.isolated());
@@ -468,6 +477,14 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 Type::list(Type::String),
                 "Files and folders to copy out of each cell when its function is over, where they \
                   are there: to --artifacts, else into the record of the run.",
+            )
+            .option(
+                "options",
+                Type::Callback(vec![("cell", Type::Map)]),
+                "Is run for each cell before any of them begins, several at once, with a map of \
+                  its values and its id; gives what the cell has of its own: from, label, egress, \
+                  cpu, memory, pids, disk, inodes, env, and weight, of how many others it takes \
+                  the place. Axes named from, egress or as a limit are the same.",
             )
             .option("setup", on_cell(), "Is run in each cell before its function.")
             .option(

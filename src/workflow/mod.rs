@@ -31,7 +31,7 @@ pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Str
 pub use failure::{Failure, Place};
 pub use lock::{LOCK_FILE, LockFile, Pin, PinMode, Pins};
 pub use matrix::{
-    AxisValue, Cell, CellMemory, CellReport, CellTemplate, Counts, Filter, MatrixReport,
+    AxisValue, Cell, CellMemory, CellOwn, CellReport, CellTemplate, Counts, Filter, MatrixReport,
     MatrixSpec, Order, Outcome, Partition, Retries, cell_id,
 };
 pub use output::{OutputSink, exec};

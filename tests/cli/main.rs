@@ -8,6 +8,7 @@ mod docs;
 mod enter;
 mod environment;
 mod errors;
+mod faults;
 mod init;
 mod local;
 mod matrix;

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use sandscript::backend::fake::{Effect, Fault, Verb};
 use sandscript::sandbox::{Backend, Cancel, Command, Error};
 use sandscript::workflow::{
-    CellBody, CellContext, Event, Failure, MatrixReport, MatrixSpec, Order, Outcome, Retries, exit,
-    run_matrix,
+    CellBody, CellContext, CellOwn, Event, Failure, MatrixReport, MatrixSpec, Order, Outcome,
+    Retries, exit, run_matrix,
 };
 
 use crate::cells::{body, commands, numbers, outcomes, spec};
@@ -298,4 +298,30 @@ async fn two_runs_of_one_matrix_at_once_do_not_meet() {
     );
     assert!(first.unwrap().ok() && second.unwrap().ok());
     assert_eq!(run.names().await.len(), 1, "only the base is left");
+}
+
+#[tokio::test]
+async fn a_heavy_cell_takes_the_place_of_others() {
+    let run = Run::new();
+    let now = Arc::new(AtomicUsize::new(0));
+    let body = {
+        let now = now.clone();
+        body(move |cell: CellContext| {
+            let now = now.clone();
+            async move {
+                let weight = if cell.cell.id == "n=3" { 4 } else { 1 };
+                let before = now.fetch_add(weight, Ordering::SeqCst);
+                assert!(before + weight <= 4, "{before} and {weight}");
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                now.fetch_sub(weight, Ordering::SeqCst);
+                Ok(())
+            }
+        })
+    };
+    // Too heavy for the matrix: it runs alone.
+    let own = CellOwn { weight: 9, ..CellOwn::default() };
+    let own = HashMap::from([("n=3".to_string(), own)]);
+    let spec = MatrixSpec { parallel: Some(4), own, ..numbers(12) };
+    let report = run_matrix(&run.ctx, spec, body).await.unwrap();
+    assert!(report.ok(), "{:?}", report.failures().next().map(|cell| &cell.failure));
 }

@@ -63,7 +63,8 @@ impl Cells {
     pub async fn of(ctx: &Ctx, spec: &MatrixSpec) -> Option<Arc<Cells>> {
         let recorder = Arc::clone(ctx.host.recorder()?);
         // Those in cells come in no order.
-        if ctx.cell.is_some() || spec.list {
+        // What single cells have of their own is not part of what is remembered.
+        if ctx.cell.is_some() || spec.list || !spec.own.is_empty() {
             return None;
         }
         let number = recorder.next_matrix();

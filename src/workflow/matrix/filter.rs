@@ -5,7 +5,7 @@ use std::str::FromStr;
 use crate::sandbox::{Error, Result};
 
 use super::Cell;
-use super::id::unescape;
+use super::id::{FROM, unescape};
 
 /// Which cells run: those that one of its alternatives selects; without any, all.
 ///
@@ -71,18 +71,25 @@ fn alternative(text: &str) -> Result<Vec<Term>> {
             "write it as \"db=postgres,py=3.*\", or copy a cell's id",
         )
     };
-    text.split(',')
-        .map(|term| {
-            let (name, value) = match term.split_once('=') {
-                Some((name, value)) => (Some(name.trim()), value.trim()),
-                None => (None, term.trim()),
-            };
-            if name.is_some_and(str::is_empty) || (name.is_none() && value.is_empty()) {
-                return Err(wrong());
-            }
-            Ok(Term { name: name.map(glyphs), value: glyphs(value) })
-        })
-        .collect()
+    // `debian/12/db=x`: what is before the first axis says what the cell is made from.
+    let first = text.split(',').next().unwrap_or_default();
+    let axis = first.find('=').unwrap_or(0);
+    let (head, text) = match first[..axis].rfind('/') {
+        Some(at) => (Some(text[..at].trim()), &text[at + 1..]),
+        None => (None, text),
+    };
+    let head = head.map(|head| Ok(Term { name: Some(glyphs(FROM)), value: glyphs(head) }));
+    let terms = text.split(',').map(|term| {
+        let (name, value) = match term.split_once('=') {
+            Some((name, value)) => (Some(name.trim()), value.trim()),
+            None => (None, term.trim()),
+        };
+        if name.is_some_and(str::is_empty) || (name.is_none() && value.is_empty()) {
+            return Err(wrong());
+        }
+        Ok(Term { name: name.map(glyphs), value: glyphs(value) })
+    });
+    head.into_iter().chain(terms).collect()
 }
 
 /// Wildcards are what is written plainly; a percent code never is one.
@@ -169,6 +176,20 @@ mod tests {
         }
         assert!(Filter::default().selects(&cell));
         assert!(Filter::parse(["db=sqlite", "py=3.12"]).unwrap().selects(&cell));
+    }
+
+    #[test]
+    fn by_what_a_cell_is_made_from() {
+        let cell = cell(&[("db", "postgres"), ("from", "debian/12")]);
+        assert_eq!(cell.id, "debian/12/db=postgres");
+        for yes in
+            ["debian/12/db=postgres", "debian/12", "from=debian/*", "deb*/db=p*", "db=postgres"]
+        {
+            assert!(yes.parse::<Filter>().unwrap().selects(&cell), "{yes}");
+        }
+        for no in ["debian/11/db=postgres", "debian/11", "alpine/db=postgres", "debian/12/db=x"] {
+            assert!(!no.parse::<Filter>().unwrap().selects(&cell), "{no}");
+        }
     }
 
     #[test]

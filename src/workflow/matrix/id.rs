@@ -2,23 +2,32 @@
 
 use super::AxisValue;
 
-/// `db=postgres,locale=C`: the values in order.
+/// `db=postgres,locale=C`: the values in order. What the cell is made from, where that is an axis,
+/// stands in front: `debian/12/db=postgres`.
 ///
 /// What would be read as something else in a filter, by a shell or by a person is written as the
 /// percent-encoded bytes of its UTF-8: `%`, `,`, `=`, `*`, `?`, `\`, quotes, blanks and control
 /// characters. So an id is a filter that selects its cell.
 pub fn cell_id(values: &[(String, AxisValue)]) -> String {
     let mut id = String::new();
-    for (name, value) in values {
-        if !id.is_empty() {
-            id.push(',');
-        }
-        escape(name, &mut id);
+    if let Some((_, from)) = values.iter().find(|(name, _)| name == FROM) {
+        escape(&from.to_string(), &mut id);
+    }
+    let mut mark = if id.is_empty() { "" } else { "/" };
+    for (name, value) in values.iter().filter(|(name, _)| name != FROM) {
+        id.push_str(mark);
+        mark = ",";
+        let mut name_of = String::new();
+        escape(name, &mut name_of);
+        id.push_str(&name_of.replace('/', "%2F"));
         id.push('=');
         escape(&value.to_string(), &mut id);
     }
     id
 }
+
+/// The axis that says what a cell is made from.
+pub(super) const FROM: &str = "from";
 
 fn escape(text: &str, to: &mut String) {
     for character in text.chars() {
@@ -77,6 +86,16 @@ mod tests {
             cell_id(&values),
             "db=postgres,opt=-O2%20-g,n=3,x=3.0,tls=true,flags=a%3Db%2Cc%2A"
         );
+    }
+
+    #[test]
+    fn what_it_is_made_from_stands_in_front() {
+        let values = |all: &[(&str, &str)]| {
+            all.iter().map(|(n, v)| (n.to_string(), AxisValue::from(*v))).collect::<Vec<_>>()
+        };
+        assert_eq!(cell_id(&values(&[("db", "x"), ("from", "debian/12")])), "debian/12/db=x");
+        assert_eq!(cell_id(&values(&[("from", "debian/12")])), "debian/12");
+        assert_eq!(cell_id(&values(&[("a/b", "x/y")])), "a%2Fb=x/y");
     }
 
     proptest! {

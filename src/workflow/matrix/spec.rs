@@ -21,6 +21,21 @@ pub struct CellTemplate {
     pub env: BTreeMap<String, String>,
 }
 
+/// What one cell has of its own, beyond the template.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CellOwn {
+    /// What its sandbox is cloned from; as the matrix when not given.
+    pub source: Option<Source>,
+    /// Upper bounds; those that are given replace the template's.
+    pub limits: Limits,
+    /// What it may reach; as the template when not given.
+    pub egress: Option<Policy>,
+    /// Added to the template's.
+    pub env: BTreeMap<String, String>,
+    /// Of how many turns it takes the place while it runs; 0 counts as 1.
+    pub weight: usize,
+}
+
 /// A matrix as the script describes it.
 #[derive(Clone, Debug, Default)]
 pub struct MatrixSpec {
@@ -68,6 +83,8 @@ pub struct MatrixSpec {
     pub artifacts: Vec<String>,
     /// What their sandboxes are like.
     pub cell: CellTemplate,
+    /// What single cells have of their own, by id.
+    pub own: HashMap<String, CellOwn>,
 }
 
 /// One combination.

@@ -35,7 +35,7 @@ impl One {
         while attempts < most {
             let number = attempts + 1;
             let name = shared.name(index, &cell, number);
-            let turn = first.take().unwrap_or_else(|| shared.turn());
+            let turn = first.take().unwrap_or_else(|| shared.turn(&cell));
             let made = shared.make(&name, &cell).await;
             let exists = made.is_ok();
             let turn = tokio::select! {

@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub body: Arc<dyn CellBody>,
     /// How many bodies run at once. Fair, so that cells start in order.
     pub bodies: Arc<Semaphore>,
+    /// How many turns there are.
+    parallel: usize,
     /// Cancels this matrix only.
     pub cancel: Cancel,
     /// Part of the names of its sandboxes.
@@ -61,6 +63,7 @@ impl Executor {
                 spec,
                 body,
                 bodies: Arc::new(Semaphore::new(parallel)),
+                parallel,
                 tag: tag.to_hex()[..6].to_string(),
                 failed: AtomicUsize::new(0),
                 kept: AtomicUsize::new(0),
@@ -107,7 +110,7 @@ impl Executor {
                 permits = permits => permits,
             };
             let shared = Arc::clone(&self.shared);
-            let mut turn = shared.turn();
+            let mut turn = shared.turn(&cells[index]);
             if single {
                 // In the queue now, so that the order is kept whoever's sandbox is ready first.
                 turn.queue().await;
@@ -162,9 +165,12 @@ impl Turn {
 
 impl Shared {
     /// A turn to run a body.
-    pub fn turn(&self) -> Turn {
+    pub fn turn(&self, cell: &Cell) -> Turn {
         let bodies = Arc::clone(&self.bodies);
-        let waiting = Box::pin(async move { bodies.acquire_owned().await.ok() });
+        let weight = self.spec.own.get(&cell.id).map_or(1, |own| own.weight.max(1));
+        // A cell that is too heavy for the whole matrix runs alone.
+        let weight = u32::try_from(weight.min(self.parallel)).unwrap_or(u32::MAX);
+        let waiting = Box::pin(async move { bodies.acquire_many_owned(weight).await.ok() });
         Turn { waiting, given: None }
     }
 

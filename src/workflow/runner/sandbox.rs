@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crate::sandbox::{
-    Backend, Cancel, CloneSpec, Error, Kind, Result, SnapshotSpec, Spec, StopOptions, Usage,
+    Backend, Cancel, CloneSpec, Error, Kind, Limits, Result, SnapshotSpec, Spec, StopOptions, Usage,
 };
 
 use super::super::{Cell, Event, FAILED_LABEL, Failure, OnFail, Source};
@@ -41,7 +41,23 @@ impl Shared {
 
     pub async fn make(&self, name: &str, cell: &Cell) -> Result<()> {
         let backend = self.ctx.backend.as_ref();
-        let template = &self.spec.cell;
+        let mut template = self.spec.cell.clone();
+        let mut source = &self.spec.source;
+        if let Some(own) = self.spec.own.get(&cell.id) {
+            source = own.source.as_ref().unwrap_or(source);
+            if own.limits != Limits::default() {
+                let below = template.limits.unwrap_or_default();
+                template.limits = Some(Limits {
+                    cpu: own.limits.cpu.or(below.cpu),
+                    memory: own.limits.memory.or(below.memory),
+                    pids: own.limits.pids.or(below.pids),
+                    disk: own.limits.disk.or(below.disk),
+                    inodes: own.limits.inodes.or(below.inodes),
+                });
+            }
+            template.egress = own.egress.clone().or(template.egress);
+            template.env.extend(own.env.clone());
+        }
         let labels = [
             ("sandscript.kind", "cell"),
             ("sandscript.run", &self.ctx.run),
@@ -60,7 +76,7 @@ impl Shared {
             labels,
             ..CloneSpec::new(name)
         };
-        match &self.spec.source {
+        match source {
             Source::Base(base) => {
                 let mut clone = clone(Some(base.label.clone()));
                 clone.limits.get_or_insert_with(|| base.limits.clone());
