@@ -10,8 +10,7 @@
 //! belongs to the run and goes with it, so that what a script gets has always seen them.
 //!
 //! There is no way to write a circle of bases: what a base starts from is a [`BaseHandle`], which
-//! exists only when that base is done. Bases that are named before they are there are a
-//! graph, and that is checked for circles before anything is built.
+//! exists only when that base is done.
 //!
 //! Two runs never build the same step at once: a base sandbox is named after the first step that
 //! is missing, so only one run can make it, and the others wait for its snapshots. While it is
