@@ -1,8 +1,8 @@
 //! sandscript against its peers: medians of interleaved runs, as a Markdown table.
 //!
-//! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`; with
-//! `-- --watch` only `watch`, with `-- --repl` only the repl, with `-- --languages` only the languages
-//! are measured.
+//! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`, or
+//! `docs/performance-user.md` as an ordinary user; with `-- --watch` only `watch`, with `-- --repl` only
+//! the repl, with `-- --languages` only the languages are measured.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -76,7 +76,11 @@ fn main() {
     let text = format!("{}\n{table}", facts::facts());
     println!("{text}");
     if write {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
+        let name = match rustix::process::geteuid().is_root() {
+            true => "performance.md",
+            false => "performance-user.md",
+        };
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
         std::fs::write(file, format!("{}{text}", include_str!("head.md"))).unwrap();
     }
 }
