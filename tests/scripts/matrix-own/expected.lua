@@ -8,6 +8,6 @@ n=3 tools 33554432 50  (at case.lua:18:5)
 n=4 none 33554432   (at case.lua:18:5)
 'memory' of a cell must be a size, got "much"
 a cell has no option 'memmory'
-the function in option 'options' of matrix() gave a int for cell 'n=1'
+the function in option 'options' of matrix() must give a map, got 3 (cell 'n=1')
 no options
 option 'axes' of matrix(): 'n' holds a Base
