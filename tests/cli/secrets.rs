@@ -66,7 +66,19 @@ fn nothing_that_is_told_or_kept_holds_it() {
         let Some(environment) = TestEnvironment::local() else { return };
         let environment = environment.env("TOKEN", SECRET);
         environment.write(name, script);
-        let run = environment.run(["run", name, "--verbose", "--report", "jsonl=events.jsonl"]);
+        let run = environment.run([
+            "run",
+            name,
+            "--verbose",
+            "--report",
+            "jsonl=events.jsonl",
+            "--report",
+            "junit=j.xml",
+            "--report",
+            "html=h.html",
+            "--show",
+            "all",
+        ]);
         assert_eq!(run.code, Some(1), "{run}");
         assert!(run.stdout.contains("in a script: ***"), "{run}");
         assert!(run.stderr.contains("step ***"), "{run}");
@@ -74,9 +86,16 @@ fn nothing_that_is_told_or_kept_holds_it() {
         let events = std::fs::read(environment.path("project/events.jsonl")).unwrap();
         assert!(String::from_utf8_lossy(&events).matches("***").count() >= 8);
         assert_clean("the events", &events);
-        files(&environment.path("store"), &mut |path| {
-            assert_clean(&path.display().to_string(), &std::fs::read(path).unwrap_or_default());
-        });
+        // What is recorded of the run, and what becomes of a failed cell, too.
+        for folder in ["store", "home", "project", "config"] {
+            files(&environment.path(folder), &mut |path| {
+                // The script has one in its own text.
+                if path.ends_with(name) {
+                    return;
+                }
+                assert_clean(&path.display().to_string(), &std::fs::read(path).unwrap_or_default());
+            });
+        }
         // Another value is the same step.
         let environment = environment.env("TOKEN", "something-else");
         let run = environment.run(["run", name, "--plan"]);
