@@ -253,6 +253,10 @@ pub(super) fn text(error: &mlua::Error) -> String {
 
 /// Takes `file:line: ` off a message.
 fn strip<'a>(state: &State, message: &'a str) -> (Option<(Source, usize)>, &'a str) {
+    // What the host put between the script and Lua is no place of the script.
+    if let Some((_, rest)) = after_place(PRELUDE.trim_start_matches('='), message) {
+        return (None, rest);
+    }
     for source in state.hidden.borrow().iter() {
         if let Some((_, rest)) = after_place(&source.name, message) {
             return (None, rest);
