@@ -566,7 +566,7 @@ async fn the_catalog_keeps_what_newer_entries_stand_on() {
     };
     assert_eq!(unwanted(3, None, now()), [""; 0]);
     // The newest is `other`; `top` stands on the oldest, and the one between on nothing that counts.
-    assert_eq!(unwanted(1, None, now()), [grown.sandbox.clone()]);
+    assert_eq!(unwanted(1, None, now()), std::slice::from_ref(&grown.sandbox));
     let day = Duration::from_secs(86_400);
     assert_eq!(unwanted(9, Some(day), now()), [""; 0]);
     let all = unwanted(9, Some(day), now() + 2 * day);
