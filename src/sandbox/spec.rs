@@ -111,6 +111,14 @@ impl Spec {
             if target.trim_matches('/').is_empty() {
                 return Err(Error::invalid("mounts", "the root itself can't be a target"));
             }
+            let mut parts = target.split('/').filter(|part| !matches!(*part, "" | "."));
+            if let (Some("proc" | "sys"), _) | (Some("dev"), None) = (parts.next(), parts.next()) {
+                return Err(Error::invalid_hint(
+                    "mounts",
+                    format!("target '{target}' belongs to the kernel"),
+                    "mount it elsewhere, below /mnt or /srv for example",
+                ));
+            }
         }
         let mut probe = super::Command::argv(["true"]);
         probe.env = self.env.clone();

@@ -243,3 +243,29 @@ fn a_user_id_that_the_guest_has_not() {
     let told = if alone { "this sandbox has root only" } else { "go from 0 to 6553" };
     assert!(run.stderr.contains(told), "{run}");
 }
+
+/// Process 1 itself says why it can't go on.
+#[test]
+fn a_mount_that_does_not_fit() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    environment.write("folder/file", "");
+    let create = |target: &str| environment.run(["create", "web", "--mount", target]);
+    assert_snapshot!(create("folder:/etc/passwd"), @"
+    exit code 2
+    -- stderr
+    error: mounts: target '/etc/passwd': Not a directory (os error 20)
+    hint: a folder goes over a folder, and a file over a file
+    ");
+    if std::fs::symlink_metadata("/bin").unwrap().is_symlink() {
+        let run = create("folder:/bin");
+        assert_eq!(run.code, Some(2), "{run}");
+        assert!(run.stderr.contains("target '/bin': "), "{run}");
+        assert!(run.stderr.contains("a part of it is a link"), "{run}");
+    }
+    assert_snapshot!(create("folder:/proc"), @"
+    exit code 2
+    -- stderr
+    error: mounts: target '/proc' belongs to the kernel
+    hint: mount it elsewhere, below /mnt or /srv for example
+    ");
+}

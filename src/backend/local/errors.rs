@@ -24,6 +24,9 @@ impl From<Failure> for Error {
     }
 }
 
+/// Begins the description of a failure to put a user's mount in its place.
+pub const MOUNT_TARGET: &str = "mounts: ";
+
 /// What a failed launch or keeper means, given the rights it had.
 pub fn from_failure(failure: &Failure, mode: &Mode) -> Error {
     // Mapping id 0 takes a capability that this root may lack.
@@ -32,6 +35,15 @@ pub fn from_failure(failure: &Failure, mode: &Mode) -> Error {
         && failure.errno == libc::EPERM
     {
         return Error::unsupported("making user namespaces", BACKEND, reason.clone());
+    }
+    if let Some(target) = failure.what.strip_prefix(MOUNT_TARGET) {
+        let hint = match failure.errno {
+            libc::ELOOP => "a part of it is a link there: name the folder that it leads to",
+            libc::ENOTDIR | libc::EISDIR => "a folder goes over a folder, and a file over a file",
+            _ => "name another place",
+        };
+        let error = std::io::Error::from_raw_os_error(failure.errno);
+        return Error::invalid_hint("mounts", format!("target '{target}': {error}"), hint);
     }
     let namespaces =
         failure.what.contains("namespace") || failure.what.starts_with("writing uid_map");

@@ -135,7 +135,7 @@ async fn are_not_in_snapshots(scope: Scope) -> CaseResult {
 
 async fn bad_ones_are_refused(scope: Scope) -> CaseResult {
     let host = scope.host_dir()?;
-    for target in ["", "relative", "/", "/a/../b", "//", "/a\0b"] {
+    for target in ["", "relative", "/", "/a/../b", "//", "/a\0b", "/proc", "/./sys/fs", "/dev/"] {
         let mut spec = Spec::new(scope.name());
         spec.mounts = vec![mount(&host, target, true)];
         fails!(scope.backend().create(&spec, &scope.cancel).await, Error::InvalidInput { .. });

@@ -1,7 +1,7 @@
 //! Starting a sandbox: from a forked worker of the keeper to process 1.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode as FileMode, mkdirat};
@@ -13,6 +13,7 @@ use rustix::process::{fchdir, pidfd_open, pivot_root};
 use rustix::thread::UnshareFlags;
 
 use crate::backend::local::disk;
+use crate::backend::local::errors::MOUNT_TARGET;
 use crate::backend::local::init::{self, Freezer, Init, Stage};
 use crate::backend::local::mode::RANGE;
 use crate::backend::local::net;
@@ -262,7 +263,7 @@ fn become_init(
     launch: &Launch,
     socket: &std::os::unix::net::UnixStream,
     reply: &OwnedFd,
-    fds: Fds,
+    mut fds: Fds,
     filter: sys::SyscallFilter,
     born: bool,
 ) -> Result<i32, Failure> {
@@ -273,6 +274,15 @@ fn become_init(
     }
     // Among what goes is the worker's end of the socket: with it open here, the worker's death would go unseen.
     sys::close_all_except(&mut kept(&fds, [reply.as_raw_fd(), socket.as_raw_fd()]));
+    // Closed by this: their numbers may soon be others', and nothing may close those.
+    let closed = |fd: OwnedFd| {
+        let _ = fd.into_raw_fd();
+    };
+    std::mem::take(&mut fds.group).into_iter().for_each(closed);
+    let birth = fds.birth.take().map(|(own, payload)| {
+        closed(own);
+        payload
+    });
     if !hear(socket, MAPPED) {
         return Err(Failure::new("the launcher died"));
     }
@@ -325,11 +335,7 @@ fn become_init(
         listener,
         lifeline: Some(lifeline),
         payload: fds.payload,
-        birth: fds.birth.map(|(own, payload)| {
-            // Closed above: its number may be another's by now.
-            std::mem::forget(own);
-            payload
-        }),
+        birth,
         freezer: Freezer::new(fds.freeze),
         locks: fds.locks,
         stage: Stage { guest, namespace },
@@ -453,4 +459,5 @@ fn user_mount(
     sys::restrict_mount(mount.as_fd(), spec.readonly)
         .doing(&format!("protecting {}", spec.target))?;
     init::attach(mount.as_fd(), root, &spec.target, Some(folder))
+        .map_err(|failure| Failure { what: format!("{MOUNT_TARGET}{}", spec.target), ..failure })
 }
