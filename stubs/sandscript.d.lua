@@ -904,7 +904,7 @@ function base(name, options, steps) end
 ---@field disk? Size How much it may write to disk.
 ---@field inodes? integer How many files it may create.
 
----Runs a function in a fresh clone for every combination of values, several at once. A cell whose function fails is reported, and the run then ends with exit code 1. In Rhai the function gets copies of the variables it uses: what it sets in them, no other cell sees; in Lua all cells share them. Gives a report: name, ok, passed, flaky, expected_failure, skipped, failed, timed_out, cancelled, not_run, total, listed, duration and cells, each with id, values, ok, outcome, attempts, duration, message, output and kept.
+---Runs a function in a fresh clone for every combination of values, several at once. A cell whose function fails is reported, and the run then ends with exit code 1. In Rhai the function gets copies of the variables it uses: what it sets in them, no other cell sees; in Lua all cells share them. Gives a report: name, ok, passed, flaky, expected_failure, skipped, failed, timed_out, cancelled, not_run, total, listed, duration and cells, each with id, values, ok, outcome, attempts, duration, message, output and kept. Of more than 3000 cells it has those that did not pass, 3000 at most.
 ---
 ---- error `not_found`: What it starts from is not there.
 ---

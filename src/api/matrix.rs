@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::base::{BaseObject, failure, is_cancel, source, source_options};
 use super::cell_own as own;
 use super::ctx::Says;
+use super::matrix_report::{report_map, values};
 use super::memory::Cells;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
 use super::{
@@ -16,9 +17,8 @@ use super::{
 };
 use crate::sandbox::{Error, ReadOptions};
 use crate::workflow::{
-    AxisValue, Cell, CellBody, CellContext, CellMemory, CellReport, CellTemplate, Event, EventSink,
-    Failure, MatrixReport, MatrixSpec, Order, Place, Retries, TestOutcome, read_results,
-    run_matrix,
+    AxisValue, Cell, CellBody, CellContext, CellMemory, CellTemplate, Event, EventSink, Failure,
+    MatrixSpec, Order, Place, Retries, TestOutcome, read_results, run_matrix,
 };
 
 /// What the function of `matrix()` gets.
@@ -294,44 +294,6 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
     Ok(value)
 }
 
-fn report_map(report: &MatrixReport) -> Value {
-    let counts = report.counts();
-    Value::map([
-        ("name", report.name.as_str().into()),
-        ("ok", report.ok().into()),
-        ("passed", counts.passed.into()),
-        ("flaky", counts.flaky.into()),
-        ("expected_failure", counts.expected_failure.into()),
-        ("skipped", counts.skipped.into()),
-        ("failed", counts.failed.into()),
-        ("timed_out", counts.timed_out.into()),
-        ("cancelled", counts.cancelled.into()),
-        ("not_run", counts.not_run.into()),
-        ("total", report.total.into()),
-        ("listed", report.listed.into()),
-        ("duration", report.duration.into()),
-        ("cells", report.cells.iter().map(cell_map).collect::<Vec<_>>().into()),
-    ])
-}
-
-fn cell_map(report: &CellReport) -> Value {
-    Value::map([
-        ("id", report.cell.id.as_str().into()),
-        ("values", values(&report.cell)),
-        ("ok", report.outcome.ok().into()),
-        ("outcome", report.outcome.word().into()),
-        ("attempts", report.attempts.into()),
-        ("duration", report.duration.into()),
-        ("message", Value::option(report.failure.as_ref().map(ToString::to_string))),
-        ("output", report.tail.as_str().into()),
-        ("kept", Value::option(report.kept.clone())),
-    ])
-}
-
-fn values(cell: &Cell) -> Value {
-    Value::map(cell.values.iter().map(|(name, value)| (name.clone(), to_value(value))))
-}
-
 async fn cell_id(_ctx: Ctx, args: Args) -> Result<Value> {
     Ok(args.this::<CellObject>()?.cell.id.as_str().into())
 }
@@ -433,7 +395,8 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   sets in them, no other cell sees; in Lua all cells share them. Gives a report: \
                   name, ok, passed, flaky, expected_failure, skipped, failed, timed_out, \
                   cancelled, not_run, total, listed, duration and cells, each with id, values, \
-                  ok, outcome, attempts, duration, message, output and kept.",
+                  ok, outcome, attempts, duration, message, output and kept. Of more than 3000 \
+                  cells it has those that did not pass, 3000 at most.",
             )
             .param("name", Type::String, "Its name, for people.")
             .options(source_options())

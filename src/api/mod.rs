@@ -18,6 +18,7 @@ mod files;
 mod host;
 mod json;
 mod matrix;
+mod matrix_report;
 mod memory;
 mod options;
 mod param;

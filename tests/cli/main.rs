@@ -16,6 +16,7 @@ mod plan;
 mod progress;
 mod readme;
 mod repl;
+mod repl_modules;
 mod repl_terminal;
 mod reports;
 mod run;

@@ -281,14 +281,23 @@ fn events_are_as_their_schema_says() {
     let environment = TestEnvironment::fake();
     let run = sixty(&environment);
     assert_eq!(run.code, Some(1), "{run}");
+    let mut lines = read(&environment, "events.jsonl");
+    for step in ["one", "two"] {
+        let script = format!("base(\"b\", |b| {{ b.write(\"/a\", \"{step}\"); }});");
+        environment.write("b.rhai", &script);
+        let args = ["run", "b.rhai", "--explain", "--report", "jsonl=base.jsonl"];
+        let run = environment.run(args);
+        assert_eq!(run.code, Some(0), "{run}");
+        lines.push_str(&read(&environment, "base.jsonl"));
+    }
     let mut seen = std::collections::BTreeSet::new();
-    for line in read(&environment, "events.jsonl").lines() {
+    for line in lines.lines() {
         let event: Value = serde_json::from_str(line).unwrap();
         let wrong: Vec<String> = validator.iter_errors(&event).map(|e| e.to_string()).collect();
         assert!(wrong.is_empty(), "{line}\n{wrong:?}");
         seen.insert(event["type"].as_str().unwrap().to_owned());
     }
-    assert!(seen.len() >= 8, "{seen:?}");
+    assert!(seen.len() >= 8 && seen.contains("step_explained"), "{seen:?}");
     // It says no to what is none.
     for bad in ["{}", "{\"v\":1,\"at\":\"x\",\"t\":0,\"run\":\"r\",\"type\":\"no_such\"}"] {
         assert!(!validator.is_valid(&serde_json::from_str(bad).unwrap()), "{bad}");
