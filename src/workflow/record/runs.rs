@@ -17,6 +17,9 @@ use super::recording::Recording;
 const AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 const RUNS: usize = 100;
 const BYTES: u64 = 1 << 30;
+/// To look at all that is kept takes longer than many a run: that is done this often, and when there are
+/// too many.
+const LOOK: Duration = Duration::from_secs(3600);
 
 /// What a list shows of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -71,8 +74,24 @@ impl Runs {
     /// Begins to record a run; forgets runs that are older than need be.
     pub fn begin(&self, file: RunFile, history: PathBuf) -> io::Result<Recording> {
         fs::create_dir_all(&self.folder)?;
-        self.prune(AGE, RUNS - 1, BYTES);
+        if self.is_due() {
+            // Some fewer than there may be, or the next run would find too many again.
+            self.prune(AGE, RUNS - RUNS / 10, BYTES);
+            let _ = File::create(self.looked());
+        }
         Recording::create(self.folder(&file.run), file, history)
+    }
+
+    fn looked(&self) -> PathBuf {
+        self.folder.join(".looked")
+    }
+
+    fn is_due(&self) -> bool {
+        let looked = fs::metadata(self.looked()).and_then(|found| found.modified());
+        // A time in the future is no time: clocks are set.
+        let ago = looked.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+        ago.is_none_or(|ago| ago > LOOK)
+            || fs::read_dir(&self.folder).is_ok_and(|entries| entries.count() > RUNS)
     }
 
     /// All of them, the newest first. What can't be read is left out.
@@ -192,13 +211,16 @@ mod tests {
         for day in 1..=5 {
             drop(begin(&format!("r{day}"), &format!("2020-01-0{day}T00:00:00Z")));
         }
-        // Each of them was older than need be when the next one began.
-        assert_eq!(ids(), ["r-far", "r5", "r-old"]);
-        assert_eq!(runs.state(&runs.find("r-old").unwrap()), RunState::Running);
         assert_eq!(runs.state(&runs.find("r5").unwrap()), RunState::Died);
+        assert!(!runs.is_due());
+        fs::remove_file(runs.looked()).unwrap();
+        drop(begin("r-now", &jiff::Timestamp::now().to_string()));
+        // Older than need be, but for the one that lives.
+        assert_eq!(ids(), ["r-far", "r-now", "r-old"]);
+        assert_eq!(runs.state(&runs.find("r-old").unwrap()), RunState::Running);
         drop(living);
         runs.prune(Duration::MAX, 2, u64::MAX);
-        assert_eq!(ids(), ["r-far", "r5"]);
+        assert_eq!(ids(), ["r-far", "r-now"]);
         runs.prune(Duration::MAX, 2, 1);
         assert_eq!(ids(), [""; 0]);
     }
