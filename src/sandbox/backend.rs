@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, Info, Process, ReadOptions, Reader,
-    Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, Usage, WriteOptions,
+    Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry, Info, Policy, Process,
+    ReadOptions, Reader, Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, StopOptions, Usage,
+    WriteOptions,
 };
 
 /// What a `gc` found, or would delete.
@@ -172,6 +173,37 @@ pub trait Backend: Send + Sync {
     /// [`super::Capability::Usage`] that is the processor time at least.
     async fn usage(&self, _name: &str, _cancel: &Cancel) -> Result<Usage> {
         Ok(Usage::default())
+    }
+
+    /// Its egress policy, exactly as it was set. Works running and stopped, as all calls on it do.
+    async fn policy(&self, name: &str, cancel: &Cancel) -> Result<Policy> {
+        self.get(name, cancel).await.map(|info| info.egress)
+    }
+
+    /// Replaces its egress policy, all of it, at once. Connections that the new one does not allow
+    /// are cut. Where the policy can't be enforced, this fails and the old one stays in force.
+    async fn set_policy(&self, _name: &str, _policy: &Policy, _cancel: &Cancel) -> Result<()> {
+        Err(Error::unsupported("set_policy", &self.capabilities().backend, ""))
+    }
+
+    /// Adds a rule to its policy as [`Policy::allow`] does; in force when this returns. All other
+    /// rules are in force all the time.
+    async fn allow(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        let mut policy = self.policy(name, cancel).await?;
+        policy.allow(rule)?;
+        self.set_policy(name, &policy, cancel).await
+    }
+
+    /// Closes what a rule matches as [`Policy::deny`] does, and cuts what is open of it.
+    async fn deny(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        let mut policy = self.policy(name, cancel).await?;
+        policy.deny(rule)?;
+        self.set_policy(name, &policy, cancel).await
+    }
+
+    /// What it was refused and what it reached since it was made or restored.
+    async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {
+        self.get(name, cancel).await.map(|_| EgressLog::default())
     }
 
     /// Keeps a sandbox whose run ends: takes the owner off.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Capability {
+    /// Egress policies with rules: the guest reaches what they allow.
+    EgressAllowlist,
     /// Egress policy `unrestricted`: the guest reaches the network.
     EgressUnrestricted,
     /// `freeze` and `thaw`.
@@ -47,6 +49,7 @@ pub enum Capability {
 impl Capability {
     /// All of them, in order.
     pub const ALL: &[Capability] = &[
+        Capability::EgressAllowlist,
         Capability::EgressUnrestricted,
         Capability::Freeze,
         Capability::HostImage,
@@ -67,6 +70,7 @@ impl Capability {
     /// The word used in tables and messages.
     pub fn as_str(self) -> &'static str {
         match self {
+            Capability::EgressAllowlist => "egress-allowlist",
             Capability::EgressUnrestricted => "egress-unrestricted",
             Capability::Freeze => "freeze",
             Capability::HostImage => "host-image",
@@ -123,6 +127,15 @@ impl Capabilities {
     /// Whether `capability` is there.
     pub fn has(&self, capability: Capability) -> bool {
         self.has.contains(&capability)
+    }
+
+    /// Ok when an egress policy can be enforced here.
+    pub fn require_egress(&self, policy: &super::Policy) -> crate::sandbox::Result<()> {
+        match policy {
+            super::Policy::None => Ok(()),
+            super::Policy::Rules(_) => self.require(Capability::EgressAllowlist),
+            super::Policy::Unrestricted => self.require(Capability::EgressUnrestricted),
+        }
     }
 
     /// Ok when `capability` is there, else [`crate::sandbox::Error::Unsupported`] with the reason.

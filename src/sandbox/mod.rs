@@ -5,13 +5,16 @@
 
 mod backend;
 mod capabilities;
+mod cidr;
 mod command;
+mod egress_log;
 mod error;
 mod file;
 mod info;
 mod name;
 mod policy;
 mod process;
+mod rule;
 mod snapshot;
 mod spec;
 mod units;
@@ -19,13 +22,16 @@ mod usage;
 
 pub use backend::{Backend, GcReport};
 pub use capabilities::{Capabilities, Capability, Enforcer};
+pub use cidr::Cidr;
 pub use command::{Command, Program, Stdin, WindowSize};
+pub use egress_log::{Carried, Denied, EgressLog, Reason};
 pub use error::{Error, Kind, Result};
 pub use file::{FileEntry, FileKind, ReadOptions, WriteOptions};
 pub use info::{Info, State};
 pub use name::{check_label, check_name, check_path};
-pub use policy::Policy;
+pub use policy::{Policy, Preset, Ruleset};
 pub use process::{Exit, Output, Process, ProcessControl, Reader, Signal, Writer, exec};
+pub use rule::{Action, Protocol, Rule, Target};
 pub use snapshot::{CloneSpec, Restore, Snapshot, SnapshotSpec};
 pub use spec::{Limits, Mount, Owner, Spec, StopOptions};
 pub use tokio_util::sync::CancellationToken as Cancel;

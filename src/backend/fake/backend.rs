@@ -15,9 +15,10 @@ use super::process;
 use super::tree::{Data, Errno, Node};
 use super::users;
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, Capability, CloneSpec, Command, Error, FileEntry, GcReport,
-    Info, Kind, Limits, Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot,
-    SnapshotSpec, Spec, State, StopOptions, WriteOptions, check_label, check_name, check_path,
+    Backend, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error, FileEntry,
+    GcReport, Info, Kind, Limits, Policy, Process, ReadOptions, Reader, Restore, Result, Rule,
+    Snapshot, SnapshotSpec, Spec, State, StopOptions, WriteOptions, check_label, check_name,
+    check_path,
 };
 
 impl FakeBackend {
@@ -56,12 +57,22 @@ impl FakeBackend {
     }
 
     fn check_egress(&self, policy: &Policy) -> Result<()> {
-        match policy {
-            Policy::Unrestricted => {
-                self.shared.capabilities.require(Capability::EgressUnrestricted)
-            }
-            _ => Ok(()),
-        }
+        self.shared.capabilities.require_egress(policy)
+    }
+
+    /// Changes a policy in one step.
+    fn change_policy(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Policy) -> Result<()>,
+    ) -> Result<()> {
+        let mut world = self.shared.world();
+        let machine = world.settled(name)?;
+        let mut policy = machine.info.egress.clone();
+        change(&mut policy)?;
+        self.check_egress(&policy)?;
+        machine.info.egress = policy;
+        Ok(())
     }
 
     /// Puts a machine in its place, between two states until it is finished.
@@ -116,6 +127,7 @@ fn machine(info: Info, image: &super::image::Image) -> Machine {
         frozen: watch::Sender::new(false),
         processes: Default::default(),
         next_pid: 2,
+        log: EgressLog::default(),
     }
 }
 
@@ -546,6 +558,7 @@ impl Backend for FakeBackend {
                 frozen: watch::Sender::new(false),
                 processes: Default::default(),
                 next_pid: 2,
+                log: EgressLog::default(),
             }
         };
         let half = self.begin(copy, "cloning")?;
@@ -555,6 +568,39 @@ impl Backend for FakeBackend {
         };
         self.call(Verb::Clone, name, detail, cancel).await?;
         self.finish(half, spec.bare)
+    }
+
+    async fn policy(&self, name: &str, cancel: &Cancel) -> Result<Policy> {
+        check_name(name)?;
+        self.call(Verb::Policy, name, "", cancel).await?;
+        Ok(self.shared.world().get(name)?.info.egress.clone())
+    }
+
+    async fn set_policy(&self, name: &str, policy: &Policy, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.call(Verb::SetPolicy, name, policy.to_string(), cancel).await?;
+        self.change_policy(name, |now| {
+            now.clone_from(policy);
+            Ok(())
+        })
+    }
+
+    async fn allow(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.call(Verb::Allow, name, rule.to_string(), cancel).await?;
+        self.change_policy(name, |policy| policy.allow(rule))
+    }
+
+    async fn deny(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.call(Verb::Deny, name, rule.to_string(), cancel).await?;
+        self.change_policy(name, |policy| policy.deny(rule))
+    }
+
+    async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {
+        check_name(name)?;
+        self.call(Verb::EgressLog, name, "", cancel).await?;
+        Ok(self.shared.world().get(name)?.log.clone())
     }
 
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {

@@ -24,10 +24,13 @@ macro_rules! verbs {
 }
 
 verbs! {
+    Allow "allow",
     Clone "clone",
     Create "create",
     Delete "delete",
     DeleteSnapshot "delete_snapshot",
+    Deny "deny",
+    EgressLog "egress_log",
     Fingerprint "fingerprint",
     Freeze "freeze",
     Gc "gc",
@@ -36,11 +39,13 @@ verbs! {
     List "list",
     Mkdir "mkdir",
     Pack "pack",
+    Policy "policy",
     Read "read",
     ReadDir "read_dir",
     Ready "ready",
     Remove "remove",
     Restore "restore",
+    SetPolicy "set_policy",
     Snapshot "snapshot",
     Snapshots "snapshots",
     Spawn "spawn",

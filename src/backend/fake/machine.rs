@@ -10,7 +10,7 @@ use super::fault::Faults;
 use super::image::Image;
 use super::tree::{Errno, Node, Tree, Usage};
 use crate::sandbox::{
-    Cancel, Capabilities, Error, Info, Kind, Result, Snapshot, State, check_name,
+    Cancel, Capabilities, EgressLog, Error, Info, Kind, Result, Snapshot, State, check_name,
 };
 
 /// A snapshot with the tree it keeps.
@@ -39,6 +39,8 @@ pub(super) struct Machine {
     pub frozen: watch::Sender<bool>,
     pub processes: BTreeMap<u32, Proc>,
     pub next_pid: u32,
+    /// What was said to have been refused and carried.
+    pub log: EgressLog,
 }
 
 impl Machine {

@@ -25,7 +25,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use crate::sandbox::{Capabilities, Capability, Enforcer};
+use crate::sandbox::{Capabilities, Capability, EgressLog, Enforcer, Result};
 
 mod archive;
 mod backend;
@@ -101,6 +101,12 @@ impl FakeBackend {
     /// Says that a run is dead: `gc` takes what it owns. All other runs count as alive.
     pub fn end_run(&self, run: impl Into<String>) {
         self.shared.world().ended.insert(run.into());
+    }
+
+    /// Says what a sandbox has been refused and has reached: nothing here does it by itself.
+    pub fn set_egress_log(&self, name: &str, log: EgressLog) -> Result<()> {
+        self.shared.world().get(name)?.log = log;
+        Ok(())
     }
 
     /// Adds an image, or replaces it: another `version` is another fingerprint. It holds a few

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use super::LocalBackend;
 use super::protocol::{FileRequest, Request};
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Process,
-    ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, Usage,
-    WriteOptions, check_name, exec,
+    Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Policy,
+    Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions,
+    Usage, WriteOptions, check_name, exec,
 };
 
 /// Ends a call when it is cancelled. Everything below cleans up when it is dropped.
@@ -176,6 +176,10 @@ impl Backend for LocalBackend {
     async fn usage(&self, name: &str, cancel: &Cancel) -> Result<Usage> {
         check_name(name)?;
         unless(cancel, self.0.usage(name)).await
+    }
+
+    async fn set_policy(&self, name: &str, policy: &Policy, cancel: &Cancel) -> Result<()> {
+        unless(cancel, self.0.set_policy(name, policy)).await
     }
 
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {

@@ -19,7 +19,7 @@ impl Inner {
     pub(super) async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
         self.store.check_file_system()?;
-        self.check_supported(&spec.limits, spec.egress.clone(), &spec.mounts)?;
+        self.check_supported(&spec.limits, &spec.egress, &spec.mounts)?;
         let name = spec.image.clone().unwrap_or_else(|| self.capabilities.default_image.clone());
         let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
         let _referring = self.store.referring().await?;
@@ -132,16 +132,16 @@ impl Inner {
     pub(super) fn check_supported(
         &self,
         limits: &Limits,
-        egress: Policy,
+        egress: &Policy,
         mounts: &[Mount],
     ) -> Result<()> {
+        self.capabilities.require_egress(egress)?;
         let wanted = [
             (limits.cpu.is_some(), Capability::LimitCpu),
             (limits.memory.is_some(), Capability::LimitMemory),
             (limits.pids.is_some(), Capability::LimitPids),
             (limits.disk.is_some(), Capability::LimitDisk),
             (limits.inodes.is_some(), Capability::LimitInodes),
-            (egress != Policy::None, Capability::EgressUnrestricted),
         ];
         for (wanted, capability) in wanted {
             if wanted {
@@ -265,6 +265,22 @@ impl Inner {
         }
         self.held().lifelines.remove(name);
         self.write_down(name).await
+    }
+
+    pub(super) async fn set_policy(&self, name: &str, policy: &Policy) -> Result<()> {
+        crate::sandbox::check_name(name)?;
+        let _lock = self.store.changing(name).await?;
+        let mut record = self.store.record(name)?;
+        self.capabilities.require_egress(policy)?;
+        if record.spec.egress == *policy {
+            return Ok(());
+        }
+        if self.state(name).await? != State::Stopped {
+            let hint = format!("stop it first: sandscript stop {name}");
+            return Err(Error::unsupported("another policy for a running sandbox", "local", hint));
+        }
+        record.spec.egress.clone_from(policy);
+        self.store.save(&record)
     }
 
     pub(super) async fn get(&self, name: &str) -> Result<Info> {

@@ -32,6 +32,7 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         }
     };
     let root = *mode == Mode::Root;
+    decide(Capability::EgressAllowlist, Some("the gate is not built yet".to_owned()));
     decide(
         Capability::EgressUnrestricted,
         (!root).then(|| {

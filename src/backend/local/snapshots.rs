@@ -273,7 +273,7 @@ impl Inner {
         }
         let limits = spec.limits.clone().unwrap_or(source.spec.limits);
         let egress = spec.egress.clone().unwrap_or(source.spec.egress);
-        self.check_supported(&limits, egress.clone(), &source.spec.mounts)?;
+        self.check_supported(&limits, &egress, &source.spec.mounts)?;
         let referring = self.store.referring().await?;
         let layers = match &spec.label {
             Some(label) => self.store.saved(name, label)?.layers,

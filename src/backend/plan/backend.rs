@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use super::process::succeeded;
 use super::{Place, PlanBackend, unknown};
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, CloneSpec, Command, FileEntry, GcReport, Info, Process,
-    ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
+    Backend, Cancel, Capabilities, CloneSpec, Command, EgressLog, FileEntry, GcReport, Info,
+    Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec,
+    StopOptions, WriteOptions,
 };
 
 /// As an archive ends; without anything before it, an empty one.
@@ -291,6 +292,22 @@ impl Backend for PlanBackend {
         };
         self.remember(info.clone(), Vec::new());
         Ok(info)
+    }
+
+    async fn set_policy(&self, name: &str, policy: &Policy, cancel: &Cancel) -> Result<()> {
+        self.capabilities().require_egress(policy)?;
+        self.twin(name, cancel).await?;
+        if let Some(Place::Twin(twin)) = self.twins().get_mut(name) {
+            twin.info.egress = policy.clone();
+        }
+        Ok(())
+    }
+
+    async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {
+        match self.described(name)? {
+            Some(_) => Ok(EgressLog::default()),
+            None => self.real.egress_log(name, cancel).await,
+        }
     }
 
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {

@@ -1,6 +1,8 @@
 //! What a sandbox reaches, and that it stays so.
 
-use sandscript::sandbox::{Capability, Error, Policy, Spec};
+use sandscript::sandbox::{
+    Backend, Capability, CloneSpec, Error, Policy, Preset, Rule, Ruleset, Spec,
+};
 
 use crate::case::{CaseResult, cases, fails};
 use crate::rig::Scope;
@@ -13,6 +15,12 @@ cases!["egress";
     unrestricted_has_a_way_out [EgressUnrestricted, Programs],
     a_clone_has_its_own_address [EgressUnrestricted, Programs],
     a_clone_can_be_shut_in [EgressUnrestricted, Programs],
+    rules_are_given_back_as_set [EgressAllowlist],
+    rules_or_refused,
+    a_new_policy_replaces_the_old_one [EgressAllowlist],
+    allowing_is_idempotent [EgressAllowlist],
+    denying_what_is_not_allowed_is_an_error [EgressAllowlist],
+    a_policy_can_be_set_while_stopped [EgressAllowlist],
 ];
 
 async fn interfaces(sandbox: &Sandbox) -> CaseResult<Vec<String>> {
@@ -99,4 +107,100 @@ async fn a_clone_can_be_shut_in(scope: Scope) -> CaseResult {
     assert!(interfaces(&clone).await?.is_empty());
     assert_eq!(clone.info().await?.egress, Policy::None);
     way_out(&sandbox).await
+}
+
+fn agent() -> CaseResult<Policy> {
+    let rules = ["*.ai.test:443", "git.test"].map(str::parse::<Rule>);
+    let preset =
+        Preset { name: "agent".into(), rules: rules.into_iter().collect::<Result<_, _>>()? };
+    let rules = vec!["deny tcp://x.ai.test:1-99".parse()?, "10.1.0.0/16".parse()?];
+    Ok(Policy::Rules(Ruleset { preset: Some(preset), rules }))
+}
+
+async fn rules_are_given_back_as_set(scope: Scope) -> CaseResult {
+    let policy = agent()?;
+    let sandbox = scope.sandbox_of(|spec| spec.egress = policy.clone()).await?;
+    sandbox.snapshot("s").await?;
+    sandbox.restore("s").await?;
+    sandbox.stop().await?;
+    sandbox.start().await?;
+    let clone = scope.clone_of(&sandbox, Some("s")).await?;
+    for sandbox in [&sandbox, &clone] {
+        assert_eq!(sandbox.info().await?.egress, policy);
+        assert_eq!(scope.backend().policy(&sandbox.name, &scope.cancel).await?, policy);
+    }
+    let mut spec = CloneSpec::new(scope.name());
+    spec.egress = Some(Policy::allowlist(["other.test"])?);
+    let other = Backend::clone(scope.backend(), &sandbox.name, &spec, &scope.cancel).await?;
+    assert_eq!((Some(other.egress), sandbox.info().await?.egress), (spec.egress, policy));
+    Ok(())
+}
+
+async fn rules_or_refused(scope: Scope) -> CaseResult {
+    let mut spec = Spec::new(scope.name());
+    spec.egress = Policy::allowlist(["a.test"])?;
+    let made = scope.backend().create(&spec, &scope.cancel).await;
+    if scope.has(Capability::EgressAllowlist) {
+        made?;
+        return Ok(());
+    }
+    fails!(&made, Error::Unsupported { .. });
+    assert!(!scope.exists(&spec.name).await?);
+    let sandbox = scope.sandbox().await?;
+    let set = scope.backend().set_policy(&sandbox.name, &spec.egress, &scope.cancel).await;
+    fails!(&set, Error::Unsupported { .. });
+    assert_eq!(sandbox.info().await?.egress, Policy::None);
+    Ok(())
+}
+
+async fn a_new_policy_replaces_the_old_one(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox_of(|spec| spec.egress = agent().unwrap_or_default()).await?;
+    for policy in [Policy::allowlist(["a.test"])?, Policy::None, agent()?] {
+        scope.backend().set_policy(&sandbox.name, &policy, &scope.cancel).await?;
+        assert_eq!(scope.backend().policy(&sandbox.name, &scope.cancel).await?, policy);
+    }
+    let missing = scope.name();
+    let set = scope.backend().set_policy(&missing, &Policy::None, &scope.cancel).await;
+    fails!(&set, Error::NotFound { .. });
+    fails!(scope.backend().policy(&missing, &scope.cancel).await, Error::NotFound { .. });
+    fails!(scope.backend().egress_log(&missing, &scope.cancel).await, Error::NotFound { .. });
+    Ok(())
+}
+
+async fn allowing_is_idempotent(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    let (backend, name, cancel) = (scope.backend(), &sandbox.name, &scope.cancel);
+    for _ in 0..2 {
+        backend.allow(name, &"a.test".parse()?, cancel).await?;
+        assert_eq!(backend.policy(name, cancel).await?, Policy::allowlist(["a.test"])?);
+    }
+    backend.allow(name, &"b.test:443".parse()?, cancel).await?;
+    assert_eq!(backend.policy(name, cancel).await?, Policy::allowlist(["a.test", "b.test:443"])?);
+    backend.deny(name, &"a.test".parse()?, cancel).await?;
+    assert_eq!(backend.policy(name, cancel).await?, Policy::allowlist(["b.test:443"])?);
+    Ok(())
+}
+
+async fn denying_what_is_not_allowed_is_an_error(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox_of(|spec| spec.egress = agent().unwrap_or_default()).await?;
+    let (backend, name, cancel) = (scope.backend(), &sandbox.name, &scope.cancel);
+    let deny = backend.deny(name, &"elsewhere.test".parse()?, cancel).await;
+    fails!(&deny, Error::InvalidInput { .. });
+    assert!(deny.unwrap_err().hint().is_some());
+    assert_eq!(backend.policy(name, cancel).await?, agent()?);
+    backend.deny(name, &"git.test".parse()?, cancel).await?;
+    fails!(backend.deny(name, &"git.test".parse()?, cancel).await, Error::InvalidInput { .. });
+    let first = backend.policy(name, cancel).await?.rules().next().map(Rule::to_string);
+    assert_eq!(first.as_deref(), Some("deny git.test"));
+    Ok(())
+}
+
+async fn a_policy_can_be_set_while_stopped(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    sandbox.stop().await?;
+    let policy = Policy::allowlist(["a.test"])?;
+    scope.backend().set_policy(&sandbox.name, &policy, &scope.cancel).await?;
+    sandbox.start().await?;
+    assert_eq!(sandbox.info().await?.egress, policy);
+    Ok(())
 }
