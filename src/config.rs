@@ -22,6 +22,7 @@ const KEYS: &[&str] = &[
     "allow_path",
     "backend",
     "base",
+    "gc",
     "host",
     "jobs",
     "max_memory",
@@ -42,6 +43,8 @@ pub struct Config {
     pub host: Option<String>,
     /// Which entries of bases are kept.
     pub base: BaseConfig,
+    /// When what nobody wants any more is deleted by itself.
+    pub gc: GcConfig,
     /// How many cells run at once.
     pub jobs: Option<usize>,
     /// How much memory the values of a script may take, in bytes; in the file also `"256MiB"`.
@@ -64,6 +67,52 @@ pub struct BaseConfig {
     /// None that is older.
     #[serde(deserialize_with = "time")]
     pub max_age: Option<Duration>,
+}
+
+/// When `gc` is done by itself, and what it takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GcConfig {
+    /// After how long without use a base expires whose script does not say so.
+    pub bases: Option<Every>,
+    /// How often any call of the program looks.
+    pub every: Option<Every>,
+}
+
+/// A duration, or `"never"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// After so long.
+    After(Duration),
+    /// Not at all.
+    Never,
+}
+
+impl Every {
+    /// As it is written.
+    pub fn parse(text: &str) -> Result<Every, crate::sandbox::Error> {
+        match text {
+            "never" => Ok(Every::Never),
+            text => crate::sandbox::parse_duration(text).map(Every::After),
+        }
+    }
+
+    /// The duration, if there is one.
+    pub fn duration(self) -> Option<Duration> {
+        match self {
+            Every::After(time) => Some(time),
+            Every::Never => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Every {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Every, D::Error> {
+        let text = String::deserialize(from)?;
+        Every::parse(&text).map_err(|error| {
+            D::Error::custom(format!("{error}; {}, or \"never\"", error.hint().unwrap_or_default()))
+        })
+    }
 }
 
 /// A duration as scripts write it.
@@ -131,6 +180,10 @@ impl Config {
             base: BaseConfig {
                 keep: self.base.keep.or(below.base.keep),
                 max_age: self.base.max_age.or(below.base.max_age),
+            },
+            gc: GcConfig {
+                bases: self.gc.bases.or(below.gc.bases),
+                every: self.gc.every.or(below.gc.every),
             },
             jobs: self.jobs.or(below.jobs),
             secrets,
@@ -310,7 +363,7 @@ mod tests {
         assert_eq!(
             error.hint.as_deref(),
             Some(
-                "there are: allow_path, backend, base, host, jobs, max_memory, max_operations, secrets, store"
+                "there are: allow_path, backend, base, gc, host, jobs, max_memory, max_operations, secrets, store"
             )
         );
         let error = Config::parse("\njobs = \"many\"\n").unwrap_err();
@@ -321,6 +374,11 @@ mod tests {
         let config = Config::parse("max_memory = \"256MiB\"\nmax_operations = 5\n").unwrap();
         assert_eq!((config.max_memory, config.max_operations), (Some(256 << 20), Some(5)));
         assert_eq!(Config::parse("max_memory = 1024").unwrap().max_memory, Some(1024));
+        let gc = Config::parse("[gc]\nevery = \"never\"\nbases = \"7d\"\n").unwrap().gc;
+        assert_eq!(gc.every, Some(Every::Never));
+        assert_eq!(gc.bases.and_then(Every::duration), Some(Duration::from_secs(7 * 86_400)));
+        let error = Config::parse("[gc]\nevery = \"often\"\n").unwrap_err();
+        assert!(error.message.contains("or \"never\""), "{error}");
         let error = Config::parse("max_memory = \"lots\"\n").unwrap_err();
         assert!(error.message.contains("'lots' is not a size"), "{error}");
         let error = Config::parse("max_memory = true\n").unwrap_err();

@@ -16,7 +16,7 @@
 ---@field state string Its state: "running", "stopped", "frozen", "transitional" or "error".
 local Sandbox = {}
 
----All that is known about it: name, state, image, fingerprint, hostname, created, source, limits, mounts, egress, env, user, cwd, labels, run, expires, addresses.
+---All that is known about it: name, state, image, fingerprint, hostname, created, used, source, limits, mounts, egress, env, user, cwd, labels, run, expires, addresses.
 ---
 ---- error `not_found`: It is not there any more.
 ---
@@ -856,6 +856,7 @@ function delete(name, options) end
 ---@field pids? integer How many processes it may have.
 ---@field disk? Size How much it may write to disk.
 ---@field inodes? integer How many files it may create.
+---@field expires? Duration After this long without use gc may delete it. Default: what the settings say, else 30 days.
 
 ---Builds a base out of steps, each of which ends in a snapshot that is kept. When nothing that a step depends on has changed, it is not done again: not in the next run either, nor in another script.
 ---

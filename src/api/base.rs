@@ -113,6 +113,7 @@ async fn base(ctx: Ctx, args: Args) -> Result<Value> {
         user: args.string("user").map(str::to_owned),
         cwd: args.string("cwd").map(str::to_owned),
         limits: limits(&args)?,
+        expires: args.duration("expires")?,
         rebuild: wanted.as_ref().is_some_and(|wanted| wanted.rebuild && wanted.has(name)),
     };
     let opened = BaseBuilder::open(&ctx.run(), name, options).await;
@@ -345,6 +346,12 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .option("user", Type::String, "User of its steps.")
             .option("cwd", Type::String, "Working directory of its steps.")
             .options(limit_options())
+            .option(
+                "expires",
+                Type::Duration,
+                "After this long without use gc may delete it. Default: what the settings say, \
+                 else 30 days.",
+            )
             .param("steps", Type::Callback(vec![("b", Type::Object(on))]), "Does the steps.")
             .returns(Type::Object("Base"))
             .error("command_failed", "A step does not return 0.")

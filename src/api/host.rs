@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::{Budget, Ctx, FnSpec, Recorder, Registry, ScriptError, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
 use crate::workflow::{
-    Event, EventSink, Filter, MatrixReport, OnFail, Order, Partition, Pins, RunContext, Secret,
-    SecretSource,
+    Event, EventSink, Filter, MatrixReport, OWNED_AFTER, OnFail, Order, Partition, Pins,
+    RunContext, Secret, SecretSource,
 };
 
 /// Where the lines that a script prints go.
@@ -146,6 +146,9 @@ pub(super) const OVER: u8 = 2;
 /// Who wants a sandbox to be kept: the command line, or the script.
 const KEEP: &str = "--keep";
 const SCRIPT: &str = "the script keeps it";
+
+/// What a run without a time limit counts as, where nobody can ask whether it lives.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a run left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -586,12 +589,14 @@ impl HostBuilder {
                 sandbox::Error::invalid("project", format!("'{}': {error}", folder.display()))
             })
         };
-        let owner = self.owner.unwrap_or_else(|| Owner {
-            run: new_run_id(),
-            host: std::fs::read_to_string("/etc/machine-id")
-                .map(|id| id.trim().chars().take(12).collect())
-                .unwrap_or_default(),
+        let mut owner = self.owner.unwrap_or_else(|| {
+            let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+            Owner::new(new_run_id(), machine.trim().chars().take(12).collect::<String>())
         });
+        if owner.until.is_none() {
+            let over = self.timeout.map_or(LONGEST, |timeout| timeout.saturating_add(OWNED_AFTER));
+            owner.until = std::time::SystemTime::now().checked_add(over);
+        }
         let events = self.events.unwrap_or_else(EventSink::none);
         let mut run = RunContext::new(self.backend, owner, events, find(&self.project)?);
         run.cancel = self.cancel;

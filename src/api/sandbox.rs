@@ -391,6 +391,7 @@ fn info_map(info: Info) -> Value {
         ("fingerprint".into(), info.fingerprint.into()),
         ("hostname".into(), info.hostname.into()),
         ("created".into(), info.created.into()),
+        ("used".into(), info.used.into()),
         ("source".into(), Value::option(info.source)),
         ("limits".into(), limits),
         ("mounts".into(), mounts.into()),
@@ -464,7 +465,8 @@ pub(super) fn specs() -> Vec<FnSpec> {
         FnSpec::method(on, "info", info)
             .doc(
                 "All that is known about it: name, state, image, fingerprint, hostname, created, \
-                  source, limits, mounts, egress, env, user, cwd, labels, run, expires, addresses.",
+                  used, source, limits, mounts, egress, env, user, cwd, labels, run, expires, \
+                  addresses.",
             )
             .returns(Type::Map)
             .error("not_found", "It is not there any more.")

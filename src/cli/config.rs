@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{CommandError, Global, Result};
-use crate::config::Config;
-use crate::workflow::{KeepPolicy, SecretSource};
+use crate::config::{Config, Every};
+use crate::workflow::{BASES_EXPIRE, KeepPolicy, SecretSource};
+
+/// How often a call looks for what may go, when nothing else is said.
+const GC_EVERY: Duration = Duration::from_secs(600);
 
 /// Every variable that is read, in one place.
 #[derive(Debug, Default)]
@@ -22,6 +26,8 @@ pub struct Environment {
     pub github: bool,
     /// `HOME`.
     pub home: Option<PathBuf>,
+    /// `SANDSCRIPT_GC_EVERY`: as `every` of the settings' `gc`.
+    pub gc_every: Option<String>,
     /// `SANDSCRIPT_HOST`: as `--host`.
     pub host: Option<String>,
     /// `SANDSCRIPT_JOBS`: as `--jobs`.
@@ -55,6 +61,7 @@ impl Environment {
             ci: on("CI"),
             force_color: on("CLICOLOR_FORCE") || on("FORCE_COLOR"),
             github: on("GITHUB_ACTIONS"),
+            gc_every: text("SANDSCRIPT_GC_EVERY"),
             home: var("HOME").and_then(absolute),
             host: text("SANDSCRIPT_HOST"),
             jobs: text("SANDSCRIPT_JOBS"),
@@ -104,6 +111,10 @@ pub struct Settings {
     pub host: Option<String>,
     /// Which entries of bases are kept.
     pub keep: KeepPolicy,
+    /// After how long without use bases expire; never without it.
+    pub bases_expire: Option<Duration>,
+    /// How often a call looks for what may go; never without it.
+    pub gc_every: Option<Duration>,
     /// How many cells run at once; the backend's own idea when not given.
     pub jobs: Option<usize>,
     /// How much memory the values of a script may take.
@@ -134,6 +145,13 @@ impl Settings {
             },
             None => config.jobs,
         };
+        let every = match &environment.gc_every {
+            Some(text) => Some(Every::parse(text).map_err(|error| {
+                let message = format!("SANDSCRIPT_GC_EVERY: {error}");
+                CommandError::usage(message).hint("use a time such as 10m, or \"never\"")
+            })?),
+            None => config.gc.every,
+        };
         let store = global.store.clone().or_else(|| environment.store.clone()).or(config.store);
         let store = match store {
             Some(store) => folder.join(store),
@@ -148,6 +166,8 @@ impl Settings {
             allow_path: config.allow_path,
             backend,
             host,
+            bases_expire: config.gc.bases.map_or(Some(BASES_EXPIRE), Every::duration),
+            gc_every: every.map_or(Some(GC_EVERY), Every::duration),
             keep: KeepPolicy {
                 newest: config.base.keep.unwrap_or(KeepPolicy::default().newest),
                 max_age: config.base.max_age,

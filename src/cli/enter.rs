@@ -52,7 +52,7 @@ impl Enter {
             let failed = failed.iter().any(|snapshot| snapshot.label == FAILED_LABEL);
             let spec = CloneSpec {
                 label: failed.then(|| FAILED_LABEL.to_owned()),
-                owner: Some(Owner { run: new_run_id(), host: this_machine() }),
+                owner: Some(Owner::new(new_run_id(), this_machine())),
                 expires: SystemTime::now().checked_add(Duration::from_secs(24 * 3600)),
                 ..CloneSpec::new(&name)
             };

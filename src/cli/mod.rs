@@ -15,6 +15,7 @@ mod error;
 mod exec;
 mod explain;
 mod gc;
+mod housekeeping;
 mod init;
 mod list;
 mod lock;
@@ -33,6 +34,7 @@ mod start;
 mod stop;
 mod stubs;
 mod terminal;
+mod timer;
 mod view;
 mod watch;
 

@@ -14,7 +14,7 @@ use super::explain::Explain;
 use super::reports::{self, Asked, ShowArg, kind_and_path};
 use super::session::{Session, Work};
 use super::signals::Signals;
-use super::{CommandError, Result, exec, params};
+use super::{CommandError, Result, exec, housekeeping, params};
 use crate::api::{ErrorKind, Host, Plan, Recorder, Registry, ScriptError, WantedBases, new_run_id};
 use crate::lang::{self, Params, Source};
 use crate::sandbox::{Backend, Cancel, Owner};
@@ -172,7 +172,11 @@ impl Run {
             let sweep = tokio::spawn(sweep(Arc::clone(&work.backend)));
             let ended = self.once(&source, stage).await;
             // What other runs left is not worth waiting for long.
-            let _ = tokio::time::timeout(SWEEP, sweep).await;
+            if let Ok(Ok(gone)) = tokio::time::timeout(SWEEP, sweep).await
+                && !gone.is_empty()
+            {
+                session.output.note(housekeeping::told(&gone));
+            }
             if self.on_fail == Some(OnFailArg::Shell) {
                 shells(session, work, &ended.matrices).await;
             }
@@ -283,7 +287,7 @@ impl Run {
             },
             bases: stage.bases.clone(),
         };
-        let owner = Owner { run: new_run_id(), host: this_machine() };
+        let owner = Owner::new(new_run_id(), this_machine());
         let (mut reports, mut recorded) = (reports, None);
         if let (Some(file), Some(state)) = (history, &session.state) {
             let run = RunFile {
@@ -462,12 +466,13 @@ fn pins(project: &Path, locked: bool) -> Result<Option<Arc<Pins>>> {
 /// How long the end of a run waits for what other runs left.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Deletes what dead runs left and what has expired, where there is something.
-async fn sweep(backend: Arc<dyn Backend>) {
+/// Deletes what dead runs left and what has expired, where there is something; the names.
+async fn sweep(backend: Arc<dyn Backend>) -> Vec<String> {
     let cancel = Cancel::new();
     if backend.gc(true, &cancel).await.is_ok_and(|found| !found.sandboxes.is_empty()) {
-        let _ = backend.gc(false, &cancel).await;
+        return backend.gc(false, &cancel).await.unwrap_or_default().sandboxes;
     }
+    Vec::new()
 }
 
 /// Opens a shell in the sandbox of each failed cell in turn, and deletes it then.

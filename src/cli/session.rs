@@ -1,10 +1,12 @@
 //! What every verb stands on: settings, the backend, a runtime, signals.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::config::{Environment, Settings};
+use super::housekeeping::Housekeeping;
 use super::output::Output;
 use super::signals::Signals;
 use super::{CommandError, Global, Result};
@@ -26,6 +28,8 @@ pub struct Session<'a> {
     environment: Environment,
     /// The folder of what is remembered from one call to the next.
     pub state: Option<PathBuf>,
+    /// Whether what may go is looked for after the verb.
+    tidies: Cell<bool>,
     /// The project: the folder with the project file or the repository it is in, else that folder.
     pub project: PathBuf,
 }
@@ -50,7 +54,19 @@ impl<'a> Session<'a> {
         let settings = Settings::resolve(&global, &environment, &folder)?;
         let (project, state) = (project_of(&folder), environment.state());
         let term = environment.term.clone();
-        Ok(Session { settings, output, term, folder, global, environment, state, project })
+        let tidies = Cell::new(true);
+        Ok(Session { settings, output, term, folder, global, environment, state, tidies, project })
+    }
+
+    /// Leaves all as it is when the verb is done: it says itself what may go.
+    pub fn leave_untidied(&self) {
+        self.tidies.set(false);
+    }
+
+    /// The folder of this user's settings for all programs.
+    pub fn config_folder(&self) -> Option<PathBuf> {
+        let home = || Some(self.environment.home.as_ref()?.join(".config"));
+        self.environment.xdg_config.clone().or_else(home)
     }
 
     /// What holds now: the files that say so may have changed.
@@ -100,10 +116,17 @@ impl<'a> Session<'a> {
             let backend = self.open(&self.settings).await?;
             let (listing, cancel) = (Arc::clone(&backend), signals.stop.clone());
             let work = Work { backend, cancel, signals: signals.clone() };
-            match verb(work).await {
+            let done = match verb(work).await {
                 Err(error) => Err(explain(error, listing.as_ref()).await),
                 done => done,
+            };
+            if signals.code().is_none()
+                && self.tidies.get()
+                && let Some(due) = Housekeeping::due(self)
+            {
+                due.sweep(listing.as_ref(), &signals.stop).await;
             }
+            done
         });
         // A read of the terminal can't be ended: leave the thread that waits in it behind.
         runtime.shutdown_background();

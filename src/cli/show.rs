@@ -59,6 +59,8 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
             format!("{}:{}{end}", mount.source.display(), mount.target)
         })
         .collect();
+    let until = info.owner.as_ref().and_then(|owner| owner.until);
+    let expires = info.expires.into_iter().chain(until).min();
     let owner = info.owner.as_ref().map(|owner| format!("run {} on {}", owner.run, owner.host));
     let rows = [
         ("name", info.name.clone()),
@@ -68,7 +70,7 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
         ("cloned from", info.source.clone().unwrap_or_default()),
         ("hostname", info.hostname.clone()),
         ("created", format!("{} ({})", view::timestamp(info.created), view::age(info.created))),
-        ("expires", info.expires.map(view::timestamp).unwrap_or_default()),
+        ("expires", expires.map(view::timestamp).unwrap_or_default()),
         ("owner", owner.unwrap_or_default()),
         ("limits", view::limits(&info.limits)),
         ("egress", info.egress.to_string()),

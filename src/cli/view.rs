@@ -20,6 +20,7 @@ pub fn sandbox_json(info: &Info) -> Value {
         "fingerprint": info.fingerprint,
         "hostname": info.hostname,
         "created": timestamp(info.created),
+        "used": timestamp(info.used),
         "source": info.source,
         "limits": info.limits,
         "mounts": info.mounts,
@@ -28,7 +29,11 @@ pub fn sandbox_json(info: &Info) -> Value {
         "user": info.user,
         "cwd": info.cwd,
         "labels": info.labels,
-        "owner": info.owner,
+        "owner": info.owner.as_ref().map(|owner| json!({
+            "run": owner.run,
+            "host": owner.host,
+            "until": owner.until.map(timestamp),
+        })),
         "expires": info.expires.map(timestamp),
         "addresses": info.addresses,
     })

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry, Info, Policy, Process,
-    ReadOptions, Reader, Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, StopOptions, Usage,
-    WriteOptions,
+    Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry, Info, Kind, Policy,
+    Process, ReadOptions, Reader, Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, StopOptions,
+    Usage, WriteOptions,
 };
 
 /// What a `gc` found, or would delete.
@@ -21,6 +21,9 @@ pub struct GcReport {
     /// Bytes freed, where the backend knows.
     pub bytes: u64,
 }
+
+/// What a sandbox has to be like; see [`Backend::delete_if`].
+pub type Condition<'a> = dyn Fn(&Info) -> bool + Send + Sync + 'a;
 
 /// A kind of machine that sandboxes run on.
 ///
@@ -59,6 +62,22 @@ pub trait Backend: Send + Sync {
 
     /// Deletes it with its snapshots, whatever state it is in. Clones of it live on.
     async fn delete(&self, name: &str, cancel: &Cancel) -> Result<()>;
+
+    /// Deletes it if it is as `wanted` has it, and says whether it did; one that is not there is not.
+    /// A backend that can look and delete in one step should: with this, somebody else may use the
+    /// sandbox, or take its name, between the two.
+    async fn delete_if(&self, name: &str, wanted: &Condition<'_>, cancel: &Cancel) -> Result<bool> {
+        let done = match self.get(name, cancel).await {
+            Ok(info) if wanted(&info) => self.delete(name, cancel).await,
+            Ok(_) => return Ok(false),
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => Ok(true),
+            Err(Error::NotFound { kind: Kind::Sandbox, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 
     /// Waits until a command has run in it.
     async fn ready(&self, name: &str, timeout: Duration, cancel: &Cancel) -> Result<()>;

@@ -51,6 +51,9 @@ pub struct Info {
     pub hostname: String,
     /// When it was created.
     pub created: SystemTime,
+    /// When it was last started, cloned from or had a command run in it, as far as the backend knows
+    /// and to the minute; else when it was created.
+    pub used: SystemTime,
     /// Which sandbox and label it was cloned from.
     pub source: Option<String>,
     /// The limits as set.

@@ -20,7 +20,7 @@ mod spec;
 mod units;
 mod usage;
 
-pub use backend::{Backend, GcReport};
+pub use backend::{Backend, Condition, GcReport};
 pub use capabilities::{Capabilities, Capability, Enforcer};
 pub use cidr::Cidr;
 pub use command::{Command, Program, Stdin, WindowSize};

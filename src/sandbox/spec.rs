@@ -41,6 +41,17 @@ pub struct Owner {
     pub run: String,
     /// Machine (its machine-id, shortened) the run was started on.
     pub host: String,
+    /// When the run is over at the latest. A backend that can't ask whether it lives goes by this, so
+    /// that what a lost machine left goes, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<SystemTime>,
+}
+
+impl Owner {
+    /// A run of which nobody knows when it will be over.
+    pub fn new(run: impl Into<String>, host: impl Into<String>) -> Self {
+        Owner { run: run.into(), host: host.into(), until: None }
+    }
 }
 
 /// What a sandbox is made from.

@@ -10,6 +10,7 @@ mod dispatcher;
 mod event;
 pub mod exit;
 mod failure;
+mod gc;
 mod lock;
 mod matrix;
 mod output;
@@ -29,6 +30,7 @@ pub use context::{OnFail, RunContext};
 pub use dispatcher::Dispatcher;
 pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Stream};
 pub use failure::{Failure, Place};
+pub use gc::{BASES_EXPIRE, Collected, OWNED_AFTER, Sweep, Swept, Why, sweep};
 pub use lock::{LOCK_FILE, LockFile, Pin, PinMode, Pins};
 pub use matrix::{
     AxisValue, Cell, CellMemory, CellOwn, CellReport, CellTemplate, Counts, Filter, MatrixReport,

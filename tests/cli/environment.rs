@@ -125,6 +125,8 @@ impl TestEnvironment {
             .env("SANDSCRIPT_STORE", self.path("store"))
             .env("SANDSCRIPT_BACKEND", self.backend)
             .env("TERM", "dumb")
+            // What may go stays until a test asks for it.
+            .env("SANDSCRIPT_GC_EVERY", "never")
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

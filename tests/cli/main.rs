@@ -9,6 +9,7 @@ mod enter;
 mod environment;
 mod errors;
 mod faults;
+mod gc;
 mod init;
 mod local;
 mod matrix;

@@ -65,7 +65,7 @@ impl Run {
 }
 
 fn owner(run: &str) -> Owner {
-    Owner { run: run.to_owned(), host: "here".to_owned() }
+    Owner::new(run, "here")
 }
 
 async fn fake() -> Result<Rig> {

@@ -505,7 +505,7 @@ async fn while_it_is_built_its_run_owns_it() {
     let mut builder = BaseBuilder::open(&run.ctx, "b", BaseOptions::default()).await.unwrap();
     builder.run(Command::shell("true")).await.unwrap();
     let info = run.fake.list(&Cancel::new()).await.unwrap().remove(0);
-    assert_eq!(info.owner, Some(Owner { run: "run-a".into(), host: "here".into() }));
+    assert_eq!(info.owner, Some(Owner::new("run-a", "here")));
     builder.finish().await.unwrap();
 }
 

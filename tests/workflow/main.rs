@@ -5,6 +5,7 @@
 mod attempts;
 mod base;
 mod cells;
+mod gc;
 mod matrix;
 mod plan;
 mod steps;

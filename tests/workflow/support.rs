@@ -25,7 +25,7 @@ impl Run {
     /// Another run on the same backend.
     pub fn on(fake: Arc<FakeBackend>, id: &str) -> Run {
         let (sink, events) = EventSink::channel(id);
-        let owner = Owner { run: id.into(), host: "here".into() };
+        let owner = Owner::new(id, "here");
         let project = tempfile::tempdir().unwrap();
         let backend: Arc<dyn Backend> = fake.clone();
         Run { ctx: RunContext::new(backend, owner, sink, project.path()), fake, events, project }

@@ -15,9 +15,9 @@ use super::process;
 use super::tree::{Data, Errno, Node};
 use super::users;
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error, FileEntry,
-    GcReport, Info, Kind, Limits, Policy, Process, ReadOptions, Reader, Restore, Result, Rule,
-    Snapshot, SnapshotSpec, Spec, State, StopOptions, WriteOptions, check_label, check_name,
+    Backend, Cancel, Capabilities, Capability, CloneSpec, Command, Condition, EgressLog, Error,
+    FileEntry, GcReport, Info, Kind, Limits, Policy, Process, ReadOptions, Reader, Restore, Result,
+    Rule, Snapshot, SnapshotSpec, Spec, State, StopOptions, WriteOptions, check_label, check_name,
     check_path,
 };
 
@@ -176,13 +176,15 @@ impl Backend for FakeBackend {
         if let Some(user) = &spec.user {
             users::find(&found.tree, user)?;
         }
+        let created = self.shared.clock.now();
         let info = Info {
             name: spec.name.clone(),
             state: State::Stopped,
             image: image.clone(),
             fingerprint: found.fingerprint.clone(),
             hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.clone()),
-            created: self.shared.clock.now(),
+            created,
+            used: created,
             source: None,
             limits: spec.limits.clone(),
             mounts: spec.mounts.clone(),
@@ -221,6 +223,7 @@ impl Backend for FakeBackend {
         }
         machine.frozen.send_replace(false);
         machine.info.state = State::Running;
+        machine.info.used = self.shared.clock.last();
         Ok(())
     }
 
@@ -241,6 +244,19 @@ impl Backend for FakeBackend {
         world.settled(name)?.halt();
         world.machines.remove(name);
         Ok(())
+    }
+
+    async fn delete_if(&self, name: &str, wanted: &Condition<'_>, cancel: &Cancel) -> Result<bool> {
+        check_name(name)?;
+        self.call(Verb::Delete, name, "", cancel).await?;
+        let mut world = self.shared.world();
+        match world.settled(name) {
+            Ok(machine) if wanted(&machine.info) => machine.halt(),
+            Ok(_) | Err(Error::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        world.machines.remove(name);
+        Ok(true)
     }
 
     async fn ready(&self, name: &str, _timeout: Duration, cancel: &Cancel) -> Result<()> {
@@ -285,6 +301,9 @@ impl Backend for FakeBackend {
         check_name(name)?;
         command.check()?;
         self.call(Verb::Spawn, name, command.program.to_string(), cancel).await?;
+        if let Ok(machine) = self.shared.world().running(name) {
+            machine.info.used = self.shared.clock.last();
+        }
         process::spawn(&self.shared, name, command)
     }
 
@@ -538,6 +557,8 @@ impl Backend for FakeBackend {
             info.name = spec.name.clone();
             info.hostname = spec.hostname.clone().unwrap_or_else(|| spec.name.clone());
             info.created = self.shared.clock.now();
+            info.used = info.created;
+            source.info.used = info.created;
             info.source = Some(match &spec.label {
                 Some(label) => format!("{name}@{label}"),
                 None => name.to_owned(),
@@ -612,14 +633,18 @@ impl Backend for FakeBackend {
 
     async fn gc(&self, dry_run: bool, cancel: &Cancel) -> Result<GcReport> {
         self.call(Verb::Gc, "", if dry_run { "dry run" } else { "" }, cancel).await?;
-        let now: SystemTime = self.shared.clock.now();
+        let now = self.shared.clock.now();
         let mut world = self.shared.world();
         let world = &mut *world;
         let mut report = GcReport::default();
         for (name, machine) in &world.machines {
             let info = &machine.info;
-            let dead = info.owner.as_ref().is_some_and(|owner| world.ended.contains(&owner.run));
-            let expired = info.expires.is_some_and(|expires| expires <= now);
+            let over = |end: Option<SystemTime>| end.is_some_and(|end| end <= now);
+            let dead = info
+                .owner
+                .as_ref()
+                .is_some_and(|owner| world.ended.contains(&owner.run) || over(owner.until));
+            let expired = over(info.expires);
             if (dead || expired) && !matches!(info.state, State::Transitional(_)) {
                 report.sandboxes.push(name.clone());
                 report.bytes += machine.tree.usage().bytes.saturating_sub(machine.base.bytes);

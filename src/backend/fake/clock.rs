@@ -16,6 +16,17 @@ impl Clock {
         Clock::Counter(AtomicU64::new(1_000_000_000))
     }
 
+    /// What [`Clock::now`] gave last, or would give.
+    pub fn last(&self) -> SystemTime {
+        match self {
+            Clock::System => SystemTime::now(),
+            Clock::Counter(seconds) => {
+                let seconds = seconds.load(Ordering::Relaxed).saturating_sub(1);
+                SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+            }
+        }
+    }
+
     pub fn now(&self) -> SystemTime {
         match self {
             Clock::System => SystemTime::now(),

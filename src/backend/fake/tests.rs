@@ -1,6 +1,6 @@
 //! What only the fake has: faults, the log, the clock, and its own shell.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Effect, FakeBackend, Fault, Verb};
 use crate::sandbox::{
@@ -130,11 +130,17 @@ async fn gc_takes_what_an_ended_run_owns() {
     let cancel = Cancel::new();
     for run in ["dead", "alive"] {
         let mut spec = Spec::new(run);
-        spec.owner = Some(Owner { run: run.to_owned(), host: "here".to_owned() });
+        spec.owner = Some(Owner::new(run, "here"));
         fake.create(&spec, &cancel).await.unwrap();
     }
     fake.end_run("dead");
     assert_eq!(fake.gc(true, &cancel).await.unwrap().sandboxes, ["dead"]);
+    // Nobody can ask this one whether it lives.
+    let mut spec = Spec::new("lost");
+    spec.owner = Some(Owner { until: Some(SystemTime::UNIX_EPOCH), ..Owner::new("c", "there") });
+    fake.create(&spec, &cancel).await.unwrap();
+    assert_eq!(fake.gc(true, &cancel).await.unwrap().sandboxes, ["dead", "lost"]);
+    fake.delete("lost", &cancel).await.unwrap();
     assert_eq!(fake.gc(false, &cancel).await.unwrap().sandboxes, ["dead"]);
     let left = fake.list(&cancel).await.unwrap();
     assert_eq!(left.len(), 1);

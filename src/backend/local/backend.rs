@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use super::LocalBackend;
 use super::protocol::{FileRequest, Request};
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Policy,
-    Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions,
-    Usage, WriteOptions, check_name, exec,
+    Backend, Cancel, Capabilities, CloneSpec, Command, Condition, Error, FileEntry, GcReport, Info,
+    Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec,
+    StopOptions, Usage, WriteOptions, check_name, exec,
 };
 
 /// Ends a call when it is cancelled. Everything below cleans up when it is dropped.
@@ -62,6 +62,10 @@ impl Backend for LocalBackend {
         unless(cancel, self.0.delete(name)).await
     }
 
+    async fn delete_if(&self, name: &str, wanted: &Condition<'_>, cancel: &Cancel) -> Result<bool> {
+        unless(cancel, self.0.delete_if(name, wanted)).await
+    }
+
     async fn ready(&self, name: &str, timeout: Duration, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
         let mut command = Command::shell(":");
@@ -85,7 +89,9 @@ impl Backend for LocalBackend {
     }
 
     async fn spawn(&self, name: &str, command: &Command, cancel: &Cancel) -> Result<Process> {
-        unless(cancel, self.0.spawn(name, command)).await
+        let process = unless(cancel, self.0.spawn(name, command)).await?;
+        self.0.store.touch(name);
+        Ok(process)
     }
 
     async fn read(
@@ -170,7 +176,9 @@ impl Backend for LocalBackend {
     }
 
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
-        unless(cancel, self.clone_box(name, spec)).await
+        let info = unless(cancel, self.clone_box(name, spec)).await?;
+        self.0.store.touch(name);
+        Ok(info)
     }
 
     async fn usage(&self, name: &str, cancel: &Cancel) -> Result<Usage> {

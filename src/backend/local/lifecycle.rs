@@ -11,8 +11,8 @@ use super::record::{self, Record, VERSION};
 use super::store::random_id;
 use super::{Inner, cgroup, net, protocol, sys};
 use crate::sandbox::{
-    Cancel, Capability, Command, Error, Info, Limits, Mount, Policy, Result, Spec, State,
-    StopOptions,
+    Cancel, Capability, Command, Condition, Error, Info, Limits, Mount, Policy, Result, Spec,
+    State, StopOptions,
 };
 
 impl Inner {
@@ -219,6 +219,20 @@ impl Inner {
         self.delete_locked(name).await
     }
 
+    pub(super) async fn delete_if(&self, name: &str, wanted: &Condition<'_>) -> Result<bool> {
+        crate::sandbox::check_name(name)?;
+        let lock = self.store.changing(name).await;
+        let info = match lock.as_ref() {
+            Ok(_) => self.get(name).await,
+            Err(error) => Err(error.clone()),
+        };
+        match info {
+            Ok(info) if wanted(&info) => self.delete_locked(name).await.map(|()| true),
+            Ok(_) | Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes, whatever state it is in; a damaged record is no obstacle.
     pub(super) async fn delete_locked(&self, name: &str) -> Result<()> {
         self.end_for_good(name).await?;
@@ -287,7 +301,11 @@ impl Inner {
         crate::sandbox::check_name(name)?;
         let state = self.state(name).await?;
         match self.store.record(name) {
-            Ok(record) => Ok(info(&record, state)),
+            Ok(record) => {
+                let mut info = info(&record, state);
+                info.used = self.store.used(name).map_or(info.used, |used| used.max(info.used));
+                Ok(info)
+            }
             Err(Error::Internal { message }) => Ok(damaged(name, message)),
             Err(error) => Err(error),
         }
@@ -316,6 +334,7 @@ pub(super) fn info(record: &Record, state: State) -> Info {
         image: spec.image.unwrap_or_default(),
         fingerprint: record.fingerprint.clone(),
         created: record.created,
+        used: record.created,
         source: record.source.clone(),
         limits: spec.limits,
         mounts: spec.mounts,

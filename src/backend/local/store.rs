@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -169,6 +169,24 @@ impl Store {
             }
         }
         Ok(record)
+    }
+
+    /// When a sandbox was last changed, started or touched.
+    pub fn used(&self, name: &str) -> Option<SystemTime> {
+        fs::metadata(self.folder(name).join("record.json")).ok()?.modified().ok()
+    }
+
+    /// Notes that a sandbox is used now; to the minute, since it is done at each command.
+    pub fn touch(&self, name: &str) {
+        use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
+        let age = self.used(name).and_then(|used| used.elapsed().ok());
+        if age.is_some_and(|age| age < Duration::from_secs(60)) {
+            return;
+        }
+        let stamp = |nanos| Timespec { tv_sec: 0, tv_nsec: nanos };
+        let times =
+            Timestamps { last_access: stamp(UTIME_OMIT), last_modification: stamp(UTIME_NOW) };
+        let _ = utimensat(CWD, self.folder(name).join("record.json"), &times, AtFlags::empty());
     }
 
     /// Says that a sandbox is made as its record has it.

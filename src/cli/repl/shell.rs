@@ -448,7 +448,7 @@ fn host(
     events: &EventSink,
     backend: Arc<dyn Backend>,
 ) -> Result<Arc<Host>> {
-    let owner = Owner { run: new_run_id(), host: this_machine() };
+    let owner = Owner::new(new_run_id(), this_machine());
     let mut host = Host::builder(backend)
         .owner(owner)
         .events(events.clone())

@@ -161,7 +161,7 @@ fn cell(name: &str, value: &Value) -> String {
         (_, Value::Unit) => String::new(),
         (_, Value::List(items)) if items.is_empty() => String::new(),
         (_, Value::Map(map)) if map.values().all(Value::is_unit) => String::new(),
-        ("created" | "expires" | "modified", Value::Float(seconds)) => {
+        ("created" | "expires" | "modified" | "used", Value::Float(seconds)) => {
             let after = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
             match SystemTime::UNIX_EPOCH.checked_add(after) {
                 Some(time) if time < SystemTime::now() => view::age(time),

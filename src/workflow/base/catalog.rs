@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use crate::sandbox::{Backend, Cancel, Result};
+use crate::sandbox::{Backend, Cancel, Info, Result};
 
 use super::key::StepKey;
 use super::record::{self, Found};
@@ -24,6 +24,10 @@ pub struct BaseEntry {
     pub sandbox: String,
     /// When its last step was done.
     pub created: SystemTime,
+    /// When it was last started or cloned from.
+    pub used: SystemTime,
+    /// After how long without use it expires, where its script says so.
+    pub expires: Option<Duration>,
     /// The run that builds it right now.
     pub building: Option<String>,
     /// Its steps, in order.
@@ -66,8 +70,18 @@ impl Default for KeepPolicy {
 impl Catalog {
     /// Asks the backend.
     pub async fn load(backend: &dyn Backend, cancel: &Cancel) -> Result<Catalog> {
+        let infos = backend.list(cancel).await?;
+        Catalog::among(infos, backend, cancel).await
+    }
+
+    /// Those among these sandboxes.
+    pub(in crate::workflow) async fn among(
+        infos: Vec<Info>,
+        backend: &dyn Backend,
+        cancel: &Cancel,
+    ) -> Result<Catalog> {
         let mut entries: BTreeMap<String, BaseEntry> = BTreeMap::new();
-        for info in backend.list(cancel).await? {
+        for info in infos {
             if info.labels.get(record::KIND).is_none_or(|kind| kind != "base") {
                 continue;
             }
@@ -75,6 +89,12 @@ impl Catalog {
                 base: info.labels.get(record::BASE).cloned().unwrap_or_default(),
                 sandbox: info.name.clone(),
                 created: info.created,
+                used: info.used,
+                expires: info
+                    .labels
+                    .get(record::EXPIRES)
+                    .and_then(|seconds| seconds.parse().ok())
+                    .map(Duration::from_secs),
                 building: info.owner.map(|owner| owner.run),
                 steps: Vec::new(),
             };
@@ -111,26 +131,49 @@ impl Catalog {
     /// The entries that are not wanted any more. What is being built is wanted, and so is everything
     /// that holds a step before one that is.
     pub fn unwanted(&self, policy: KeepPolicy, now: SystemTime) -> Vec<&BaseEntry> {
+        let mut rank: HashMap<&str, usize> = HashMap::new();
+        self.all_but(|entry| {
+            let rank = rank.entry(&entry.base).or_default();
+            let age = now.duration_since(entry.created).unwrap_or_default();
+            let young = policy.max_age.is_none_or(|most| age <= most);
+            let wanted = entry.building.is_some() || (*rank < policy.newest && young);
+            *rank += usize::from(entry.building.is_none());
+            wanted
+        })
+    }
+
+    /// The entries that nobody has used for as long as `limit` says of each, nor anything that starts
+    /// from them. Those without a limit are wanted.
+    pub fn unused(
+        &self,
+        limit: impl Fn(&BaseEntry) -> Option<Duration>,
+        now: SystemTime,
+    ) -> Vec<&BaseEntry> {
+        self.all_but(|entry| {
+            let age = now.duration_since(entry.used.max(entry.created)).unwrap_or_default();
+            entry.building.is_some() || limit(entry).is_none_or(|most| age <= most)
+        })
+    }
+
+    /// The entries that are neither wanted nor hold a step before one that is. Asks for each once,
+    /// in order.
+    fn all_but<'a>(
+        &'a self,
+        mut is_wanted: impl FnMut(&'a BaseEntry) -> bool,
+    ) -> Vec<&'a BaseEntry> {
         // Of a step that was done more than once the last time counts.
         let mut holders: HashMap<&str, (SystemTime, usize)> = HashMap::new();
+        let mut left: Vec<usize> = Vec::new();
         for (at, entry) in self.entries.iter().enumerate() {
             for step in &entry.steps {
                 let holder = holders.entry(&step.digest).or_insert((step.created, at));
                 *holder = (*holder).max((step.created, at));
             }
-        }
-        let mut wanted = HashSet::new();
-        let mut rank: HashMap<&str, usize> = HashMap::new();
-        let mut left: Vec<usize> = Vec::new();
-        for (at, entry) in self.entries.iter().enumerate() {
-            let rank = rank.entry(&entry.base).or_default();
-            let age = now.duration_since(entry.created).unwrap_or_default();
-            let young = policy.max_age.is_none_or(|most| age <= most);
-            if entry.building.is_some() || (*rank < policy.newest && young) {
+            if is_wanted(entry) {
                 left.push(at);
             }
-            *rank += usize::from(entry.building.is_none());
         }
+        let mut wanted = HashSet::new();
         while let Some(at) = left.pop() {
             if wanted.insert(at) {
                 let parents =

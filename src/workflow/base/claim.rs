@@ -162,7 +162,7 @@ impl Wanted<'_> {
         let (backend, cancel) = (self.ctx.backend.as_ref(), &self.ctx.cancel);
         let options = self.options;
         let owner = Some(self.ctx.owner.clone());
-        let labels = record::sandbox_labels(kind, self.base);
+        let labels = record::sandbox_labels(kind, self.base, options.expires);
         let clone = |label: Option<&String>, limits: Option<&Limits>| CloneSpec {
             label: label.cloned(),
             limits: options.limits.as_ref().or(limits).cloned(),

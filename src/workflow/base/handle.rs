@@ -23,6 +23,8 @@ pub struct BaseOptions {
     /// Upper bounds while it is built and for what is cloned from it; as the source when not given.
     /// They are in no key.
     pub limits: Option<Limits>,
+    /// After this long without use `gc` may delete it; after the settings' time when not given.
+    pub expires: Option<Duration>,
     /// Do every step, whatever is in the cache.
     pub rebuild: bool,
 }

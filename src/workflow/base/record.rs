@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::sandbox::{Backend, Cancel, Result, Snapshot, SnapshotSpec};
 
@@ -13,6 +13,8 @@ use super::key::{Change, StepKey};
 pub(super) const KIND: &str = "sandscript.kind";
 /// Label: the base's name.
 pub(super) const BASE: &str = "sandscript.base";
+/// Label of a base's sandbox: after how many seconds without use it expires.
+pub(super) const EXPIRES: &str = "sandscript.expires";
 /// Label of a step's snapshot: its number, from 1.
 const STEP: &str = "sandscript.step";
 /// Label of a step's snapshot: its whole digest.
@@ -203,6 +205,12 @@ fn read(snapshot: Snapshot) -> Option<Found> {
 }
 
 /// The labels of a base's sandbox, by which it is found and pruned.
-pub(super) fn sandbox_labels(kind: &str, base: &str) -> BTreeMap<String, String> {
-    [(KIND, kind), (BASE, base)].map(|(k, v)| (k.to_string(), v.to_string())).into()
+pub(super) fn sandbox_labels(
+    kind: &str,
+    base: &str,
+    expires: Option<Duration>,
+) -> BTreeMap<String, String> {
+    let expires = expires.map(|after| (EXPIRES, after.as_secs().to_string()));
+    let labels = [(KIND, kind.to_string()), (BASE, base.to_string())].into_iter().chain(expires);
+    labels.map(|(name, value)| (name.to_string(), value)).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use sandscript::sandbox::{CloneSpec, Owner, Spec};
+use sandscript::sandbox::{CloneSpec, Info, Owner, Spec};
 
 use crate::case::{CaseResult, cases};
 use crate::rig::Scope;
@@ -15,6 +15,8 @@ cases!["gc";
     takes_clones_too,
     keep_takes_the_owner_off,
     twice_finds_nothing_more,
+    delete_if_looks_first,
+    says_when_it_was_used,
 ];
 
 async fn owned(
@@ -120,6 +122,33 @@ async fn keep_takes_the_owner_off(scope: Scope) -> CaseResult {
     }
     scope.backend().gc(false, &scope.cancel).await?;
     sandbox.run("true").await?;
+    Ok(())
+}
+
+async fn delete_if_looks_first(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    let backend = scope.backend();
+    let created = sandbox.info().await?.created;
+    let other = |info: &Info| info.created != created || info.owner.is_some();
+    assert!(!backend.delete_if(&sandbox.name, &other, &scope.cancel).await?);
+    sandbox.run("true").await?;
+    let same = |info: &Info| info.created == created;
+    assert!(backend.delete_if(&sandbox.name, &same, &scope.cancel).await?);
+    assert!(!scope.exists(&sandbox.name).await?);
+    assert!(!backend.delete_if(&sandbox.name, &same, &scope.cancel).await?);
+    Ok(())
+}
+
+async fn says_when_it_was_used(scope: Scope) -> CaseResult {
+    let before = SystemTime::now() - Duration::from_secs(60);
+    let sandbox = scope.sandbox().await?;
+    let info = sandbox.info().await?;
+    assert!(info.used >= info.created && info.used > before);
+    sandbox.run("true").await?;
+    sandbox.snapshot("s").await?;
+    scope.clone_of(&sandbox, Some("s")).await?;
+    let again = sandbox.info().await?;
+    assert!(again.used >= info.used && again.used <= SystemTime::now());
     Ok(())
 }
 
