@@ -16,7 +16,7 @@
 ---@field state string Its state: "running", "stopped", "frozen", "transitional" or "error".
 local Sandbox = {}
 
----All that is known about it: name, state, image, fingerprint, hostname, created, used, source, limits, mounts, egress, env, user, cwd, labels, run, expires, addresses.
+---All that is known about it: name, state, image, fingerprint, hostname, created, used, source, limits, mounts, caches, egress, env, user, cwd, labels, run, expires, addresses.
 ---
 ---- error `not_found`: It is not there any more.
 ---
@@ -413,6 +413,7 @@ function Sandbox:restore(label, options) end
 ---@field pids? integer How many processes it may have.
 ---@field disk? Size How much it may write to disk.
 ---@field inodes? integer How many files it may create.
+---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
 ---@field hostname? string Its host name; the sandbox's name when not given.
 ---@field egress? string What it may reach: "none" or "unrestricted".
 ---@field env? table<string, string|number|boolean> Environment of every command in it.
@@ -700,6 +701,23 @@ function Builder:write(path, content, options) end
 ---@param value string|number|boolean Its value.
 function Builder:env(name, value) end
 
+---@class (exact) Builder.cache.Options
+---@field share? boolean Others that share it may have it at the same time. Default: false.
+
+---From here on, steps have this folder, which outlives the base: it is in no key, in no snapshot and in no clone, and other bases, cells and runs that name it find in it what was left there. One at a time has it, the others wait; a step must come out the same when it is empty.
+---
+---- error `invalid_input`: The base has it already, or something else at that path.
+---- error `unsupported`: The backend keeps no caches.
+---
+---```lua
+---b:cache("pip", "/root/.cache/pip")
+---b:run("ls /root/.cache/pip")
+---```
+---@param name string Which cache; made when there is none.
+---@param path string An absolute path in the base.
+---@param options? Builder.cache.Options
+function Builder:cache(name, path, options) end
+
 ---From here on, steps run as this user.
 ---
 ---```lua
@@ -784,6 +802,7 @@ local Error = {}
 ---@field pids? integer How many processes it may have.
 ---@field disk? Size How much it may write to disk.
 ---@field inodes? integer How many files it may create.
+---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
 ---@field hostname? string Its host name; the sandbox's name when not given.
 ---@field egress? string What it may reach: "none" or "unrestricted".
 ---@field env? table<string, string|number|boolean> Environment of every command in it.
@@ -894,11 +913,12 @@ function base(name, options, steps) end
 ---@field max_fail? integer End all when so many failed. Default: run all.
 ---@field order? "longest"|"given"|"random" In which order cells start: "longest" first, by the times of earlier runs, as "given", or "random". Default: longest.
 ---@field artifacts? string[] Files and folders to copy out of each cell when its function is over, where they are there: to --artifacts, else into the record of the run.
----@field options? fun(cell: table<string, any>) Is run for each cell before any of them begins, several at once, with a map of its values and its id; gives what the cell has of its own: from, label, egress, cpu, memory, pids, disk, inodes, env, and weight, of how many others it takes the place. Axes named from, egress or as a limit are the same.
+---@field options? fun(cell: table<string, any>) Is run for each cell before any of them begins, several at once, with a map of its values and its id; gives what the cell has of its own: from, label, egress, cpu, memory, pids, disk, inodes, env, caches, and weight, of how many others it takes the place. Axes named from, egress or as a limit are the same.
 ---@field setup? fun(cell: Cell) Is run in each cell before its function.
 ---@field teardown? fun(cell: Cell) Is run in each cell after its function, however that ended, a minute at most.
 ---@field egress? string What cells may reach: "none" or "unrestricted".
 ---@field env? table<string, string|number|boolean> Added to the environment of their commands.
+---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
 ---@field cpu? number CPUs it may use, such as 0.5 or 2.
 ---@field memory? Size Memory it may use.
 ---@field pids? integer How many processes it may have.

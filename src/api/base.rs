@@ -7,7 +7,7 @@ use super::files::write_options;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
 use super::secret::{self, data_or_secret};
 use super::{Args, Ctx, ErrorKind, FnSpec, Object, Opt, Result, ScriptError, Type, Value};
-use crate::sandbox::{Error, Program};
+use crate::sandbox::{CacheMount, Error, Program};
 use crate::transfer::PackOptions;
 use crate::workflow::{
     BaseBuilder, BaseHandle, BaseOptions, CopyOptions, Failure, RunOptions, Source,
@@ -114,6 +114,7 @@ async fn base(ctx: Ctx, args: Args) -> Result<Value> {
         cwd: args.string("cwd").map(str::to_owned),
         limits: limits(&args)?,
         expires: args.duration("expires")?,
+        caches: Vec::new(),
         rebuild: wanted.as_ref().is_some_and(|wanted| wanted.rebuild && wanted.has(name)),
     };
     let opened = BaseBuilder::open(&ctx.run(), name, options).await;
@@ -288,6 +289,14 @@ async fn env(_ctx: Ctx, args: Args) -> Result<Value> {
     Ok(Value::Unit)
 }
 
+async fn cache(ctx: Ctx, args: Args) -> Result<Value> {
+    let (name, target) = (args.need("name")?, args.need("path")?);
+    let cache = CacheMount { shared: args.flag("share"), ..CacheMount::new(name, target) };
+    let mut step = Step::of(&args).await?;
+    let done = step.builder()?.cache(cache).await;
+    step.done(&ctx, done)
+}
+
 async fn user(_ctx: Ctx, args: Args) -> Result<Value> {
     Step::of(&args).await?.builder()?.user(args.need("user")?);
     Ok(Value::Unit)
@@ -460,6 +469,20 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .param("name", Type::String, "The variable.")
             .param("value", scalar(), "Its value.")
             .example("b.env(\"CC\", \"clang\");", "b:env(\"CC\", \"clang\")"),
+        FnSpec::method(on, "cache", cache)
+            .graceful()
+            .doc(
+                "From here on, steps have this folder, which outlives the base: it is in no key, in \
+                  no snapshot and in no clone, and other bases, cells and runs that name it find \
+                  in it what was left there. One at a time has it, the others wait; a step must \
+                  come out the same when it is empty.",
+            )
+            .param("name", Type::String, "Which cache; made when there is none.")
+            .param("path", Type::String, "An absolute path in the base.")
+            .option("share", Type::Bool, "Others that share it may have it at the same time. Default: false.")
+            .error("invalid_input", "The base has it already, or something else at that path.")
+            .error("unsupported", "The backend keeps no caches.")
+            .example("b.cache(\"pip\", \"/root/.cache/pip\");\nb.run(\"ls /root/.cache/pip\");", "b:cache(\"pip\", \"/root/.cache/pip\")\nb:run(\"ls /root/.cache/pip\")"),
         FnSpec::method(on, "user", user)
             .doc("From here on, steps run as this user.")
             .param("user", Type::String, "User name or number, with optional :group.")

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::base::BaseObject;
 use super::sandbox::SandboxObject;
-use super::{Args, Ctx, ErrorKind, Map, Result, ScriptError, Value, suggest};
+use super::{Args, Ctx, ErrorKind, Map, Result, ScriptError, Value, cache, suggest};
 use crate::sandbox::{Policy, parse_size};
 use crate::workflow::{Cell, CellOwn, MatrixSpec, Source};
 
@@ -17,8 +17,9 @@ pub(super) const FROM: &str = "from";
 /// The axes that are options of their cell, too.
 const AXES: &[&str] = &["cpu", "disk", "egress", FROM, "inodes", "memory", "pids"];
 /// What the function may give.
-const KEYS: &[&str] =
-    &["cpu", "disk", "egress", "env", FROM, "inodes", "label", "memory", "pids", "weight"];
+const KEYS: &[&str] = &[
+    "caches", "cpu", "disk", "egress", "env", FROM, "inodes", "label", "memory", "pids", "weight",
+];
 /// How many cells' functions run at once.
 const AT_ONCE: usize = 8;
 
@@ -149,6 +150,10 @@ fn set(own: &mut CellOwn, key: &str, value: &Value, label: Option<&Value>) -> Re
                 own.env =
                     map.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
             }
+            _ => return Err(wrong("a map")),
+        },
+        "caches" => match value {
+            Value::Map(map) => own.caches = cache::of_map(map)?,
             _ => return Err(wrong("a map")),
         },
         "label" => {}

@@ -13,7 +13,7 @@ use super::memory::Cells;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
 use super::{
     Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Object, Position, Result, ScriptError, Type,
-    Value,
+    Value, cache,
 };
 use crate::sandbox::{Error, ReadOptions};
 use crate::workflow::{
@@ -269,6 +269,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         cell: CellTemplate {
             limits: limits(&args)?,
             egress: egress(&args)?,
+            caches: cache::caches(&args)?,
             env: args.string_map("env"),
         },
     };
@@ -446,7 +447,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 Type::Callback(vec![("cell", Type::Map)]),
                 "Is run for each cell before any of them begins, several at once, with a map of \
                   its values and its id; gives what the cell has of its own: from, label, egress, \
-                  cpu, memory, pids, disk, inodes, env, and weight, of how many others it takes \
+                  cpu, memory, pids, disk, inodes, env, caches, and weight, of how many others it takes \
                   the place. Axes named from, egress or as a limit are the same.",
             )
             .option("setup", on_cell(), "Is run in each cell before its function.")
@@ -457,6 +458,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .option("egress", Type::String, "What cells may reach: \"none\" or \"unrestricted\".")
             .option("env", Type::map_of(scalar()), "Added to the environment of their commands.")
+            .options(vec![cache::option()])
             .options(limit_options())
             .param("body", on_cell(), "Is run in each cell.")
             .returns(Type::Map)

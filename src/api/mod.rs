@@ -8,6 +8,7 @@ mod assert;
 mod backend;
 mod base;
 mod budget;
+mod cache;
 mod cell_own;
 mod ctx;
 mod env;

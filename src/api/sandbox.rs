@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use super::base::{source, source_options};
 use super::host::{DELETED, OVER};
 use super::{
-    Args, Ctx, FnSpec, HandlerFuture, Map, Object, Opt, Result, ScriptError, Type, Value, path,
+    Args, Ctx, FnSpec, HandlerFuture, Map, Object, Opt, Result, ScriptError, Type, Value, cache,
+    path,
 };
 use crate::sandbox::{
     CloneSpec, Error, Info, Kind, Limits, Mount, Policy, Spec, State, StopOptions, check_name,
@@ -93,6 +94,7 @@ pub(super) fn machine_options() -> Vec<Opt> {
     let option = |name, ty, doc| Opt { name, ty, doc };
     let mut options = limit_options();
     options.extend([
+        cache::option(),
         option("hostname", Type::String, "Its host name; the sandbox's name when not given."),
         option("egress", Type::String, "What it may reach: \"none\" or \"unrestricted\"."),
         option("env", Type::map_of(scalar()), "Environment of every command in it."),
@@ -184,6 +186,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     let egress = egress(&args)?;
     let hostname = args.string("hostname").map(str::to_owned);
     let (owner, expires) = (ctx.host.owner(keep), expires(&args)?);
+    let caches = cache::caches(&args)?;
     let (image, sha256) = match source(&args)? {
         Source::Image { image, sha256 } => (image, sha256),
         other => {
@@ -203,6 +206,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
                 hostname,
                 limits,
                 egress,
+                caches,
                 env: env.into_iter().chain(args.string_map("env")).collect(),
                 labels: args.string_map("labels"),
                 owner,
@@ -211,8 +215,8 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
                 ..CloneSpec::new(name)
             };
             check_name(&spec.name)?;
-            let cloned = ctx.backend().clone(&sandbox, &spec, ctx.cancel()).await;
-            return Ok(made(&ctx, cloned.map_err(|e| ctx.error(e))?, keep));
+            let clone = || ctx.backend().clone(&sandbox, &spec, ctx.cancel());
+            return Ok(made(&ctx, cache::when_free(&ctx, &spec.name, clone).await?, keep));
         }
     };
     let spec = Spec {
@@ -221,6 +225,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
         hostname,
         limits: limits.unwrap_or_default(),
         mounts: mounts(&ctx, &args)?,
+        caches,
         egress: egress.unwrap_or_default(),
         env: args.string_map("env"),
         user: args.string("user").map(str::to_owned),
@@ -234,7 +239,8 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     spec.check()?;
     let checked = ctx.run().check_image(spec.image.as_deref(), spec.sha256.as_deref()).await;
     checked.map_err(|e| ctx.error(e))?;
-    let info = ctx.backend().create(&spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    let create = || ctx.backend().create(&spec, ctx.cancel());
+    let info = cache::when_free(&ctx, &spec.name, create).await?;
     if let Some(trace) = &ctx.trace {
         trace.image(spec.image.as_deref(), spec.sha256.as_deref(), &info.fingerprint);
         if !spec.mounts.is_empty() {
@@ -289,8 +295,13 @@ async fn info(ctx: Ctx, args: Args) -> Result<Value> {
     Ok(info_map(info))
 }
 
+/// Starts it, as soon as its caches are free.
+async fn started(ctx: &Ctx, name: &str) -> Result<()> {
+    cache::when_free(ctx, name, || ctx.backend().start(name, ctx.cancel())).await
+}
+
 async fn start(ctx: Ctx, args: Args) -> Result<Value> {
-    ctx.backend().start(&name_of(&args)?, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    started(&ctx, &name_of(&args)?).await?;
     Ok(Value::Unit)
 }
 
@@ -309,7 +320,7 @@ async fn stop(ctx: Ctx, args: Args) -> Result<Value> {
 async fn restart(ctx: Ctx, args: Args) -> Result<Value> {
     let (name, options) = (name_of(&args)?, stop_options(&args)?);
     ctx.backend().stop(&name, options, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
-    ctx.backend().start(&name, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    started(&ctx, &name).await?;
     Ok(Value::Unit)
 }
 
@@ -383,6 +394,17 @@ fn info_map(info: Info) -> Value {
             ])
         })
         .collect();
+    let caches: Vec<Value> = info
+        .caches
+        .iter()
+        .map(|cache| {
+            Value::map([
+                ("name", cache.name.as_str().into()),
+                ("path", cache.target.as_str().into()),
+                ("share", cache.shared.into()),
+            ])
+        })
+        .collect();
     let map: Map = BTreeMap::from([
         ("name".into(), info.name.into()),
         ("state".into(), info.state.word().into()),
@@ -395,6 +417,7 @@ fn info_map(info: Info) -> Value {
         ("source".into(), Value::option(info.source)),
         ("limits".into(), limits),
         ("mounts".into(), mounts.into()),
+        ("caches".into(), caches.into()),
         ("egress".into(), info.egress.to_string().into()),
         ("env".into(), info.env.into()),
         ("user".into(), Value::option(info.user)),
@@ -465,7 +488,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
         FnSpec::method(on, "info", info)
             .doc(
                 "All that is known about it: name, state, image, fingerprint, hostname, created, \
-                  used, source, limits, mounts, egress, env, user, cwd, labels, run, expires, \
+                  used, source, limits, mounts, caches, egress, env, user, cwd, labels, run, expires, \
                   addresses.",
             )
             .returns(Type::Map)

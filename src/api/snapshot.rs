@@ -1,7 +1,7 @@
 //! Snapshots, restoring and cloning.
 
 use super::sandbox::{egress, expires, fresh_name, limits, machine_options, made, name_of, scalar};
-use super::{Args, Ctx, FnSpec, Result, Type, Value};
+use super::{Args, Ctx, FnSpec, Result, Type, Value, cache};
 use crate::sandbox::{
     CloneSpec, Error, Kind, Limits, Restore, Snapshot, SnapshotSpec, check_label, check_name,
 };
@@ -69,6 +69,7 @@ async fn clone(ctx: Ctx, args: Args) -> Result<Value> {
         hostname: args.string("hostname").map(str::to_owned),
         limits,
         egress: egress(&args)?,
+        caches: cache::caches(&args)?,
         env: args.string_map("env"),
         labels: args.string_map("labels"),
         owner: ctx.host.owner(keep),
@@ -76,7 +77,8 @@ async fn clone(ctx: Ctx, args: Args) -> Result<Value> {
         bare: args.flag("bare"),
         ..CloneSpec::new(name)
     };
-    let info = ctx.backend().clone(&source, &spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
+    let clone = || ctx.backend().clone(&source, &spec, ctx.cancel());
+    let info = cache::when_free(&ctx, &spec.name, clone).await?;
     Ok(made(&ctx, info, keep))
 }
 

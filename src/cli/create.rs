@@ -7,7 +7,7 @@ use clap::Args;
 use super::args::{FormatArg, LimitArgs, key_value};
 use super::session::Session;
 use super::{Result, view};
-use crate::sandbox::{Mount, Policy, Spec};
+use crate::sandbox::{CacheMount, Mount, Policy, Spec};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,6 +35,9 @@ pub struct Create {
     /// A folder or file of this machine in the guest; ':ro' at the end: only to read
     #[arg(long, value_name = "SRC:DST[:ro]", value_parser = mount)]
     mount: Vec<Mount>,
+    /// A folder of the backend's that outlives it, in the guest: who has it has it alone
+    #[arg(long, value_name = "NAME=PATH", value_parser = key_value)]
+    cache: Vec<(String, String)>,
     /// What it may reach: none or unrestricted
     #[arg(long, value_name = "POLICY", default_value = "none")]
     egress: String,
@@ -72,6 +75,7 @@ impl Create {
             hostname: self.hostname,
             limits: self.limits.limits(),
             mounts,
+            caches: self.cache.into_iter().map(|(n, path)| CacheMount::new(n, path)).collect(),
             egress: Policy::parse(&self.egress)?,
             env: self.env.into_iter().collect(),
             user: self.user,

@@ -3,6 +3,7 @@
 
 mod args;
 mod base;
+mod cache;
 mod check;
 mod clone;
 mod config;
@@ -117,6 +118,7 @@ enum Verb {
     Init(init::Init),
     Repl(repl::Repl),
     Base(base::Base),
+    Cache(cache::Cache),
     Lock(lock::Lock),
     Create(Box<create::Create>),
     List(list::List),
@@ -146,6 +148,7 @@ impl Verb {
             Verb::Exec(verb) => verb.format.json(),
             Verb::Runs(verb) => verb.json(),
             Verb::Base(verb) => verb.json(),
+            Verb::Cache(verb) => verb.json(),
             Verb::Snapshot(verb) => verb.json(),
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
@@ -170,6 +173,7 @@ impl Verb {
             Verb::Init(verb) => verb.call(session),
             Verb::Repl(verb) => verb.call(session),
             Verb::Base(verb) => verb.call(session),
+            Verb::Cache(verb) => verb.call(session),
             Verb::Lock(verb) => verb.call(session),
             Verb::Create(verb) => verb.call(session),
             Verb::List(verb) => verb.call(session),

@@ -487,7 +487,13 @@ async fn shells(session: &Session<'_>, work: Work, matrices: &[MatrixReport]) {
             cancel: Cancel::new(),
             signals: work.signals.clone(),
         };
-        if let Err(error) = exec::shell(session, own, sandbox, Vec::new()).await {
+        // One that had a cache was stopped.
+        let started = work.backend.start(sandbox, &Cancel::new()).await.map_err(Into::into);
+        let done = match started {
+            Ok(()) => exec::shell(session, own, sandbox, Vec::new()).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
             session.output.warn(error.message);
         }
         if let Err(error) = work.backend.delete(sandbox, &Cancel::new()).await {

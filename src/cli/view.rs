@@ -24,6 +24,7 @@ pub fn sandbox_json(info: &Info) -> Value {
         "source": info.source,
         "limits": info.limits,
         "mounts": info.mounts,
+        "caches": info.caches,
         "egress": info.egress.to_string(),
         "env": info.env,
         "user": info.user,

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry, Info, Kind, Policy,
-    Process, ReadOptions, Reader, Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, StopOptions,
-    Usage, WriteOptions,
+    CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error, FileEntry,
+    Info, Kind, Policy, Process, ReadOptions, Reader, Restore, Result, Rule, Snapshot,
+    SnapshotSpec, Spec, StopOptions, Usage, WriteOptions,
 };
 
 /// What a `gc` found, or would delete.
@@ -46,6 +46,9 @@ pub trait Backend: Send + Sync {
 
     /// Makes a sandbox and starts it; when this returns, a command has run in it. With
     /// [`Spec::bare`] it is left stopped. On failure or cancel nothing is left behind.
+    ///
+    /// A sandbox has its caches for as long as it runs. While somebody else has one of them, this,
+    /// [`Backend::start`] and [`Backend::clone`] fail with [`Error::CacheInUse`] and do nothing.
     async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info>;
 
     /// All sandboxes of this backend, by name.
@@ -187,6 +190,18 @@ pub trait Backend: Send + Sync {
     /// Makes a new machine from a snapshot or from the current state: own hostname, machine-id
     /// and addresses; the source's limits, mounts, environment and policy. The source keeps running.
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info>;
+
+    /// The caches there are, by name.
+    async fn caches(&self, _cancel: &Cancel) -> Result<Vec<CacheInfo>> {
+        self.capabilities().require(Capability::Caches)?;
+        Ok(Vec::new())
+    }
+
+    /// Deletes a cache with all that is in it. One that is in use is [`Error::CacheInUse`].
+    async fn delete_cache(&self, name: &str, _cancel: &Cancel) -> Result<()> {
+        self.capabilities().require(Capability::Caches)?;
+        Err(Error::not_found(Kind::Cache, name))
+    }
 
     /// What it has taken of the machine since it was started: what of it this backend knows. With
     /// [`super::Capability::Usage`] that is the processor time at least.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Capability {
+    /// Folders of the backend's that outlive the sandboxes they are mounted in.
+    Caches,
     /// Egress policies with rules: the guest reaches what they allow.
     EgressAllowlist,
     /// Egress policy `unrestricted`: the guest reaches the network.
@@ -49,6 +51,7 @@ pub enum Capability {
 impl Capability {
     /// All of them, in order.
     pub const ALL: &[Capability] = &[
+        Capability::Caches,
         Capability::EgressAllowlist,
         Capability::EgressUnrestricted,
         Capability::Freeze,
@@ -70,6 +73,7 @@ impl Capability {
     /// The word used in tables and messages.
     pub fn as_str(self) -> &'static str {
         match self {
+            Capability::Caches => "caches",
             Capability::EgressAllowlist => "egress-allowlist",
             Capability::EgressUnrestricted => "egress-unrestricted",
             Capability::Freeze => "freeze",

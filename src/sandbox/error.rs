@@ -12,6 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// A backend name.
     Backend,
+    /// A folder that outlives sandboxes.
+    Cache,
     /// A program to execute inside a sandbox.
     Command,
     /// A path inside a sandbox, or a host path named by the user.
@@ -32,6 +34,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Kind::Backend => "backend",
+            Kind::Cache => "cache",
             Kind::Command => "command",
             Kind::File => "file",
             Kind::Image => "image",
@@ -68,6 +71,15 @@ pub enum Error {
         name: String,
         /// What is going on.
         what: String,
+    },
+    /// Another sandbox has the cache, and one of the two does not share it. Nothing was done: it may
+    /// be tried again.
+    #[error("cache '{name}' is in use{}", by.as_ref().map_or(String::new(), |by| format!(" by sandbox '{by}'")))]
+    CacheInUse {
+        /// The cache.
+        name: String,
+        /// The sandbox that has it, where it is known.
+        by: Option<String>,
     },
     /// The caller cancelled.
     #[error("cancelled")]
@@ -196,6 +208,9 @@ impl Error {
             Error::AlreadyExists { kind: Kind::Sandbox, name } => {
                 Some(format!("use open(\"{name}\") to work with it, or choose another name"))
             }
+            Error::CacheInUse { by: Some(by), .. } => {
+                Some(format!("wait until it is done, or stop it: sandscript stop {by}"))
+            }
             Error::NotRunning { name } => Some(format!("start it first: sandscript start {name}")),
             _ => None,
         }
@@ -207,7 +222,7 @@ impl Error {
         match self {
             Error::AlreadyExists { .. } => "already_exists",
             Error::Auth { .. } => "auth",
-            Error::Busy { .. } => "busy",
+            Error::Busy { .. } | Error::CacheInUse { .. } => "busy",
             Error::Cancelled => "cancelled",
             Error::Exhausted { .. } => "exhausted",
             Error::Internal { .. } => "internal",

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Mount, Owner, Policy};
+use super::{CacheMount, Limits, Mount, Owner, Policy};
 
 /// The state a sandbox is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub struct Info {
     pub limits: Limits,
     /// Host folders in it.
     pub mounts: Vec<Mount>,
+    /// Folders of the backend's in it that outlive it.
+    pub caches: Vec<CacheMount>,
     /// The egress policy as set.
     pub egress: Policy,
     /// Environment of every command.

@@ -4,6 +4,7 @@
 //! [`Backend`]; the conformance suite holds each of them to the same contract.
 
 mod backend;
+mod cache;
 mod capabilities;
 mod cidr;
 mod command;
@@ -21,6 +22,7 @@ mod units;
 mod usage;
 
 pub use backend::{Backend, Condition, GcReport};
+pub use cache::{CacheInfo, CacheMount};
 pub use capabilities::{Capabilities, Capability, Enforcer};
 pub use cidr::Cidr;
 pub use command::{Command, Program, Stdin, WindowSize};

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Owner, Policy, Result, Spec, check_label};
+use super::{CacheMount, Limits, Owner, Policy, Result, Spec, check_label};
 
 /// What a snapshot is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct CloneSpec {
     pub limits: Option<Limits>,
     /// Replaces the source's egress policy.
     pub egress: Option<Policy>,
+    /// The clone's caches. The source's are not taken over.
+    pub caches: Vec<CacheMount>,
     /// Added to the source's environment.
     pub env: BTreeMap<String, String>,
     /// The clone's labels. The source's are not taken over.
@@ -90,6 +92,7 @@ impl CloneSpec {
         made.hostname = self.hostname.clone();
         made.limits = self.limits.clone().unwrap_or_default();
         made.env = self.env.clone();
+        made.caches = self.caches.clone();
         made.check()
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Policy, Result, check_name};
+use super::{CacheMount, Error, Policy, Result, check_name};
 
 /// Upper bounds. What a backend can't limit here is `Unsupported`, never ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +69,9 @@ pub struct Spec {
     pub limits: Limits,
     /// Host folders in the guest.
     pub mounts: Vec<Mount>,
+    /// Folders of the backend's that outlive it. Clones and snapshots have none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<CacheMount>,
     /// What it may reach.
     pub egress: Policy,
     /// Environment of every command.
@@ -109,33 +112,39 @@ impl Spec {
                     format!("source '{}' is not an absolute path", mount.source.display()),
                 ));
             }
-            let target = &mount.target;
-            if !target.starts_with('/')
-                || target.split('/').any(|part| part == "..")
-                || target.contains('\0')
-            {
-                return Err(Error::invalid(
-                    "mounts",
-                    format!("target '{target}' is not an absolute path without '..'"),
-                ));
-            }
-            if target.trim_matches('/').is_empty() {
-                return Err(Error::invalid("mounts", "the root itself can't be a target"));
-            }
-            let mut parts = target.split('/').filter(|part| !matches!(*part, "" | "."));
-            if let (Some("proc" | "sys"), _) | (Some("dev"), None) = (parts.next(), parts.next()) {
-                return Err(Error::invalid_hint(
-                    "mounts",
-                    format!("target '{target}' belongs to the kernel"),
-                    "mount it elsewhere, below /mnt or /srv for example",
-                ));
-            }
+            check_target("mounts", &mount.target)?;
         }
+        super::cache::check(self)?;
         let mut probe = super::Command::argv(["true"]);
         probe.env = self.env.clone();
         probe.cwd = self.cwd.clone();
         probe.check()
     }
+}
+
+/// Refuses what nothing can be mounted at in a guest.
+pub(super) fn check_target(what: &str, target: &str) -> Result<()> {
+    if !target.starts_with('/')
+        || target.split('/').any(|part| part == "..")
+        || target.contains('\0')
+    {
+        return Err(Error::invalid(
+            what,
+            format!("target '{target}' is not an absolute path without '..'"),
+        ));
+    }
+    if target.trim_matches('/').is_empty() {
+        return Err(Error::invalid(what, "the root itself can't be a target"));
+    }
+    let mut parts = target.split('/').filter(|part| !matches!(*part, "" | "."));
+    if let (Some("proc" | "sys"), _) | (Some("dev"), None) = (parts.next(), parts.next()) {
+        return Err(Error::invalid_hint(
+            what,
+            format!("target '{target}' belongs to the kernel"),
+            "mount it elsewhere, below /mnt or /srv for example",
+        ));
+    }
+    Ok(())
 }
 
 impl Limits {

@@ -82,6 +82,15 @@ pub enum Event {
     BaseStarted { base: String, from: String },
     /// Another run builds what is wanted here; this one waits for it.
     BaseWaiting { base: String, step: usize, sandbox: String, run: Option<String> },
+    /// A sandbox is to have a cache that another one has, which is the one named in `by` where that
+    /// is known; it is waited for. It is that of a cell or a base, where these are given.
+    CacheWaiting {
+        cache: String,
+        sandbox: String,
+        by: Option<String>,
+        cell: Option<String>,
+        base: Option<String>,
+    },
     /// A step was found in the cache.
     StepHit { base: String, step: usize, total: Option<usize>, title: String, key: String },
     /// What a step's key is, and for one that is done the fields that are different from the step

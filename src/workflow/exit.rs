@@ -62,6 +62,7 @@ pub fn of_error(error: &Error) -> u8 {
         Error::Exhausted { .. } | Error::Internal { .. } => INTERNAL,
         Error::AlreadyExists { .. }
         | Error::Busy { .. }
+        | Error::CacheInUse { .. }
         | Error::InvalidInput { .. }
         | Error::NotFound { .. }
         | Error::NotRunning { .. }

@@ -5,6 +5,7 @@
 //! them to the reports.
 
 mod base;
+mod caches;
 mod context;
 mod dispatcher;
 mod event;
@@ -26,6 +27,7 @@ pub use base::{
     BaseBuilder, BaseEntry, BaseHandle, BaseOptions, BasePoint, BaseStep, Catalog, Change,
     CopyOptions, KEY_SCHEMA, KeepPolicy, RunOptions, StepInput, StepKey, label_of,
 };
+pub use caches::Waiter;
 pub use context::{OnFail, RunContext};
 pub use dispatcher::Dispatcher;
 pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Stream};

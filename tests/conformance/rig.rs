@@ -187,6 +187,12 @@ impl Scope {
         name
     }
 
+    /// A name for a cache that no other case uses.
+    pub fn cache_name(&self) -> String {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        format!("{}.{serial}", self.stem)
+    }
+
     /// A folder of this case on the host.
     pub fn host_dir(&self) -> std::io::Result<PathBuf> {
         let path = self.rig.host.path().join(&self.stem);

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod base;
+mod caches;
 mod cells;
 mod gc;
 mod matrix;

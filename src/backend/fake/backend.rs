@@ -15,10 +15,10 @@ use super::process;
 use super::tree::{Data, Errno, Node};
 use super::users;
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, Capability, CloneSpec, Command, Condition, EgressLog, Error,
-    FileEntry, GcReport, Info, Kind, Limits, Policy, Process, ReadOptions, Reader, Restore, Result,
-    Rule, Snapshot, SnapshotSpec, Spec, State, StopOptions, WriteOptions, check_label, check_name,
-    check_path,
+    Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, Condition, EgressLog,
+    Error, FileEntry, GcReport, Info, Kind, Limits, Policy, Process, ReadOptions, Reader, Restore,
+    Result, Rule, Snapshot, SnapshotSpec, Spec, State, StopOptions, WriteOptions, check_label,
+    check_name, check_path,
 };
 
 impl FakeBackend {
@@ -91,6 +91,10 @@ impl FakeBackend {
     }
 
     fn finish(&self, mut half: HalfMade, bare: bool) -> Result<Info> {
+        if !bare {
+            let now = self.shared.clock.now();
+            self.shared.world().mount(&half.name, now)?;
+        }
         let info = self.shared.machine(&half.name, half.serial, |machine| {
             machine.info.state = if bare { State::Stopped } else { State::Running };
             machine.info.clone()
@@ -128,6 +132,7 @@ fn machine(info: Info, image: &super::image::Image) -> Machine {
         processes: Default::default(),
         next_pid: 2,
         log: EgressLog::default(),
+        mounted: false,
     }
 }
 
@@ -167,6 +172,9 @@ impl Backend for FakeBackend {
         if !spec.mounts.is_empty() {
             self.shared.capabilities.require(Capability::Mounts)?;
         }
+        if !spec.caches.is_empty() {
+            self.shared.capabilities.require(Capability::Caches)?;
+        }
         let image = spec.image.clone().unwrap_or(self.shared.capabilities.default_image.clone());
         if image == "host" && !self.shared.world().images.contains_key("host") {
             self.shared.capabilities.require(Capability::HostImage)?;
@@ -188,6 +196,7 @@ impl Backend for FakeBackend {
             source: None,
             limits: spec.limits.clone(),
             mounts: spec.mounts.clone(),
+            caches: spec.caches.clone(),
             egress: spec.egress.clone(),
             env: spec.env.clone(),
             user: spec.user.clone(),
@@ -221,6 +230,8 @@ impl Backend for FakeBackend {
         if let State::Error(why) = &machine.info.state {
             return Err(Error::internal(why.clone()));
         }
+        world.mount(name, self.shared.clock.now())?;
+        let machine = world.settled(name)?;
         machine.frozen.send_replace(false);
         machine.info.state = State::Running;
         machine.info.used = self.shared.clock.last();
@@ -234,6 +245,7 @@ impl Backend for FakeBackend {
         let machine = world.settled(name)?;
         machine.halt();
         machine.info.state = State::Stopped;
+        world.unmount(name);
         Ok(())
     }
 
@@ -242,7 +254,7 @@ impl Backend for FakeBackend {
         self.call(Verb::Delete, name, "", cancel).await?;
         let mut world = self.shared.world();
         world.settled(name)?.halt();
-        world.machines.remove(name);
+        world.take(name);
         Ok(())
     }
 
@@ -489,7 +501,8 @@ impl Backend for FakeBackend {
             frozen: Duration::ZERO,
             labels: spec.labels.clone(),
         };
-        machine.shots.push(Shot { snapshot: snapshot.clone(), tree: machine.tree.clone() });
+        let tree = machine.own_tree();
+        machine.shots.push(Shot { snapshot: snapshot.clone(), tree });
         Ok(snapshot)
     }
 
@@ -534,9 +547,12 @@ impl Backend for FakeBackend {
         let machine = world.settled(name)?;
         let tree = shot(machine, label)?.tree.clone();
         machine.halt();
-        machine.tree = tree;
-        if machine.info.state != State::Stopped {
-            machine.info.state = State::Running;
+        let runs = machine.info.state != State::Stopped;
+        world.unmount(name);
+        world.get(name)?.tree = tree;
+        if runs {
+            world.mount(name, self.shared.clock.now())?;
+            world.get(name)?.info.state = State::Running;
         }
         Ok(())
     }
@@ -546,12 +562,15 @@ impl Backend for FakeBackend {
         spec.check()?;
         self.check_limits(spec.limits.as_ref().unwrap_or(&Limits::default()))?;
         self.check_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
+        if !spec.caches.is_empty() {
+            self.shared.capabilities.require(Capability::Caches)?;
+        }
         let copy = {
             let mut world = self.shared.world();
             let source = world.settled(name)?;
             let tree = match &spec.label {
                 Some(label) => shot(source, label)?.tree.clone(),
-                None => source.tree.clone(),
+                None => source.own_tree(),
             };
             let mut info = source.info.clone();
             info.name = spec.name.clone();
@@ -565,6 +584,7 @@ impl Backend for FakeBackend {
             });
             info.limits = spec.limits.clone().unwrap_or(info.limits);
             info.egress = spec.egress.clone().unwrap_or(info.egress);
+            info.caches = spec.caches.clone();
             info.env.extend(spec.env.clone());
             info.labels = spec.labels.clone();
             info.owner = spec.owner.clone();
@@ -580,6 +600,7 @@ impl Backend for FakeBackend {
                 processes: Default::default(),
                 next_pid: 2,
                 log: EgressLog::default(),
+                mounted: false,
             }
         };
         let half = self.begin(copy, "cloning")?;
@@ -624,6 +645,18 @@ impl Backend for FakeBackend {
         Ok(self.shared.world().get(name)?.log.clone())
     }
 
+    async fn caches(&self, cancel: &Cancel) -> Result<Vec<CacheInfo>> {
+        self.shared.capabilities.require(Capability::Caches)?;
+        self.call(Verb::Caches, "", "", cancel).await?;
+        Ok(self.shared.world().caches())
+    }
+
+    async fn delete_cache(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        self.shared.capabilities.require(Capability::Caches)?;
+        self.call(Verb::DeleteCache, "", name, cancel).await?;
+        self.shared.world().delete_cache(name)
+    }
+
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
         self.call(Verb::Keep, name, "", cancel).await?;
@@ -652,7 +685,7 @@ impl Backend for FakeBackend {
         }
         if !dry_run {
             for name in &report.sandboxes {
-                if let Some(mut machine) = world.machines.remove(name) {
+                if let Some(mut machine) = world.take(name) {
                     machine.halt();
                 }
             }

@@ -25,9 +25,11 @@ macro_rules! verbs {
 
 verbs! {
     Allow "allow",
+    Caches "caches",
     Clone "clone",
     Create "create",
     Delete "delete",
+    DeleteCache "delete_cache",
     DeleteSnapshot "delete_snapshot",
     Deny "deny",
     EgressLog "egress_log",

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
+use super::cache::Cache;
 use super::clock::Clock;
 use super::fault::Faults;
 use super::image::Image;
@@ -41,6 +42,8 @@ pub(super) struct Machine {
     pub next_pid: u32,
     /// What was said to have been refused and carried.
     pub log: EgressLog,
+    /// Its caches are in its tree.
+    pub mounted: bool,
 }
 
 impl Machine {
@@ -91,6 +94,7 @@ impl Machine {
 
 pub(super) struct World {
     pub machines: BTreeMap<String, Machine>,
+    pub caches: BTreeMap<String, Cache>,
     pub images: BTreeMap<String, Image>,
     pub faults: Faults,
     /// Runs that have ended; `gc` takes what they own.
@@ -167,7 +171,7 @@ impl Drop for HalfMade {
         if !self.done {
             let mut world = self.shared.world();
             if world.machines.get(&self.name).is_some_and(|m| m.serial == self.serial)
-                && let Some(mut machine) = world.machines.remove(&self.name)
+                && let Some(mut machine) = world.take(&self.name)
             {
                 machine.halt();
             }

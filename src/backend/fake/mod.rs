@@ -30,6 +30,7 @@ use crate::sandbox::{Capabilities, Capability, EgressLog, Enforcer, Result};
 mod archive;
 mod backend;
 mod builtin;
+mod cache;
 mod clock;
 mod fault;
 mod image;
@@ -219,6 +220,7 @@ impl FakeBuilder {
         };
         let world = World {
             machines: BTreeMap::new(),
+            caches: BTreeMap::new(),
             images,
             faults: fault::Faults::default(),
             ended: BTreeSet::new(),

@@ -162,6 +162,11 @@ impl Tree {
         Tree(Arc::new(Node::dir(0o755, now)))
     }
 
+    /// One with this folder as its root.
+    pub fn of(root: Arc<Node>) -> Self {
+        Tree(root)
+    }
+
     /// The place `path` names, seen from directory `cwd`. Links are followed inside the tree; the
     /// last part only with `follow`. The last part need not exist.
     pub fn resolve(&self, cwd: &str, path: &str, follow: bool) -> Result<Parts, Errno> {

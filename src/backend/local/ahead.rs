@@ -55,6 +55,7 @@ impl Shape {
     pub fn of(spec: &Spec, trees: &[Tree], layers: &[String]) -> Option<Shape> {
         let plain = spec.limits == Limits::default()
             && spec.mounts.is_empty()
+            && spec.caches.is_empty()
             && spec.egress == Policy::None
             && !spec.bare
             && layers.len() <= LONG;
@@ -154,6 +155,7 @@ impl Inner {
                 disk: None,
                 inodes: None,
                 mounts: Vec::new(),
+                caches: 0,
                 folders: Vec::new(),
                 machine: Machine::default(),
                 defaults: Default::default(),

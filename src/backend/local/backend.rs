@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use super::LocalBackend;
 use super::protocol::{FileRequest, Request};
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, CloneSpec, Command, Condition, Error, FileEntry, GcReport, Info,
-    Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec,
-    StopOptions, Usage, WriteOptions, check_name, exec,
+    Backend, CacheInfo, Cancel, Capabilities, CloneSpec, Command, Condition, Error, FileEntry,
+    GcReport, Info, Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec,
+    Spec, StopOptions, Usage, WriteOptions, check_name, exec,
 };
 
 /// Ends a call when it is cancelled. Everything below cleans up when it is dropped.
@@ -188,6 +188,14 @@ impl Backend for LocalBackend {
 
     async fn set_policy(&self, name: &str, policy: &Policy, cancel: &Cancel) -> Result<()> {
         unless(cancel, self.0.set_policy(name, policy)).await
+    }
+
+    async fn caches(&self, cancel: &Cancel) -> Result<Vec<CacheInfo>> {
+        unless(cancel, self.0.caches()).await
+    }
+
+    async fn delete_cache(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        unless(cancel, self.0.delete_cache(name)).await
     }
 
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Inner;
 use super::ahead::Ahead;
+use super::caches::Caches;
 use super::link::Link;
 use super::mode::Mode;
 use super::protocol::{Address, Defaults, Done, IdMap, Launch, LaunchFds, Machine, Wake};
@@ -29,6 +30,7 @@ impl Inner {
         &self,
         record: &Record,
         mut group: cgroup::Group,
+        caches: Caches,
     ) -> Result<Started> {
         let name = &record.spec.name;
         let listener = self.listen(name)?;
@@ -53,7 +55,12 @@ impl Inner {
         };
         let network =
             lease.as_ref().map(|lease| Address { address: lease.address, gateway: lease.gateway });
-        let locks: Vec<OwnedFd> = lock.into_iter().chain(lease.map(|lease| lease.lock)).collect();
+        let mut locks: Vec<OwnedFd> =
+            lock.into_iter().chain(lease.map(|lease| lease.lock)).collect();
+        locks.extend(caches.locks);
+        let count = caches.mounts.len();
+        let mut mounts = caches.mounts;
+        mounts.extend(record.spec.mounts.iter().cloned());
         let (fds, counts) = descriptors(Some((listener, lifeline.into())), &mut group, locks);
         let spec = &record.spec;
         let launch = Launch {
@@ -67,12 +74,12 @@ impl Inner {
             disk: disk::wanted(&spec.limits)
                 .then(|| self.store.layer(&record.upper).join(disk::IMAGE)),
             inodes: spec.limits.inodes,
-            mounts: spec.mounts.clone(),
-            folders: spec
-                .mounts
+            caches: count,
+            folders: mounts
                 .iter()
                 .map(|mount| std::fs::metadata(&mount.source).is_ok_and(|found| found.is_dir()))
                 .collect(),
+            mounts,
             machine: machine(record),
             defaults: defaults(record),
             network: network.clone(),

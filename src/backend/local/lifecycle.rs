@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::ahead::{Ahead, Shape};
+use super::caches::Caches;
 use super::launch::{NETWORKS, Started};
 use super::protocol::{Request, Task};
 use super::record::{self, Record, VERSION};
 use super::store::random_id;
 use super::{Inner, cgroup, net, protocol, sys};
 use crate::sandbox::{
-    Cancel, Capability, Command, Condition, Error, Info, Limits, Mount, Policy, Result, Spec,
+    Cancel, Capability, Command, Condition, Error, Info, Kind, Limits, Mount, Policy, Result, Spec,
     State, StopOptions,
 };
 
@@ -22,6 +23,7 @@ impl Inner {
         self.check_supported(&spec.limits, &spec.egress, &spec.mounts)?;
         let name = spec.image.clone().unwrap_or_else(|| self.capabilities.default_image.clone());
         let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
+        let caches = self.caches_to_start(spec).await?;
         let _referring = self.store.referring().await?;
         let ahead = self.take_ahead(Shape::of(spec, &image.trees, &image.layers)).await;
         let upper = match &ahead {
@@ -47,11 +49,27 @@ impl Inner {
             address: None,
             maker: None,
         };
-        self.make(record, ahead).await
+        self.make(record, ahead, caches).await
+    }
+
+    /// Takes a sandbox's caches before anything of it is made.
+    pub(super) async fn caches_to_start(&self, spec: &Spec) -> Result<Caches> {
+        if spec.bare || spec.caches.is_empty() {
+            return Ok(Caches::default());
+        }
+        if self.store.folder(&spec.name).exists() {
+            return Err(Error::exists(Kind::Sandbox, &spec.name));
+        }
+        self.take_caches(&spec.name, &spec.caches).await
     }
 
     /// Publishes a record whose layers are in place, starts it unless it is bare, and undoes all on failure.
-    pub(super) async fn make(&self, mut record: Record, ahead: Option<Ahead>) -> Result<Info> {
+    pub(super) async fn make(
+        &self,
+        mut record: Record,
+        ahead: Option<Ahead>,
+        caches: Caches,
+    ) -> Result<Info> {
         let name = record.spec.name.clone();
         let upper = Some(record.upper.clone());
         let groups = ahead.as_ref().map(|ahead| ahead.folders.clone()).unwrap_or_default();
@@ -80,7 +98,7 @@ impl Inner {
         if starts {
             let started = match &ahead {
                 Some(ahead) => self.wake(&record, ahead).await?,
-                None => self.launch(&record, group).await?,
+                None => self.launch(&record, group, caches).await?,
             };
             self.adopt(&mut record, started)?;
             (record.fresh, record.new) = (false, false);
@@ -176,10 +194,11 @@ impl Inner {
         if let Some(owner) = &record.spec.owner {
             self.enter_run(&owner.run)?;
         }
+        let caches = self.take_caches(&record.spec.name, &record.spec.caches).await?;
         let name = cgroup::name_of_start(&record.spec.name);
         let group = self.groups.create(&name, &record.spec.limits)?;
         let groups = group.folders.clone();
-        let started = self.launch(record, group).await;
+        let started = self.launch(record, group, caches).await;
         let Ok(started) = started else {
             self.throw_away(Vec::new(), groups).await?;
             return started.map(drop);
@@ -338,6 +357,7 @@ pub(super) fn info(record: &Record, state: State) -> Info {
         source: record.source.clone(),
         limits: spec.limits,
         mounts: spec.mounts,
+        caches: spec.caches,
         egress: spec.egress,
         env: spec.env,
         user: spec.user,

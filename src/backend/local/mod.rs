@@ -5,6 +5,7 @@
 
 mod ahead;
 mod backend;
+mod caches;
 mod cgroup;
 mod control;
 mod copy;

@@ -12,6 +12,7 @@ const AS_ROOT: &str = "needs root";
 /// Finds out, without starting anything.
 pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
     let mut has = BTreeSet::from([
+        Capability::Caches,
         Capability::Freeze,
         Capability::HostImage,
         Capability::Mounts,

@@ -166,6 +166,8 @@ pub struct Launch {
     pub inodes: Option<u64>,
     /// Host folders and files.
     pub mounts: Vec<Mount>,
+    /// How many of them, the first ones, are the store's own: their files have the guest's ids.
+    pub caches: usize,
     /// Which of them are folders: the guest's root may have no way there to look.
     pub folders: Vec<bool>,
     /// Who the guest is.

@@ -5,6 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::ahead::{Ahead, Shape};
+use super::caches::Caches;
 use super::control::ask;
 use super::layers::is_unwritten;
 use super::lifecycle::machine_id;
@@ -36,9 +37,9 @@ impl LocalBackend {
     }
 
     pub(super) async fn clone_box(&self, name: &str, spec: &CloneSpec) -> Result<Info> {
-        let (record, ahead, _referring) = self.0.prepare_clone(name, spec).await?;
+        let (record, ahead, caches, _referring) = self.0.prepare_clone(name, spec).await?;
         self.shorten(record.layers.clone(), record.image_layers).await?;
-        let info = self.0.make(record, ahead).await?;
+        let info = self.0.make(record, ahead, caches).await?;
         self.0.prepare_next();
         Ok(info)
     }
@@ -264,7 +265,7 @@ impl Inner {
         &self,
         name: &str,
         spec: &CloneSpec,
-    ) -> Result<(Record, Option<Ahead>, Lock)> {
+    ) -> Result<(Record, Option<Ahead>, Caches, Lock)> {
         check_name(name)?;
         spec.check()?;
         let source = self.store.record(name)?;
@@ -274,6 +275,8 @@ impl Inner {
         let limits = spec.limits.clone().unwrap_or(source.spec.limits);
         let egress = spec.egress.clone().unwrap_or(source.spec.egress);
         self.check_supported(&limits, &egress, &source.spec.mounts)?;
+        let wanted = Spec { caches: spec.caches.clone(), bare: spec.bare, ..Spec::new(&spec.name) };
+        let caches = self.caches_to_start(&wanted).await?;
         let referring = self.store.referring().await?;
         let layers = match &spec.label {
             Some(label) => self.store.saved(name, label)?.layers,
@@ -291,6 +294,7 @@ impl Inner {
             hostname: spec.hostname.clone(),
             limits,
             mounts: source.spec.mounts,
+            caches: spec.caches.clone(),
             egress,
             env,
             user: source.spec.user,
@@ -327,6 +331,6 @@ impl Inner {
             address: None,
             maker: None,
         };
-        Ok((record, ahead, referring))
+        Ok((record, ahead, caches, referring))
     }
 }

@@ -4,6 +4,7 @@
 //! lock            shared while layers are being referred to, exclusive while they are collected
 //! boxes/NAME/     record.json, snapshots/LABEL.json, control (socket); made (a file): its maker is done
 //! layers/ID/      one subfolder a tree; .work-N of the overlay that writes to it
+//! caches/NAME/    data, the folder that guests write to; lock, held while one has it: who, and since when
 //! images/KEY.json which layers an image is
 //! runs/ID         locked while that run lives
 //! spare/          emptied folders, for the next sandboxes
@@ -57,7 +58,7 @@ impl Store {
         folder.recursive(true).mode(0o700);
         folder.create(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
-        for name in ["boxes", "layers", "images", "runs", "spare", "trash"] {
+        for name in ["boxes", "caches", "layers", "images", "runs", "spare", "trash"] {
             folder.create(root.join(name)).map_err(failed)?;
             spread(&root.join(name));
         }
@@ -109,6 +110,16 @@ impl Store {
     /// A sandbox's folder.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.root.join("boxes").join(name)
+    }
+
+    /// A cache's folder.
+    pub fn cache(&self, name: &str) -> PathBuf {
+        self.root.join("caches").join(name)
+    }
+
+    /// Names of all caches, sorted.
+    pub fn cache_names(&self) -> Result<Vec<String>> {
+        list(&self.root.join("caches"))
     }
 
     /// Where images are recorded.

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use super::process::succeeded;
 use super::{Place, PlanBackend, unknown};
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, CloneSpec, Command, EgressLog, FileEntry, GcReport, Info,
-    Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec,
-    StopOptions, WriteOptions,
+    Backend, CacheInfo, Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry,
+    GcReport, Info, Kind, Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot,
+    SnapshotSpec, Spec, StopOptions, WriteOptions,
 };
 
 /// As an archive ends; without anything before it, an empty one.
@@ -37,6 +37,7 @@ impl Backend for PlanBackend {
 
     async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
+        self.can_cache(&spec.caches)?;
         self.free(&spec.name, cancel).await?;
         let image = spec.image.clone();
         let image = image.unwrap_or_else(|| self.capabilities().default_image.clone());
@@ -49,6 +50,7 @@ impl Backend for PlanBackend {
             hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.clone()),
             limits: spec.limits.clone(),
             mounts: spec.mounts.clone(),
+            caches: spec.caches.clone(),
             egress: spec.egress.clone(),
             env: spec.env.clone(),
             user: spec.user.clone(),
@@ -268,6 +270,7 @@ impl Backend for PlanBackend {
 
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
+        self.can_cache(&spec.caches)?;
         self.free(&spec.name, cancel).await?;
         let source = self.twin(name, cancel).await?;
         let plain =
@@ -281,6 +284,7 @@ impl Backend for PlanBackend {
             hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.clone()),
             limits: spec.limits.clone().unwrap_or(source.limits),
             mounts: source.mounts,
+            caches: spec.caches.clone(),
             egress: spec.egress.clone().unwrap_or(source.egress),
             env,
             user: source.user,
@@ -307,6 +311,20 @@ impl Backend for PlanBackend {
         match self.described(name)? {
             Some(_) => Ok(EgressLog::default()),
             None => self.real.egress_log(name, cancel).await,
+        }
+    }
+
+    async fn caches(&self, cancel: &Cancel) -> Result<Vec<CacheInfo>> {
+        self.real.caches(cancel).await
+    }
+
+    /// Says whether it could be deleted.
+    async fn delete_cache(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        let all = self.real.caches(cancel).await?;
+        match all.into_iter().find(|cache| cache.name == name) {
+            Some(CacheInfo { busy: true, name, by, .. }) => Err(Error::CacheInUse { name, by }),
+            Some(_) => Ok(()),
+            None => Err(Error::not_found(Kind::Cache, name)),
         }
     }
 

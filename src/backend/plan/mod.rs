@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sandbox::{
-    Backend, Cancel, Error, Info, Kind, Result, Snapshot, SnapshotSpec, Spec, State, StopOptions,
+    Backend, CacheMount, Cancel, Capability, Error, Info, Kind, Result, Snapshot, SnapshotSpec,
+    Spec, State, StopOptions,
 };
 
 use super::fake::FakeBackend;
@@ -69,6 +70,14 @@ impl PlanBackend {
             info.state = State::Stopped;
         }
         Ok(info)
+    }
+
+    /// Fails where the real backend has no caches. None is waited for: nothing is put into one.
+    fn can_cache(&self, caches: &[CacheMount]) -> Result<()> {
+        match caches {
+            [] => Ok(()),
+            _ => self.real.capabilities().require(Capability::Caches),
+        }
     }
 
     /// Fails when a real sandbox has the name.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::sandbox::{
-    Cancel, Command, Error, Kind, Program, Result, SnapshotSpec, Stdin, StopOptions, WriteOptions,
+    CacheMount, Cancel, Capability, Command, Error, Kind, Program, Result, SnapshotSpec, Spec,
+    Stdin, StopOptions, WriteOptions,
 };
 
 use super::super::output::Origin;
@@ -127,6 +128,24 @@ impl BaseBuilder {
     pub fn workdir(&mut self, path: impl Into<String>) -> &mut Self {
         self.options.cwd = Some(path.into());
         self
+    }
+
+    /// From here on, commands have this cache. It is in no key and in no snapshot: a step must come
+    /// out the same when it is empty.
+    pub async fn cache(&mut self, cache: CacheMount) -> Result<(), Failure> {
+        self.usable()?;
+        let mut caches = self.options.caches.clone();
+        caches.push(cache);
+        Spec { caches: caches.clone(), ..Spec::new("probe") }.check()?;
+        self.ctx.backend.capabilities().require(Capability::Caches)?;
+        self.options.caches = caches;
+        // The sandbox that is built in has not got it: what follows is done in a clone of its last step.
+        if let Site::Building(sandbox) = &self.site {
+            let sandbox = sandbox.clone();
+            self.site = Site::Replaying;
+            clean(&self.ctx, &sandbox).await;
+        }
+        Ok(())
     }
 
     /// A step: runs a command, which must succeed. Its timeout and output cap are in no key.
@@ -715,7 +734,9 @@ impl BaseBuilder {
                 () = cancel.cancelled() => return Err(Error::Cancelled),
             }
         }
-        let wanted = Wanted { after: Some(&hit), ..self.wanted(last) };
+        // Nothing is run in it.
+        let options = BaseOptions { caches: Vec::new(), ..self.options.clone() };
+        let wanted = Wanted { after: Some(&hit), options: &options, ..self.wanted(last) };
         let mut attempt = 1;
         let name = loop {
             let name = sandbox_name(&self.name, digest, attempt);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::sandbox::{Backend, CloneSpec, Error, Kind, Limits, Result, Spec, State};
 
 use super::super::runner::slug;
-use super::super::{Event, RunContext, Source};
+use super::super::{Event, RunContext, Source, Waiter};
 use super::key::StepKey;
 use super::record::{self, Hit};
 use super::working::Working;
@@ -163,10 +163,18 @@ impl Wanted<'_> {
         let options = self.options;
         let owner = Some(self.ctx.owner.clone());
         let labels = record::sandbox_labels(kind, self.base, options.expires);
+        let waiter = Waiter {
+            sandbox: name,
+            cell: None,
+            base: Some(self.base),
+            events: &self.ctx.events,
+            cancel,
+        };
         let clone = |label: Option<&String>, limits: Option<&Limits>| CloneSpec {
             label: label.cloned(),
             limits: options.limits.as_ref().or(limits).cloned(),
             egress: options.egress.clone(),
+            caches: options.caches.clone(),
             env: options.env.clone(),
             labels: labels.clone(),
             owner: owner.clone(),
@@ -174,15 +182,19 @@ impl Wanted<'_> {
         };
         if let Some(hit) = self.after {
             let clone = clone(Some(&hit.label), None);
-            return Backend::clone(backend, &hit.sandbox, &clone, cancel).await.map(drop);
+            return waiter
+                .when_free(|| Backend::clone(backend, &hit.sandbox, &clone, cancel))
+                .await
+                .map(drop);
         }
         match &options.source {
             Source::Base(base) => {
                 let clone = clone(Some(&base.label), Some(&base.limits));
-                Backend::clone(backend, &base.sandbox, &clone, cancel).await?;
+                waiter.when_free(|| Backend::clone(backend, &base.sandbox, &clone, cancel)).await?;
             }
             Source::Snapshot { sandbox, label } => {
-                Backend::clone(backend, sandbox, &clone(label.as_ref(), None), cancel).await?;
+                let clone = clone(label.as_ref(), None);
+                waiter.when_free(|| Backend::clone(backend, sandbox, &clone, cancel)).await?;
             }
             Source::Image { image, sha256 } => {
                 let spec = Spec {
@@ -190,12 +202,13 @@ impl Wanted<'_> {
                     sha256: sha256.clone(),
                     limits: options.limits.clone().unwrap_or_default(),
                     egress: options.egress.clone().unwrap_or_default(),
+                    caches: options.caches.clone(),
                     env: options.env.clone(),
                     labels,
                     owner,
                     ..Spec::new(name)
                 };
-                backend.create(&spec, cancel).await?;
+                waiter.when_free(|| backend.create(&spec, cancel)).await?;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::sandbox::{Limits, Policy};
+use crate::sandbox::{CacheMount, Limits, Policy};
 
 use super::super::Source;
 
@@ -25,6 +25,8 @@ pub struct BaseOptions {
     pub limits: Option<Limits>,
     /// After this long without use `gc` may delete it; after the settings' time when not given.
     pub expires: Option<Duration>,
+    /// Folders that the steps have, and no snapshot. They are in no key.
+    pub caches: Vec<CacheMount>,
     /// Do every step, whatever is in the cache.
     pub rebuild: bool,
 }

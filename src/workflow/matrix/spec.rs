@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sandbox::{Limits, Policy, Result};
+use crate::sandbox::{CacheMount, Limits, Policy, Result};
 
 use super::super::Source;
 use super::memory::CellMemory;
@@ -17,6 +17,8 @@ pub struct CellTemplate {
     pub limits: Option<Limits>,
     /// What it may reach; as the source when not given.
     pub egress: Option<Policy>,
+    /// Folders that outlive them and are in no snapshot.
+    pub caches: Vec<CacheMount>,
     /// Added to the environment of every command.
     pub env: BTreeMap<String, String>,
 }
@@ -30,6 +32,8 @@ pub struct CellOwn {
     pub limits: Limits,
     /// What it may reach; as the template when not given.
     pub egress: Option<Policy>,
+    /// Beside the template's; one of the same name replaces it.
+    pub caches: Vec<CacheMount>,
     /// Added to the template's.
     pub env: BTreeMap<String, String>,
     /// Of how many turns it takes the place while it runs; 0 counts as 1.
@@ -110,6 +114,15 @@ impl MatrixSpec {
     /// unknown axis in `exclude`, two cells with one id, no cells at all.
     pub fn expand(&self) -> Result<Vec<Cell>> {
         order::repeat(expand::expand(self)?, self.repeat)
+    }
+
+    /// The caches of a cell.
+    pub(crate) fn caches(&self, cell: &Cell) -> Vec<CacheMount> {
+        let own = self.own.get(&cell.id).map_or(&[][..], |own| &own.caches);
+        let mut all = self.cell.caches.clone();
+        all.retain(|cache| own.iter().all(|own| own.name != cache.name));
+        all.extend_from_slice(own);
+        all
     }
 
     /// The cells that run.

@@ -57,6 +57,16 @@ impl Narrator {
             | Event::CellEnded { .. }
             | Event::MatrixEnded { .. }
             | Event::CellList { .. } => self.matrix(event),
+            Event::CacheWaiting { cache, sandbox, by, cell, base } => {
+                let who = match (cell, base) {
+                    (Some(cell), _) => format!("cell {cell}"),
+                    (None, Some(base)) => format!("base {base}"),
+                    (None, None) => format!("sandbox {sandbox}"),
+                };
+                let by = by.as_ref().map_or("others have".into(), |by| format!("sandbox {by} has"));
+                let text = format!("… {who} waits for cache '{cache}', which {by}");
+                vec![self.style.dim(&text)]
+            }
             Event::Print { text, cell } => prefixed(&clean(text), cell.as_deref(), self.style),
             Event::Log { level, text, cell } => {
                 let text = match level {

@@ -83,6 +83,7 @@ mod tests {
         base cc from host
         base py from host
           … py 1 waiting for run run-2, which builds it in base-py-1
+        … base cc waits for cache 'pip', which sandbox base-py-1 has
           · cc 1 run make                                                 it was never built
           ✗ cc 1 run make                                                 700ms
             │ make: *** [all] Error 1

@@ -187,6 +187,13 @@ pub fn trouble() -> Vec<Event> {
             sandbox: "base-py-1".into(),
             run: Some("run-2".into()),
         },
+        Event::CacheWaiting {
+            cache: "pip".into(),
+            sandbox: "base-cc-1".into(),
+            by: Some("base-py-1".into()),
+            cell: None,
+            base: Some("cc".into()),
+        },
         started(1, "run make", "it was never built"),
         Event::StepFailed {
             base: "cc".into(),

@@ -36,13 +36,25 @@ impl One {
             let number = attempts + 1;
             let name = shared.name(index, &cell, number);
             let turn = first.take().unwrap_or_else(|| shared.turn(&cell));
-            let made = shared.make(&name, &cell).await;
-            let exists = made.is_ok();
-            let turn = tokio::select! {
-                biased;
-                () = shared.cancel.cancelled() => None,
-                turn = turn.wait() => turn,
+            let turn = async {
+                tokio::select! {
+                    biased;
+                    () = shared.cancel.cancelled() => None,
+                    turn = turn.wait() => turn,
+                }
             };
+            let (turn, made) = if shared.spec.caches(&cell).is_empty() {
+                // Made ahead of its turn.
+                let made = shared.make(&name, &cell).await;
+                (turn.await, made)
+            } else {
+                // One that waits for its turn must not have what one with a turn waits for.
+                match turn.await {
+                    None => (None, Err(Error::Cancelled)),
+                    turn => (turn, shared.make(&name, &cell).await),
+                }
+            };
+            let exists = made.is_ok();
             sandbox = exists.then(|| name.clone());
             let (turn, made) = match (turn, made) {
                 // Stopped before it began; an earlier attempt still counts.

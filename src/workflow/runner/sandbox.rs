@@ -8,7 +8,7 @@ use crate::sandbox::{
     Backend, Cancel, CloneSpec, Error, Kind, Limits, Result, SnapshotSpec, Spec, StopOptions, Usage,
 };
 
-use super::super::{Cell, Event, FAILED_LABEL, Failure, OnFail, Source};
+use super::super::{Cell, Event, FAILED_LABEL, Failure, OnFail, Source, Waiter};
 use super::executor::Shared;
 
 /// How long a delete may take before it is left to `gc`.
@@ -66,10 +66,18 @@ impl Shared {
         ];
         let labels = labels.map(|(key, value)| (key.to_string(), value.to_string())).into();
         let owner = Some(self.ctx.owner.clone());
+        let waiter = Waiter {
+            sandbox: name,
+            cell: Some(&cell.id),
+            base: None,
+            events: &self.ctx.events,
+            cancel: &self.cancel,
+        };
         let clone = |label: Option<String>| CloneSpec {
             label,
             limits: template.limits.clone(),
             egress: template.egress.clone(),
+            caches: self.spec.caches(cell),
             env: template.env.clone(),
             owner: owner.clone(),
             expires: SystemTime::now().checked_add(EXPIRES),
@@ -83,10 +91,13 @@ impl Shared {
                 for (key, value) in &base.env {
                     clone.env.entry(key.clone()).or_insert_with(|| value.clone());
                 }
-                Backend::clone(backend, &base.sandbox, &clone, &self.cancel).await?;
+                waiter
+                    .when_free(|| Backend::clone(backend, &base.sandbox, &clone, &self.cancel))
+                    .await?;
             }
             Source::Snapshot { sandbox, label } => {
-                Backend::clone(backend, sandbox, &clone(label.clone()), &self.cancel).await?;
+                let clone = clone(label.clone());
+                waiter.when_free(|| Backend::clone(backend, sandbox, &clone, &self.cancel)).await?;
             }
             Source::Image { image, sha256 } => {
                 self.ctx.check_image(image.as_deref(), sha256.as_deref()).await?;
@@ -96,13 +107,14 @@ impl Shared {
                     sha256: sha256.clone(),
                     limits: clone.limits.unwrap_or_default(),
                     egress: clone.egress.unwrap_or_default(),
+                    caches: clone.caches,
                     env: clone.env,
                     labels: clone.labels,
                     owner: clone.owner,
                     expires: clone.expires,
                     ..Spec::new(name)
                 };
-                backend.create(&spec, &self.cancel).await?;
+                waiter.when_free(|| backend.create(&spec, &self.cancel)).await?;
             }
         }
         Ok(())
@@ -110,7 +122,16 @@ impl Shared {
 
     /// Whether it is kept now. With a token of its own: a cancelled run keeps what it should, too.
     pub async fn keep(&self, sandbox: &str, cell: &Cell) -> bool {
-        match self.ctx.backend.keep(sandbox, &Cancel::new()).await {
+        let kept = async {
+            let cancel = Cancel::new();
+            if !self.spec.caches(cell).is_empty() {
+                // Others wait for what it has.
+                let now = StopOptions { force: true, ..StopOptions::default() };
+                self.ctx.backend.stop(sandbox, now, &cancel).await?;
+            }
+            self.ctx.backend.keep(sandbox, &cancel).await
+        };
+        match kept.await {
             Ok(()) => {
                 let why = format!("cell {}", cell.id);
                 self.ctx.events.send(Event::SandboxKept { name: sandbox.into(), why });
@@ -137,9 +158,12 @@ impl Shared {
                 ..SnapshotSpec::new(FAILED_LABEL)
             };
             backend.snapshot(sandbox, &spec, &cancel).await?;
-            if self.ctx.on_fail == OnFail::Keep {
+            // What has a cache is stopped in any case: others wait for that.
+            if self.ctx.on_fail == OnFail::Keep || !self.spec.caches(cell).is_empty() {
                 let now = StopOptions { force: true, ..StopOptions::default() };
                 backend.stop(sandbox, now, &cancel).await?;
+            }
+            if self.ctx.on_fail == OnFail::Keep {
                 backend.keep(sandbox, &cancel).await?;
             }
             Ok(())

@@ -2,6 +2,7 @@
 
 use crate::case::Case;
 
+mod caches;
 mod clones;
 mod concurrency;
 mod create;
@@ -29,6 +30,7 @@ mod users;
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
     [
+        caches::CASES,
         clones::CASES,
         concurrency::CASES,
         create::CASES,

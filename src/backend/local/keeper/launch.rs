@@ -218,9 +218,14 @@ fn host_mounts(
         }
     }
     for (index, mount) in launch.mounts.iter().enumerate() {
-        let tree = open(&mount.source, clone | OpenTreeFlags::AT_RECURSIVE)?;
-        if let Some((_, base)) = idmap {
-            give_owner(&tree, &mount.source, base)?;
+        let own = index < launch.caches;
+        let below = if own { OpenTreeFlags::empty() } else { OpenTreeFlags::AT_RECURSIVE };
+        let tree = open(&mount.source, clone | below)?;
+        match idmap {
+            Some((namespace, _)) if own => sys::idmap_mount(tree.as_fd(), namespace)
+                .doing("mapping the ids of the store's file system")?,
+            Some((_, base)) => give_owner(&tree, &mount.source, base)?,
+            None => {}
         }
         mounts.push((format!("mounts/{index}"), tree));
     }
