@@ -1,0 +1,126 @@
+//! The methods, by name space.
+
+mod api_key;
+mod auth;
+mod container;
+mod container_device;
+mod core;
+mod cron;
+mod dataset;
+mod files;
+mod network;
+mod placing;
+mod resource;
+mod rights;
+mod snapshot;
+mod system;
+mod virt;
+mod virt_device;
+
+use serde_json::{Value, json};
+
+use crate::dispatch::Call;
+use crate::fail::{Fail, Fault};
+use crate::job::State;
+use crate::nas::Nas;
+use crate::session::Session;
+
+pub use container::changed as container_changed;
+pub use dataset::{busy, create_dataset};
+pub use placing::{
+    clone_dataset, destroy_dataset, engine_name, in_use, link, locate, mountpoint, parent,
+    rename_dataset, sync,
+};
+pub use snapshot::{added as snapshot_added, removed as snapshot_removed};
+pub use virt::entry as virt_entry;
+
+use crate::zfs::Destroy;
+
+/// Runs a method whose parameters were checked.
+pub async fn run(call: &Call) -> Result<Value, Fail> {
+    let name = call.method.name.as_str();
+    let (space, verb) = name.rsplit_once('.').unwrap_or(("", name));
+    match space {
+        "api_key" => api_key::run(call, verb),
+        "auth" => auth::run(call, verb).await,
+        "core" => core::run(call, verb).await,
+        "cronjob" => cron::run(call, verb).await,
+        "initshutdownscript" => cron::script(call, verb),
+        "filesystem" => files::run(call, verb).await,
+        "interface" | "network.general" | "network.configuration" => network::run(call).await,
+        "pool" | "pool.dataset" => dataset::run(call, verb).await,
+        "pool.snapshot" | "zfs.snapshot" => snapshot::run(call, verb).await,
+        "zfs.resource" | "zfs.resource.snapshot" => resource::run(call).await,
+        "system" | "system.global" => system::run(call, verb),
+        "virt.global" | "virt.instance" => virt::run(call).await,
+        "virt.device" | "virt.volume" => virt_device::run(call),
+        "container" | "container.image" | "container.device" | "lxc" => container::run(call).await,
+        _ => Err(unhandled(call)),
+    }
+}
+
+/// What the model checks beyond types.
+pub fn check(nas: &Nas, method: &str, args: &[Value], faults: &mut Vec<Fault>) {
+    let mut wrong = |at: &str, text: &str| faults.push(Fault::new(at, text.into(), 22));
+    match method {
+        "virt.instance.create" | "virt.instance.update" => {
+            let (at, data) = match args {
+                [data] => ("virt_instance_create", data),
+                [_, data] => ("virt_instance_update", data),
+                _ => return,
+            };
+            if data["memory"].as_i64().is_some_and(|m| m < 33_554_432) {
+                wrong(&format!("{at}.memory"), "Value error, Value must be 32MiB or larger");
+            }
+            for (key, value) in data["environment"].as_object().into_iter().flatten() {
+                let fits = key.chars().next().is_some_and(|c| c.is_alphanumeric() || c == '_')
+                    && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '/');
+                if !fits || value.as_str().is_none_or(str::is_empty) {
+                    wrong(&format!("{at}.environment.{key}"), "Value error, Invalid environment");
+                }
+            }
+        }
+        "virt.instance.stop" | "virt.instance.restart" if nas.traps.on(23) => {
+            let stop = args.get(1).unwrap_or(&Value::Null);
+            let timeout = stop["timeout"].as_i64().unwrap_or(-1);
+            if timeout < 0 && stop["force"] != json!(true) {
+                wrong("", "Value error, Timeout should be set if force is disabled");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A connection closed.
+pub fn closed(session: &Session) {
+    session.nas.shells.leave(&session.id);
+    if session.nas.traps.on(6) {
+        return;
+    }
+    for job in session.nas.jobs.all() {
+        if job.state() == State::Running {
+            job.abort.notify_one();
+        }
+    }
+}
+
+/// The rows of a query: filters and options are the first two parameters.
+fn query(call: &Call, rows: Vec<Value>) -> Result<Value, Fail> {
+    crate::query::run(rows, call.arg(0), call.arg(1), call.nas.traps)
+}
+
+/// One row of a query, by its id.
+fn instance(call: &Call, class: &str, rows: Vec<Value>) -> Result<Value, Fail> {
+    let id = call.arg(0);
+    let row = rows.into_iter().find(|r| r["id"] == *id);
+    row.ok_or_else(|| missing(call, class, id))
+}
+
+fn missing(call: &Call, class: &str, id: &Value) -> Fail {
+    let id = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
+    Fail::missing(call.nas.traps, class, id)
+}
+
+fn unhandled(call: &Call) -> Fail {
+    Fail::Raised("NotImplementedError", format!("{} is not simulated", call.method.name))
+}
