@@ -2,10 +2,11 @@
 //!
 //! `cargo bench --bench peers`; with `-- --write` the table goes into `docs/performance.md`, or
 //! `docs/performance-user.md` as an ordinary user; with `-- --watch` only `watch`, with `-- --repl` only
-//! the repl, with `-- --languages` only the languages are measured.
+//! the repl, with `-- --languages` only the languages, with `-- --engine` only the engine is measured.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod engine;
 mod facts;
 mod languages;
 mod library;
@@ -41,7 +42,7 @@ fn main() {
     let store = temp.path().join("store");
     let mut table = Table::default();
     // One alone, while it is worked on.
-    if !asked("--watch") && !asked("--repl") {
+    if !asked("--watch") && !asked("--repl") && !asked("--engine") {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(languages::languages(&mut table));
     }
@@ -57,6 +58,9 @@ fn main() {
                 store,
                 folder: temp.path().to_owned(),
             };
+            if asked("--engine") {
+                return engines(&bench, &mut table).await;
+            }
             if asked("--repl") {
                 return tool::prompt(&bench, &mut table);
             }
@@ -71,6 +75,7 @@ fn main() {
             tool::prompt(&bench, &mut table);
             tool::watch(&bench, &mut table);
             tool::matrix(&bench, &mut table);
+            engines(&bench, &mut table).await;
         });
     }
     let text = format!("{}\n{table}", facts::facts());
@@ -83,6 +88,14 @@ fn main() {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
         std::fs::write(file, format!("{}{text}", include_str!("head.md"))).unwrap();
     }
+}
+
+/// What matrices cost beyond their sandboxes.
+async fn engines(bench: &Bench, table: &mut Table) {
+    engine::overhead(bench, table).await;
+    engine::many(bench, table);
+    engine::interrupt(bench, table);
+    engine::output(bench, table);
 }
 
 /// The middle one.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::table::{Table, ms};
 use super::{Bench, median, timed};
 
-fn tool(bench: &Bench, args: &[&str]) -> Child {
+pub fn tool(bench: &Bench, args: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_sandscript"))
         .args(args)
         .current_dir(&bench.folder)
@@ -17,6 +17,14 @@ fn tool(bench: &Bench, args: &[&str]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
+}
+
+/// The most memory that a process has had, in KiB; 0 when it is gone.
+pub fn peak(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.unwrap_or_default()
 }
 
 /// `--help` and an empty script.
@@ -140,16 +148,11 @@ pub fn matrix(bench: &Bench, table: &mut Table) {
     std::fs::write(bench.folder.join("matrix.rhai"), script).unwrap();
     let mut stick = super::peers::Yardstick::new();
     let mut times = Vec::new();
-    let mut peak = 0;
+    let mut most = 0;
     for _ in 0..5 {
         let mut child = tool(bench, &["run", "matrix.rhai", "--report", "jsonl=events.jsonl"]);
-        let status = format!("/proc/{}/status", child.id());
         while child.try_wait().unwrap().is_none() {
-            let text = std::fs::read_to_string(&status).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kib =
-                line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-            peak = peak.max(kib.unwrap_or_default());
+            most = most.max(peak(child.id()));
             std::thread::sleep(Duration::from_millis(5));
         }
         let events = std::fs::read_to_string(bench.folder.join("events.jsonl")).unwrap();
@@ -173,7 +176,7 @@ pub fn matrix(bench: &Bench, table: &mut Table) {
     );
     table.row(
         "peak memory of the tool in that matrix",
-        format!("{:.1} MiB", peak as f64 / 1024.0),
+        format!("{:.1} MiB", most as f64 / 1024.0),
         "",
         "≤ 64 MiB",
     );

@@ -595,7 +595,7 @@ impl HostBuilder {
         });
         if owner.until.is_none() {
             let over = self.timeout.map_or(LONGEST, |timeout| timeout.saturating_add(OWNED_AFTER));
-            owner.until = std::time::SystemTime::now().checked_add(over);
+            owner.until = crate::sandbox::wall_clock().checked_add(over);
         }
         let events = self.events.unwrap_or_else(EventSink::none);
         let mut run = RunContext::new(self.backend, owner, events, find(&self.project)?);

@@ -125,7 +125,7 @@ pub(super) fn limits(args: &Args) -> Result<Option<Limits>> {
 
 /// When it may be deleted, from the option `expires`.
 pub(super) fn expires(args: &Args) -> Result<Option<SystemTime>> {
-    Ok(args.duration("expires")?.and_then(|after| SystemTime::now().checked_add(after)))
+    Ok(args.duration("expires")?.and_then(|after| crate::sandbox::wall_clock().checked_add(after)))
 }
 
 /// The policy in the option `egress`.

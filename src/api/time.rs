@@ -1,7 +1,5 @@
 //! Time.
 
-use std::time::SystemTime;
-
 use super::{Args, Ctx, FnSpec, Result, Type, Value};
 
 async fn sleep(_ctx: Ctx, args: Args) -> Result<Value> {
@@ -10,7 +8,7 @@ async fn sleep(_ctx: Ctx, args: Args) -> Result<Value> {
 }
 
 async fn now(_ctx: Ctx, _args: Args) -> Result<Value> {
-    Ok(SystemTime::now().into())
+    Ok(crate::sandbox::wall_clock().into())
 }
 
 async fn seconds(_ctx: Ctx, args: Args) -> Result<Value> {

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::{FormatArg, duration, key_value};
 use super::output::{BROKEN_PIPE, unwritten};
 use super::session::{Session, Work};
+use super::stdin::feed;
 use super::terminal::{RawMode, window_size};
 use super::{CommandError, Result};
 use crate::sandbox::{self, Cancel, Command, Error, Exit, Process, Reader, Signal, Stdin};
@@ -96,7 +97,7 @@ impl Exec {
             session.work(false, |work| async move {
                 let started = Instant::now();
                 let mut process = work.backend.spawn(&self.name, &command, &work.cancel).await?;
-                feed(&mut process);
+                let _feed = feed(&mut process);
                 let collected = process.collect(command.max_output);
                 let output = bounded(&command, &work.cancel, collected).await?;
                 let (code, signal) = match output.exit {
@@ -145,16 +146,6 @@ async fn bounded<T>(
     }
 }
 
-/// Passes our standard input on, when the command takes it.
-fn feed(process: &mut Process) {
-    if let Some(mut stdin) = process.stdin.take() {
-        tokio::spawn(async move {
-            let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut stdin).await;
-            let _ = stdin.shutdown().await;
-        });
-    }
-}
-
 /// Runs a command, or a shell, with this process's own standard streams; on a terminal where there
 /// is one.
 pub(super) async fn shell(
@@ -185,7 +176,7 @@ async fn stream(name: &str, tty: bool, command: Command, work: Work) -> Result {
     let _raw = raw.map_err(|error| {
         CommandError::internal(format!("the terminal can't be set to raw mode: {error}"))
     })?;
-    feed(&mut process);
+    let _feed = feed(&mut process);
     let ended = Cancel::new();
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
     let copies = async {

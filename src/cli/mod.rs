@@ -32,6 +32,7 @@ mod show;
 mod signals;
 mod snapshot;
 mod start;
+mod stdin;
 mod stop;
 mod stubs;
 mod terminal;

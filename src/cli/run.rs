@@ -445,6 +445,8 @@ impl Run {
         {
             reports.extend(reports::open(&[("github".to_owned(), None)], session, anew)?);
         }
+        // It says what must be masked: before anybody else says anything.
+        reports.sort_by_key(|report| report.name() != "github");
         Ok(reports)
     }
 }

@@ -321,7 +321,7 @@ impl EventSink {
     fn record(&self, event: Event) -> Record {
         Record {
             v: SCHEMA,
-            at: SystemTime::now(),
+            at: crate::sandbox::wall_clock(),
             t: self.began.elapsed(),
             run: Arc::clone(&self.run),
             event,

@@ -148,7 +148,7 @@ async fn of_all(
     infos: Vec<Info>,
     cancel: &Cancel,
 ) -> Result<Swept> {
-    let now = SystemTime::now();
+    let now = crate::sandbox::wall_clock();
     let found = backend.gc(wanted.dry_run, cancel).await?;
     let mut swept = Swept { sandboxes: Vec::new(), leftovers: found.leftovers, bytes: found.bytes };
     {

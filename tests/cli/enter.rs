@@ -52,6 +52,38 @@ fn the_printed_command_opens_the_state_it_failed_in() {
     }
 }
 
+/// In turn for each failed cell, in its own sandbox; then the run ends as it would have.
+#[test]
+fn a_shell_opens_in_each_failed_cell() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    if !tmux_is_there() {
+        return;
+    }
+    let script = r#"matrix("m", #{ axes: #{ n: [1, 2, 3] }, parallel: 1, order: "given", caches: CACHES }, |cell| {
+        cell.sandbox.run(`echo state ${cell.n} > /root/state`);
+        if cell.n != 2 { cell.sandbox.run("exit 7"); }
+    });"#;
+    for (name, caches) in [("plain", "#{}"), ("cached", r#"#{ pip: "/c" }"#)] {
+        environment.write("x.rhai", &script.replace("CACHES", caches));
+        let line = format!(
+            "trap : INT; SANDSCRIPT_STORE={} {} run x.rhai --on-fail shell; echo \"exit code $?\"; sleep 60",
+            environment.path("store").display(),
+            crate::environment::program().display()
+        );
+        let terminal = Terminal::open_at(&environment, name, &line);
+        for cell in [1, 3] {
+            terminal.wait_for(&format!("a shell in cell n={cell}"));
+            terminal.line("echo in $(cat /root/state), ready");
+            terminal.wait_for(&format!("in state {cell}, ready"));
+            terminal.line("exit 5");
+        }
+        terminal.wait_for("exit code 1");
+        let left = environment.ok(["list", "--format", "json"]);
+        assert_eq!(left.trim(), "[]", "{name}: a sandbox is left");
+    }
+    environment.ok(["cache", "rm", "--all", "--yes"]);
+}
+
 #[test]
 fn nothing_is_kept_where_nobody_looks() {
     let Some(environment) = TestEnvironment::local() else { return };

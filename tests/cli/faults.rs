@@ -116,6 +116,98 @@ fn two_runs_of_one_matrix_at_once_each_have_their_own() {
     assert_eq!(runs.as_array().unwrap().len(), 2);
 }
 
+/// The most memory that a process has had, in KiB.
+fn peak(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse().ok()
+}
+
+#[test]
+fn a_hundred_megabytes_are_kept_in_order_and_not_in_memory() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    let run = |last: usize| {
+        let script = format!(
+            r#"matrix("m", #{{ axes: #{{ n: [1] }} }}, |cell| {{
+                cell.sandbox.run("seq 1 {last}", #{{ max_output: "64KiB" }});
+            }});"#
+        );
+        environment.write("x.rhai", &script);
+        let mut child = environment.command(["run", "x.rhai"]).spawn().unwrap();
+        let mut most = 0;
+        while child.try_wait().unwrap().is_none() {
+            most = most.max(peak(child.id()).unwrap_or_default());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let run = environment.finish(child);
+        assert_eq!(run.code, Some(0), "{run}");
+        most
+    };
+    let little = run(10);
+    // 104,888,896 bytes.
+    let last = 12_749_875;
+    let much = run(last);
+    assert!(much < little + (32 << 10), "{much} KiB, and {little} KiB with nothing to print");
+    let kept = environment.path("kept");
+    let shown = environment
+        .command(["runs", "show", "latest", "--cell", "n=1"])
+        .stdout(std::fs::File::create(&kept).unwrap())
+        .status()
+        .unwrap();
+    assert!(shown.success());
+    let same = format!("seq 1 {last} | cmp - {}", kept.display());
+    let same = std::process::Command::new("sh").args(["-c", &same]).output().unwrap();
+    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout));
+    assert!(std::fs::metadata(&kept).unwrap().len() > 100_000_000);
+}
+
+/// Where a user may make namespaces, a file system of 256 KiB can be had.
+#[test]
+fn a_disk_that_fills_up_costs_the_record_and_the_reports_and_not_the_run() {
+    let environment = TestEnvironment::fake();
+    let mount = "mount -t tmpfs -o size=256k none \"$0\"";
+    let inside = |rest: &str, folder: &std::path::Path| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+        command.arg(format!("{mount} && {rest}")).arg(folder);
+        command
+    };
+    let small = environment.path("small");
+    std::fs::create_dir(&small).unwrap();
+    if !inside("true", &small).output().is_ok_and(|done| done.status.success()) {
+        return crate::environment::skip("no small file system can be mounted");
+    }
+    let script = r#"matrix("m", #{ axes: #{ n: [1, 2] }, parallel: 1 }, |cell| {
+        let text = "0123456789abcdef\n";
+        for n in 0..15 { text += text; }
+        cell.sandbox.write("/big", text);
+        cell.sandbox.run("cat /big");
+        if cell.n == 2 { fail("broken"); }
+    });
+    print("went on");"#;
+    environment.write("x.rhai", script);
+    let line =
+        "exec \"$1\" run x.rhai --report jsonl=\"$0/events.jsonl\" --report junit=\"$0/junit.xml\"";
+    let command = environment.command(["run"]);
+    let program = crate::environment::program();
+    let mut small_disk = inside(line, &small);
+    small_disk.arg(&program).current_dir(environment.path("project")).env_clear();
+    for (name, value) in command.get_envs() {
+        small_disk.env(name, value.unwrap_or_default());
+    }
+    small_disk.env("XDG_STATE_HOME", small.join("state"));
+    small_disk.stdin(std::process::Stdio::null());
+    small_disk.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let run = environment.finish(small_disk.spawn().unwrap());
+    // What the cells say decides, not what could be written about them.
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), "went on\n"), "{run}");
+    assert!(run.stderr.contains("1 passed, 1 failed"), "{run}");
+    for report in ["record", "jsonl"] {
+        let warning = format!("the {report} report is not complete: No space left on device");
+        assert!(run.stderr.contains(&warning), "{run}");
+    }
+}
+
 #[test]
 fn all_of_a_long_output_is_kept_in_order() {
     let Some(environment) = TestEnvironment::local() else { return };

@@ -228,7 +228,7 @@ fn a_report_that_cannot_be_written_is_known_before_anything_runs() {
     let environment = TestEnvironment::fake();
     environment.write("x.rhai", "print(\"it ran\");");
     for kind in ["junit", "jsonl", "html", "trace", "github"] {
-        for path in ["nowhere/report", "x.rhai/report", "."] {
+        for path in ["nowhere/report", "x.rhai/report", ".", "/sys/report"] {
             let run = environment.run(["run", "x.rhai", "--report", &format!("{kind}={path}")]);
             assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{kind} {path}: {run}");
             assert!(run.stderr.contains("can't be written"), "{run}");

@@ -177,3 +177,47 @@ fn the_repl_shows_none() {
         assert!(run.stderr.contains("error: ***"), "{run}");
     }
 }
+
+/// GitHub masks what it was told to, line by line, from then on: so that comes first.
+#[test]
+fn github_is_told_what_to_mask_before_anything_else() {
+    let environment = TestEnvironment::fake()
+        .env("GITHUB_ACTIONS", "true")
+        .env("GITHUB_STEP_SUMMARY", "summary.md")
+        .env("KEY", "-----BEGIN KEY-----\r\n100% of it\n\nlast line\n")
+        .env("TOKEN", SECRET);
+    environment.write(
+        "x.rhai",
+        r#"let key = secret("KEY");
+        print("first");
+        let token = secret("TOKEN");
+        matrix("m", #{ axes: #{ n: [1] } }, |cell| {
+            cell.sandbox.run("echo $KEY $TOKEN; exit 1", #{ env: #{ KEY: key, TOKEN: token } });
+        });"#,
+    );
+    environment.write("summary.md", "");
+    let run = environment.run(["run", "x.rhai"]);
+    assert_eq!(run.code, Some(1), "{run}");
+    let said = if run.stdout.contains("::add-mask::") { &run.stdout } else { &run.stderr };
+    let masks: Vec<&str> =
+        said.lines().filter_map(|line| line.strip_prefix("::add-mask::")).collect();
+    assert_eq!(masks, ["-----BEGIN KEY-----", "100%25 of it", "last line", SECRET]);
+    let place = |text: &str| {
+        said.lines().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {run}"))
+    };
+    assert!(place("::add-mask::last line") < place("::group::"));
+    assert!(place(&format!("::add-mask::{SECRET}")) < place("::group::"));
+    if said.contains("first") {
+        assert!(place("::add-mask::last line") < place("first"), "{run}");
+    }
+    // Nothing else has them, not even one line of them.
+    let rest: String = [run.stdout.as_str(), run.stderr.as_str()]
+        .concat()
+        .lines()
+        .filter(|line| !line.starts_with("::add-mask::"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for part in ["BEGIN KEY", "100% of it", "last line", SECRET] {
+        assert!(!rest.contains(part), "{part} is in: {rest}");
+    }
+}

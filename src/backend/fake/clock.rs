@@ -19,7 +19,7 @@ impl Clock {
     /// What [`Clock::now`] gave last, or would give.
     pub fn last(&self) -> SystemTime {
         match self {
-            Clock::System => SystemTime::now(),
+            Clock::System => crate::sandbox::wall_clock(),
             Clock::Counter(seconds) => {
                 let seconds = seconds.load(Ordering::Relaxed).saturating_sub(1);
                 SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -29,7 +29,7 @@ impl Clock {
 
     pub fn now(&self) -> SystemTime {
         match self {
-            Clock::System => SystemTime::now(),
+            Clock::System => crate::sandbox::wall_clock(),
             Clock::Counter(seconds) => {
                 SystemTime::UNIX_EPOCH
                     + Duration::from_secs(seconds.fetch_add(1, Ordering::Relaxed))

@@ -1,7 +1,6 @@
 //! Finding what dead runs and killed processes have left.
 
 use std::collections::HashSet;
-use std::time::SystemTime;
 
 use super::Inner;
 use super::images::Image;
@@ -45,7 +44,7 @@ impl Inner {
 
     /// Its time is over, or the run that owns it or was making it is dead.
     fn is_dead(&self, record: &Record) -> bool {
-        let over = record.spec.expires.is_some_and(|end| end <= SystemTime::now());
+        let over = record.spec.expires.is_some_and(|end| end <= crate::sandbox::wall_clock());
         let owner = record.spec.owner.as_ref().map(|owner| &owner.run);
         over || owner.into_iter().chain(&record.maker).any(|run| !self.store.run_lives(run))
     }

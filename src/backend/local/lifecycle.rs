@@ -39,7 +39,7 @@ impl Inner {
             image_layers: image.layers.len(),
             layers: image.layers,
             upper,
-            created: SystemTime::now(),
+            created: crate::sandbox::wall_clock(),
             machine_id: machine_id(),
             fresh: true,
             new: true,

@@ -2,7 +2,7 @@
 //! size of the root file system.
 
 use std::fs;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::ahead::{Ahead, Shape};
 use super::caches::Caches;
@@ -56,17 +56,18 @@ impl Inner {
         }
         let _referring = self.store.referring().await?;
         let frozen = self.capture(name).await?;
+        self.store.make_snapshot_folder(name)?;
         let saved = Saved {
             label: spec.label.clone(),
-            created: SystemTime::now(),
+            created: self.store.next_time(name),
             frozen: frozen.still,
             layers: frozen.layers,
             labels: spec.labels.clone(),
             boot: record::boot(),
             size: None,
         };
-        self.store.make_snapshot_folder(name)?;
         record::save(&file, &saved)?;
+        self.store.note_time(name, saved.created);
         Ok((saved, frozen.image_layers))
     }
 
@@ -318,7 +319,7 @@ impl Inner {
             image_layers: source.image_layers,
             layers,
             upper,
-            created: SystemTime::now(),
+            created: crate::sandbox::wall_clock(),
             machine_id: machine_id(),
             fresh: true,
             new: true,

@@ -246,6 +246,26 @@ impl Store {
         }
     }
 
+    /// The time of a new snapshot: now, but after those that are there, also where the clock was set
+    /// back since.
+    pub fn next_time(&self, name: &str) -> SystemTime {
+        let now = crate::sandbox::wall_clock();
+        let folder = self.folder(name).join("snapshots");
+        match fs::metadata(folder).and_then(|found| found.modified()) {
+            Ok(changed) => now.max(changed + Duration::from_micros(1)),
+            Err(_) => now,
+        }
+    }
+
+    /// Remembers the time of a new snapshot where the clock is behind it, for [`Store::next_time`].
+    pub fn note_time(&self, name: &str, created: SystemTime) {
+        if created > crate::sandbox::wall_clock()
+            && let Ok(folder) = File::open(self.folder(name).join("snapshots"))
+        {
+            let _ = folder.set_modified(created);
+        }
+    }
+
     /// One snapshot.
     pub fn saved(&self, name: &str, label: &str) -> Result<Saved> {
         record::load(&self.snapshot_file(name, label))?

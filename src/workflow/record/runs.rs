@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,8 @@ impl Runs {
     fn is_due(&self) -> bool {
         let looked = fs::metadata(self.looked()).and_then(|found| found.modified());
         // A time in the future is no time: clocks are set.
-        let ago = looked.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+        let ago =
+            looked.ok().and_then(|time| crate::sandbox::wall_clock().duration_since(time).ok());
         ago.is_none_or(|ago| ago > LOOK)
             || fs::read_dir(&self.folder).is_ok_and(|entries| entries.count() > RUNS)
     }
@@ -146,7 +147,7 @@ impl Runs {
 
     /// Deletes runs that are older than `age`, beyond the newest `most`, or beyond `bytes` in all.
     pub fn prune(&self, age: Duration, most: usize, bytes: u64) {
-        let now = SystemTime::now();
+        let now = crate::sandbox::wall_clock();
         let mut total = 0;
         for (at, run) in self.list().iter().enumerate() {
             let folder = self.folder(&run.run);

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::sandbox::{
     Backend, Cancel, CloneSpec, Error, Kind, Limits, Result, SnapshotSpec, Spec, StopOptions, Usage,
@@ -80,7 +80,7 @@ impl Shared {
             caches: self.spec.caches(cell),
             env: template.env.clone(),
             owner: owner.clone(),
-            expires: SystemTime::now().checked_add(EXPIRES),
+            expires: crate::sandbox::wall_clock().checked_add(EXPIRES),
             labels,
             ..CloneSpec::new(name)
         };
