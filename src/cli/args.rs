@@ -60,19 +60,19 @@ impl ScriptLimits {
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
     /// CPUs, such as 0.5 or 2
-    #[arg(long, value_name = "CPUS")]
+    #[arg(long, value_name = "CPUS", allow_negative_numbers = true)]
     pub cpu: Option<f64>,
     /// Memory, such as 512MiB
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true)]
     pub memory: Option<u64>,
     /// Processes and threads
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
     pub pids: Option<u64>,
     /// What the guest may write, such as 2GiB
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true)]
     pub disk: Option<u64>,
     /// Files and folders the guest may create
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
     pub inodes: Option<u64>,
 }
 
@@ -92,6 +92,12 @@ impl LimitArgs {
 /// A size.
 pub fn size(text: &str) -> Result<u64, String> {
     sandbox::parse_size(text).map_err(sentence)
+}
+
+/// How many of something.
+pub fn count(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "use a whole number, 1 or more".into())
 }
 
 /// A duration.

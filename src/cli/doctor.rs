@@ -1,12 +1,13 @@
 //! `sandscript doctor`.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::Result;
 use super::args::FormatArg;
 use super::output::{Style, paint};
 use super::session::Session;
+use super::tries;
+use super::{CommandError, Result};
 use crate::sandbox::{Capabilities, Capability, Enforcer};
 
 const EXAMPLES: &str = "\
@@ -15,6 +16,9 @@ Examples:
   sandscript doctor --format json | jq .missing";
 
 /// Say what works on this machine, and for the rest why not and how to get it
+///
+/// It tries: it makes a sandbox in a store of its own, runs a command in it, and so on. When that fails,
+/// it ends with the error and its exit code.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Doctor {
@@ -24,14 +28,21 @@ pub struct Doctor {
 
 impl Doctor {
     pub fn call(self, session: &Session<'_>) -> Result {
-        let found =
-            session.work(false, |work| async move { Ok(work.backend.capabilities().clone()) })?;
+        let (found, tried) = session.work(false, |work| async move {
+            let found = work.backend.capabilities().clone();
+            let tried = tries::all(session, &work).await;
+            Ok((found, tried))
+        })?;
         let system = rustix::system::uname();
         let kernel = system.release().to_string_lossy();
         let root = rustix::process::geteuid().is_root();
         let cgroups = cgroups();
         let output = session.output;
         if self.format.json() {
+            let message = |(what, error): (&Capability, &CommandError)| {
+                (what.to_string(), Value::from(error.message.as_str()))
+            };
+            let failed: Map<String, Value> = tried.failed.iter().map(message).collect();
             output.json(&json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "backend": found.backend,
@@ -44,8 +55,11 @@ impl Doctor {
                 "parallelism": found.parallelism,
                 "has": found.has,
                 "missing": found.missing,
+                "works": tried.sandbox.is_none(),
+                "failed": failed,
+                "error": tried.sandbox.as_ref().map(|error| error.json()["error"].clone()),
             }));
-            return Ok(0);
+            return Ok(tried.code());
         }
         let user = if root { "root" } else { "an ordinary user" };
         let mut text = String::new();
@@ -65,6 +79,19 @@ impl Doctor {
         text.push('\n');
         for capability in Capability::ALL {
             let word = format!("{:<20}", capability.as_str());
+            if let Some(error) = tried.failed.get(capability) {
+                let bad = paint(output.color_out, Style::Bad, "no");
+                text.push_str(&format!("{word} {bad}   tried, and it fails: {}\n", error.message));
+                continue;
+            }
+            if found.has(*capability) && tried.sandbox.is_some() {
+                let word = word.trim_end();
+                text.push_str(&format!(
+                    "{word:<20} {}\n",
+                    paint(output.color_out, Style::Warn, "?")
+                ));
+                continue;
+            }
             if found.has(*capability) {
                 text.push_str(&format!("{word} {}\n", paint(output.color_out, Style::Good, "yes")));
                 continue;
@@ -76,7 +103,10 @@ impl Doctor {
             text.push('\n');
         }
         output.data(&text);
-        Ok(0)
+        match tried.sandbox {
+            Some(error) => Err(error),
+            None => Ok(tried.code()),
+        }
     }
 }
 

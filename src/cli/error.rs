@@ -44,6 +44,17 @@ impl CommandError {
         }
     }
 
+    /// A fault of the machine that a system call told.
+    pub fn system(what: &str, error: &std::io::Error) -> Self {
+        let command = CommandError::internal(format!("{what}: {error}"));
+        match rustix::io::Errno::from_io_error(error) {
+            Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+                command.hint(Error::MORE_FILES)
+            }
+            _ => command,
+        }
+    }
+
     /// A script's error: where it stands in the script belongs to the message.
     pub fn from_script(error: &ScriptError, code: u8) -> Self {
         let report = error.render();

@@ -37,6 +37,7 @@ mod stop;
 mod stubs;
 mod terminal;
 mod timer;
+mod tries;
 mod view;
 mod watch;
 
@@ -214,7 +215,12 @@ pub fn main() -> u8 {
         Err(error) => match about_script(&error) {
             Some(cli) => (cli, true),
             None => {
-                let _ = error.print();
+                if let Err(error) = error.print()
+                    && error.kind() != std::io::ErrorKind::BrokenPipe
+                {
+                    eprintln!("error: {}", output::unwritten(&error).message);
+                    return crate::workflow::exit::INTERNAL;
+                }
                 return u8::try_from(error.exit_code()).unwrap_or(crate::workflow::exit::USAGE);
             }
         },

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::ValueEnum;
 
@@ -63,7 +63,7 @@ pub(super) fn kind_and_path(text: &str) -> Result<Asked, String> {
 /// What a person sees.
 pub(super) fn for_people(output: &Output, show: ShowArg, verbose: bool) -> Vec<Box<dyn Report>> {
     let style = report::Style { color: output.color_err };
-    let prints = || Box::new(io::stdout()) as Out;
+    let prints = || Box::new(Prints) as Out;
     let mut reports: Vec<Box<dyn Report>> = Vec::new();
     let all = verbose || show == ShowArg::All;
     if output.moves && !all {
@@ -83,6 +83,36 @@ pub(super) fn for_people(output: &Output, show: ShowArg, verbose: bool) -> Vec<B
         reports.push(Box::new(Echo(style)));
     }
     reports
+}
+
+/// Standard output, of which it is remembered when it could not be written.
+struct Prints;
+
+static UNWRITTEN: OnceLock<i32> = OnceLock::new();
+
+impl Prints {
+    fn note<T>(done: io::Result<T>) -> io::Result<T> {
+        done.inspect_err(|error| match error.kind() {
+            // Whoever read it went away.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::Interrupted => {}
+            _ => drop(UNWRITTEN.set(error.raw_os_error().unwrap_or_default())),
+        })
+    }
+}
+
+impl Write for Prints {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Prints::note(io::stdout().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Prints::note(io::stdout().flush())
+    }
+}
+
+/// Why what scripts print could not be written, where that is so.
+pub(super) fn unwritten() -> Option<io::Error> {
+    UNWRITTEN.get().map(|number| io::Error::from_raw_os_error(*number))
 }
 
 /// Opens what was asked for, so that what can't be written is known before anything runs: `anew`,

@@ -17,7 +17,7 @@ use super::signals::Signals;
 use super::{CommandError, Result, exec, housekeeping, params};
 use crate::api::{ErrorKind, Host, Plan, Recorder, Registry, ScriptError, WantedBases, new_run_id};
 use crate::lang::{self, Params, Source};
-use crate::sandbox::{Backend, Cancel, Owner};
+use crate::sandbox::{Backend, Cancel, Info, Owner};
 use crate::workflow::record::{History, RunFile, Runs};
 use crate::workflow::report::Report;
 use crate::workflow::{
@@ -366,6 +366,7 @@ impl Run {
             Some(outcome) => outcome.result.map(drop),
             None => {
                 host.finish().await;
+                end_all(&host.run.backend, &host.run.run).await;
                 Err(ScriptError::new(ErrorKind::Cancelled, "killed"))
             }
         };
@@ -376,8 +377,12 @@ impl Run {
         };
         events.send(Event::RunEnded { code, duration: started.elapsed() });
         signals.tell(None);
+        let mut incomplete = false;
         for (name, error) in dispatcher.finish().await {
-            session.output.warn(format!("the {name} report is not complete: {error}"));
+            incomplete |= reports::KINDS.contains(&name);
+            if reports::unwritten().is_none() || reports::KINDS.contains(&name) {
+                session.output.warn(format!("the {name} report is not complete: {error}"));
+            }
         }
         for name in host.unused_params() {
             session.output.warn(format!("the script never asked for '{name}' (--set {name}=…)"));
@@ -397,7 +402,15 @@ impl Run {
                 ..CommandError::usage("the run was stopped")
             }),
             Err(error) => Err(CommandError::from_script(&error, code)),
+            // Somebody waits for what was to be written.
+            Ok(()) if code == exit::OK && incomplete => Ok(exit::INTERNAL),
             Ok(()) => Ok(code),
+        };
+        let result = match reports::unwritten() {
+            Some(error) if matches!(result, Ok(exit::OK | exit::INTERNAL)) => {
+                Err(super::output::unwritten(&error))
+            }
+            _ => result,
         };
         Ok(Ended { result, matrices })
     }
@@ -475,6 +488,21 @@ async fn sweep(backend: Arc<dyn Backend>) -> Vec<String> {
         return backend.gc(false, &cancel).await.unwrap_or_default().sandboxes;
     }
     Vec::new()
+}
+
+/// Deletes what a run that was killed owns, side by side.
+async fn end_all(backend: &Arc<dyn Backend>, run: &str) {
+    let is_of = |info: &Info, run: &str| info.owner.as_ref().is_some_and(|own| own.run == run);
+    let Ok(all) = backend.list(&Cancel::new()).await else { return };
+    let mut tasks = tokio::task::JoinSet::new();
+    for info in all.into_iter().filter(|info| is_of(info, run)) {
+        let (backend, run) = (Arc::clone(backend), run.to_owned());
+        tasks.spawn(async move {
+            let ours = |info: &Info| is_of(info, &run);
+            let _ = backend.delete_if(&info.name, &ours, &Cancel::new()).await;
+        });
+    }
+    let _ = tokio::time::timeout(SWEEP, tasks.join_all()).await;
 }
 
 /// Opens a shell in the sandbox of each failed cell in turn, and deletes it then.

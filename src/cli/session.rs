@@ -109,9 +109,10 @@ impl<'a> Session<'a> {
         } else {
             tokio::runtime::Builder::new_current_thread()
         };
-        let runtime = builder.enable_all().build().map_err(|error| {
-            CommandError::internal(format!("the runtime can't be started: {error}"))
-        })?;
+        let runtime = builder
+            .enable_all()
+            .build()
+            .map_err(|error| CommandError::system("the runtime can't be started", &error))?;
         let done = runtime.block_on(async {
             let backend = self.open(&self.settings).await?;
             let (listing, cancel) = (Arc::clone(&backend), signals.stop.clone());

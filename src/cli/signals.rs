@@ -44,9 +44,7 @@ impl Signals {
             events: Arc::default(),
             interrupts: Arc::default(),
         };
-        let fail = |error: std::io::Error| {
-            CommandError::internal(format!("signals can't be watched: {error}"))
-        };
+        let fail = |error: std::io::Error| CommandError::system("signals can't be watched", &error);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(fail)?;
         let watched = {

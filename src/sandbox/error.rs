@@ -176,6 +176,17 @@ impl Error {
         Error::Internal { message: message.into() }
     }
 
+    /// An [`Error::Exhausted`]: this process may open no more files.
+    pub fn too_many_files(doing: &str) -> Self {
+        Error::Exhausted {
+            what: format!("too many open files: {doing}"),
+            hint: Self::MORE_FILES.into(),
+        }
+    }
+
+    /// How a process may open more files.
+    pub const MORE_FILES: &str = "raise the limit: ulimit -n 1024";
+
     /// An [`Error::NotFound`].
     pub fn not_found(kind: Kind, name: impl Into<String>) -> Self {
         Error::NotFound { kind, name: name.into(), hint: None }

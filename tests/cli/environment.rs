@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 /// Where a test runs the program.
 pub struct TestEnvironment {
@@ -62,12 +63,14 @@ impl TestEnvironment {
     /// On this machine's own backend, with a store that goes with the environment. `None`, and a
     /// line that says so, where that backend can't work at all.
     pub fn local() -> Option<TestEnvironment> {
+        // It tries what there is, so once is enough.
+        static DOCTOR: OnceLock<Run> = OnceLock::new();
         let environment = TestEnvironment::on("local");
-        let doctor = environment.run(["doctor"]);
+        let doctor = DOCTOR.get_or_init(|| environment.run(["doctor"]));
         if doctor.code == Some(0) {
             return Some(environment);
         }
-        let why = doctor.stderr.lines().next().unwrap_or_default().to_owned();
+        let why = doctor.stderr.lines().next().unwrap_or("see sandscript doctor").to_owned();
         skip(&format!("backend local: {why}"));
         None
     }

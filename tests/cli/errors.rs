@@ -206,6 +206,97 @@ fn a_full_disk_behind_stdout() {
     let run = environment.finish(child);
     assert_eq!(run.code, Some(70), "{run}");
     assert!(run.stderr.contains("written: No space left on device"), "{run}");
+    // What a script prints is data, too; and so is what the program says of itself.
+    environment.write("x.rhai", "print(1);");
+    for args in [&["run", "x.rhai"][..], &["--help"], &["run", "--help"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let run = environment.finish(environment.command(args).stdout(full).spawn().unwrap());
+        let message =
+            "error: standard output can't be written: No space left on device (os error 28)\n";
+        assert_eq!((run.code, run.stderr.as_str()), (Some(70), message), "{run}");
+    }
+    assert_snapshot!(environment.run(["run", "x.rhai", "--report", "junit=/dev/full"]), @"
+    exit code 70
+    -- stdout
+    1
+    -- stderr
+    warning: the junit report is not complete: No space left on device (os error 28)
+    ");
+}
+
+#[test]
+fn numbers_below_nothing() {
+    let environment = TestEnvironment::fake();
+    let said = |flag: &str, value: &str| environment.run(["create", "a", flag, value]);
+    assert_snapshot!(said("--memory", "-5"), @r#"
+    exit code 2
+    -- stderr
+    error: invalid value '-5' for '--memory <SIZE>': '-5' is not a size; write it as "512MiB", "2GB" or a number of bytes
+
+    For more information, try '--help'.
+    "#);
+    assert_snapshot!(said("--pids", "-5"), @"
+    exit code 2
+    -- stderr
+    error: invalid value '-5' for '--pids <COUNT>': use a whole number, 1 or more
+
+    For more information, try '--help'.
+    ");
+    assert_snapshot!(said("--cpu", "-1"), @"
+    exit code 2
+    -- stderr
+    error: cpu: -1 is not a number of CPUs
+    hint: use a number from 0.01 to 10000
+    ");
+}
+
+#[test]
+fn too_few_files_may_be_open() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    let mut command = environment.command(["create", "a"]);
+    let program = command.get_program().to_owned();
+    let limited = |most: &str| {
+        let mut shell = environment.command(["-c", "ulimit -n \"$1\"; exec \"$0\" create a"]);
+        shell.arg(&program).arg(most);
+        let args: Vec<_> = shell.get_args().map(ToOwned::to_owned).collect();
+        let env: Vec<_> = shell
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(args).env_clear().envs(env);
+        let output = shell.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for most in ["9", "16"] {
+        let (code, said) = limited(most);
+        assert_eq!(code, Some(70), "{said}");
+        assert!(said.to_lowercase().contains("too many open files"), "{said}");
+        assert!(said.ends_with("hint: raise the limit: ulimit -n 1024\n"), "{said}");
+    }
+    assert!(command.output().unwrap().status.success());
+}
+
+#[test]
+fn a_file_below_a_folder_that_is_missing() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    environment.write("x.rhai", "sandbox().write(\"/nope/x/y\", \"1\");");
+    let run = environment.run(["run", "x.rhai"]);
+    assert!(run.stderr.ends_with("hint: there is no folder '/nope'\n"), "{run}");
+    environment.write("x.rhai", "sandbox().read(\"/etc/nope\");");
+    let run = environment.run(["run", "x.rhai"]);
+    assert!(!run.stderr.contains("folder '"), "{run}");
+}
+
+#[test]
+fn the_doctor_tries() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    let answer = environment.ok(["doctor", "--format", "json"]);
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((&answer["works"], &answer["failed"]), (&true.into(), &serde_json::json!({})));
+    assert_eq!(environment.ok(["list", "--format", "json"]), "[]\n");
+    let fake = TestEnvironment::fake();
+    assert!(fake.ok(["doctor", "--format", "json"]).contains("\"works\": true"));
 }
 
 #[test]

@@ -174,6 +174,25 @@ fn what_a_script_made_is_gone_after_ctrl_c() {
 }
 
 #[test]
+fn a_snapshot_keeps_the_marks_of_the_root_itself() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    environment.ok(["create", "a"]);
+    let run = |name: &str, line: &str| environment.ok(["exec", name, "--", "sh", "-c", line]);
+    run("a", "touch /etc/written; chmod 750 /etc; touch -d 2001-02-03 / /etc");
+    let marked =
+        run("a", "setfattr -n user.mark -v here / 2>/dev/null && echo yes; true") == "yes\n";
+    environment.ok(["snapshot", "create", "a", "s"]);
+    environment.ok(["clone", "a", "b", "--label", "s"]);
+    for name in ["a", "b"] {
+        let told = run(name, "stat -c '%n %a' /etc; stat -c '%n %.10y' /");
+        assert_eq!(told, "/etc 750\n/ 2001-02-03\n", "{name}");
+        if marked {
+            assert_eq!(run(name, "getfattr --only-values -n user.mark / 2>/dev/null"), "here");
+        }
+    }
+}
+
+#[test]
 fn gc_takes_what_a_killed_run_left() {
     let Some(environment) = TestEnvironment::local() else { return };
     environment.ok(["create", "mine"]);

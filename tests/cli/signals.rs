@@ -62,6 +62,27 @@ fn a_busy_script_stops_too() {
 }
 
 #[test]
+fn two_signals_kill_and_clean_up() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    let cells = "print(\"ready\"); matrix(\"m\", #{ axes: #{ n: [1, 2, 3, 4, 5, 6, 7, 8] }, parallel: 8 }, |cell| {
+        cell.sandbox.run(\"sleep 60\");
+    });";
+    let child = started(&environment, cells);
+    let until = Instant::now() + Duration::from_secs(20);
+    let boxes = || std::fs::read_dir(environment.path("store/boxes")).map_or(0, |all| all.count());
+    while boxes() < 8 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for _ in 0..2 {
+        signal(&child, "INT");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let run = environment.finish(child);
+    assert_eq!(run.code, Some(130), "{run}");
+    assert_eq!(boxes(), 0, "{run}");
+}
+
+#[test]
 fn three_signals_leave_at_once() {
     let (run, took) = ended_by(&TestEnvironment::fake(), WAITING, &["INT", "INT", "INT"]);
     assert_eq!(run.code, Some(130), "{run}");

@@ -152,9 +152,15 @@ impl Rig {
         drop((self.begin, self.backend));
         for folder in self.store.into_iter().chain([self.host]) {
             let path = folder.path().to_owned();
-            folder.close().map_err(|error| {
-                Error::internal(format!("{} can't be removed: {error}", path.display()))
-            })?;
+            // What was deleted last may still be on its way out.
+            let until = std::time::Instant::now() + Duration::from_secs(20);
+            while std::fs::remove_dir_all(&path).is_err() && std::time::Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            drop(folder);
+            if path.exists() {
+                return Err(Error::internal(format!("{} can't be removed", path.display())));
+            }
         }
         Ok(())
     }

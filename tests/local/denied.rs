@@ -30,6 +30,13 @@ fn by_sysctl(_: &Rig) -> Outcome {
     }
     assert_eq!(output.status.code(), Some(11), "{printed}");
     assert!(printed.contains("sysctl -w user.max_user_namespaces="), "{printed}");
+    // The doctor tries, and says the same.
+    let script = script.replace(" create a", " doctor");
+    let output =
+        std::process::Command::new("unshare").args(["-Ur", "sh", "-c", &script]).output().unwrap();
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(11), "{printed}");
+    assert!(printed.contains("sysctl -w user.max_user_namespaces="), "{printed}");
     Outcome::Done
 }
 

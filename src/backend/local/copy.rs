@@ -216,6 +216,14 @@ fn finish(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> io::Result<()> {
 }
 
 pub fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    copy_named_attributes(from, to, |_| true)
+}
+
+fn copy_named_attributes(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> io::Result<()> {
     let length = match flistxattr_query(from) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
         Ok(length) => length,
@@ -223,7 +231,10 @@ pub fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     };
     let mut names = vec![0_u8; length];
     let length = flistxattr(from, &mut names)?;
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..length].split(|byte| *byte == 0) {
+        if name.is_empty() || !wanted(name) {
+            continue;
+        }
         let mut value = vec![0_u8; fgetxattr_query(from, name)?];
         let length = fgetxattr(from, name, &mut value)?;
         match fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
@@ -234,6 +245,31 @@ pub fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a folder has extended attributes of its own, besides an overlay's.
+pub fn has_attributes(path: &Path) -> bool {
+    let mut names = [0_u8; 4096];
+    match rustix::fs::llistxattr(path, &mut names[..]) {
+        Ok(length) => names[..length]
+            .split(|byte| *byte == 0)
+            .any(|name| name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")),
+        Err(error) => error == Errno::RANGE,
+    }
+}
+
+/// Gives a folder another one's extended attributes, without an overlay's own marks, and its time.
+pub fn copy_folder_marks(from: &Path, to: &Path) -> io::Result<()> {
+    let open = |path| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty())
+    };
+    let (from, to) = (open(from)?, open(to)?);
+    let _ = copy_named_attributes(&from, &to, |name| !name.starts_with(b"user.overlay."));
+    let stat = rustix::fs::fstat(&from)?;
+    let time = Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::futimens(&to, &times)?)
 }
 
 /// Takes the marks that an overlay has put on a folder off it; an error when it has others.

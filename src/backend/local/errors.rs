@@ -16,6 +16,9 @@ impl From<Failure> for Error {
                 hint: "free some space, or choose another folder with --store".into(),
             };
         }
+        if let libc::EMFILE | libc::ENFILE = failure.errno {
+            return Error::too_many_files(&failure.what);
+        }
         if failure.errno == 0 {
             return Error::internal(failure.what);
         }
@@ -107,7 +110,7 @@ pub fn from_refusal(sandbox: &str, code: Refusal, what: String, message: String)
             Error::Busy { name: sandbox.into(), what: "it is frozen; thaw it first".into() }
         }
         Refusal::Invalid => Error::invalid(what, message),
-        Refusal::NotFound => Error::not_found(Kind::File, what),
+        Refusal::NotFound => Error::not_found_hint(Kind::File, what, message),
         Refusal::NoProgram => Error::not_found(Kind::Command, what),
         Refusal::NoUser => Error::not_found(Kind::User, what),
         Refusal::Permission => Error::Permission { what },

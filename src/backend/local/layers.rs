@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::copy;
 use super::protocol::Task;
 use super::record;
 use super::{Inner, LocalBackend};
@@ -25,11 +26,12 @@ pub struct Merged {
     pub covers: Vec<String>,
 }
 
-/// Whether nothing was written to a tree of `upper`: its folder is empty, with mode and owner of
-/// the topmost one below.
+/// Whether nothing was written to a tree of `upper`: its folder is empty and without attributes, with
+/// mode and owner of the topmost one below. Its time alone is no reason to keep it.
 pub fn is_unwritten(folder: &Path, upper: &str, layers: &[String], tree: &str) -> bool {
     let top = folder.join(upper).join(tree);
-    if !fs::read_dir(&top).is_ok_and(|mut entries| entries.next().is_none()) {
+    let empty = fs::read_dir(&top).is_ok_and(|mut entries| entries.next().is_none());
+    if !empty || copy::has_attributes(&top) {
         return false;
     }
     let look =

@@ -197,6 +197,9 @@ impl Drop for Prepared {
 
 /// A failure of the store's file system.
 pub fn store_error(doing: &str, path: &Path, error: io::Error) -> Error {
+    if let Some(libc::EMFILE | libc::ENFILE) = error.raw_os_error() {
+        return Error::too_many_files(&format!("{doing} {}", path.display()));
+    }
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Exhausted {
             what: format!("no space left {doing} {}", path.display()),

@@ -86,10 +86,18 @@ fn refuse(path: &str, error: &io::Error) -> Reply {
         ErrorKind::NotADirectory => "has a part that is not a folder".into(),
         ErrorKind::DirectoryNotEmpty => "is a folder that is not empty; use recursive".into(),
         ErrorKind::AlreadyExists => "exists and is not a folder".into(),
+        ErrorKind::NotFound => missing_folder(path),
         _ if error.raw_os_error() == Some(libc::ELOOP) => "goes through too many links".into(),
         _ => error.to_string(),
     };
     Reply::Refused { code, what: path.into(), message }
+}
+
+/// Which folder above a missing file is missing, too; nothing when none is.
+fn missing_folder(path: &str) -> String {
+    let above = Path::new(path).ancestors().skip(1);
+    let gone = above.take_while(|folder| folder.symlink_metadata().is_err()).last();
+    gone.map(|folder| format!("there is no folder '{}'", folder.display())).unwrap_or_default()
 }
 
 fn open(path: &str, socket: BorrowedFd<'_>) -> Answer {

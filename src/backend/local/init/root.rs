@@ -14,6 +14,7 @@ use rustix::process::{fchdir, pivot_root};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::sys;
+use crate::backend::local::copy;
 use crate::backend::local::layers::is_unwritten;
 use crate::backend::local::protocol::{Doing, Failure, Tree};
 
@@ -96,7 +97,7 @@ pub fn assemble(
         .collect()
 }
 
-/// A tree's own folder is that of the topmost layer: a new one takes mode and owner over. An owner
+/// A tree's own folder is that of the topmost layer: a new one takes mode, owner, attributes and time over. An owner
 /// that is not mapped stays out.
 fn like_below(top: &Path, below: &Path) {
     use std::os::unix::fs::MetadataExt;
@@ -106,6 +107,10 @@ fn like_below(top: &Path, below: &Path) {
     }
     if wanted.mode() != there.mode() {
         let _ = fs::set_permissions(top, wanted.permissions());
+    }
+    // The host's own folders pass on no more: a new sandbox's are its own.
+    if !below.starts_with("/image") {
+        let _ = copy::copy_folder_marks(below, top);
     }
 }
 

@@ -212,7 +212,7 @@ impl Drop for Keeper {
         let Some(remover) = lock(&self.remover).take() else { return };
         let _ = rustix::net::shutdown(&remover, rustix::net::Shutdown::Write);
         let mut ended = [PollFd::new(&remover, PollFlags::IN)];
-        let _ = poll(&mut ended, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+        let _ = poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 200_000_000 }));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The keeper's own main loop.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -7,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::thread::UnshareFlags;
@@ -162,10 +164,25 @@ fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilte
 
 /// A worker that stays: a fork for each task would cost as much as many a task.
 fn serve_tasks(socket: &OwnedFd, filter: &sys::SyscallFilter) -> i32 {
-    while let Ok(Some((task, mut fds))) = sys::receive::<Task>(socket) {
+    // Cgroups whose last processes have not ended yet, inner before outer.
+    let mut busy: VecDeque<PathBuf> = VecDeque::new();
+    loop {
+        let mut tries = 0;
+        while !busy.is_empty() && !sys::is_readable(socket, Duration::from_millis(1)) {
+            tries += 1;
+            if remove_first(&mut busy) {
+                tries = 0;
+            } else if tries == PATIENCE {
+                busy.pop_front();
+                tries = 0;
+            }
+        }
+        let Ok(Some((task, mut fds))) = sys::receive::<Task>(socket) else { break };
         match task {
             Task::Remove { paths, groups, spares } if fds.is_empty() => {
-                remove(&paths, &groups, spares.as_deref());
+                remove_trees(&paths, spares.as_deref());
+                busy.extend(groups);
+                while remove_first(&mut busy) {}
             }
             _ if fds.is_empty() => {}
             task => {
@@ -174,7 +191,20 @@ fn serve_tasks(socket: &OwnedFd, filter: &sys::SyscallFilter) -> i32 {
             }
         }
     }
+    // The folders are gone: nobody need wait for the rest.
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+    busy.iter().for_each(|group| remove_group(group));
     0
+}
+
+/// Removes the first of some cgroups, if it is not busy; whether there was one.
+fn remove_first(groups: &mut VecDeque<PathBuf>) -> bool {
+    let Some(group) = groups.front() else { return false };
+    let busy = fs::remove_dir(group).is_err_and(|e| e.raw_os_error() == Some(libc::EBUSY));
+    if !busy {
+        groups.pop_front();
+    }
+    !busy
 }
 
 /// The lock of a folder that nobody else is deleting. Files have none and need none.
@@ -204,6 +234,11 @@ const LOCKABLE: rustix::fs::OFlags = rustix::fs::OFlags::RDONLY
     .union(rustix::fs::OFlags::CLOEXEC);
 
 fn remove(paths: &[PathBuf], groups: &[PathBuf], spares: Option<&Path>) {
+    remove_trees(paths, spares);
+    groups.iter().for_each(|group| remove_group(group));
+}
+
+fn remove_trees(paths: &[PathBuf], spares: Option<&Path>) {
     for path in paths {
         // One at a time: a collector may have found it in the trash meanwhile.
         let Some(_lock) = only_here(path) else { continue };
@@ -211,7 +246,6 @@ fn remove(paths: &[PathBuf], groups: &[PathBuf], spares: Option<&Path>) {
             copy::remove_tree(path);
         }
     }
-    groups.iter().for_each(|group| remove_group(group));
 }
 
 fn sync(path: &Path, marks: &[PathBuf]) -> Result<(), Failure> {
@@ -220,9 +254,12 @@ fn sync(path: &Path, marks: &[PathBuf]) -> Result<(), Failure> {
     marks.iter().try_for_each(|mark| fs::write(mark, b"").doing("marking a layer as written"))
 }
 
+/// How many milliseconds a cgroup may be busy.
+const PATIENCE: u32 = 1000;
+
 /// A cgroup is busy for a moment after its last process has ended.
 fn remove_group(group: &Path) {
-    for _ in 0..1000 {
+    for _ in 0..PATIENCE {
         match fs::remove_dir(group) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                 std::thread::sleep(std::time::Duration::from_millis(1));

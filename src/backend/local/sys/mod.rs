@@ -18,4 +18,4 @@ pub use process::{
     set_controlling_tty, set_dumpable, set_limit_tag, set_no_file_limit, set_subreaper,
     start_writing, sync_file_system, tag_of, unblock_signals, unshare, usage_of_children,
 };
-pub use socket::{MAX_LENGTH, receive, receive_some, send, try_send};
+pub use socket::{MAX_LENGTH, is_readable, receive, receive_some, send, try_send};

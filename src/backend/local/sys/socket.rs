@@ -111,6 +111,16 @@ fn fill(socket: &impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Re
     Ok(true)
 }
 
+/// Whether there is something to read, or the other end is closed; waits so long for it.
+pub fn is_readable(socket: &impl AsFd, longest: std::time::Duration) -> bool {
+    let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
+    let time = rustix::event::Timespec {
+        tv_sec: longest.as_secs() as i64,
+        tv_nsec: longest.subsec_nanos().into(),
+    };
+    !matches!(rustix::event::poll(&mut fds, Some(&time)), Ok(0))
+}
+
 fn wait(socket: &impl AsFd, flags: rustix::event::PollFlags) -> io::Result<()> {
     let mut fds = [rustix::event::PollFd::new(socket, flags)];
     match rustix::event::poll(&mut fds, None) {
