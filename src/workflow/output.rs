@@ -110,8 +110,10 @@ impl OutputSink {
         if let Some(origin) = &self.0.origin
             && !bytes.is_empty()
         {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            self.0.events.send_output(origin.event(stream, text), bytes.len()).await;
+            let length = bytes.len();
+            let text = String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+            self.0.events.send_output(origin.event(stream, text), length).await;
         }
     }
 
@@ -203,7 +205,8 @@ impl<'a> Tee<'a> {
     /// The caller gets the bytes as they are, the sink gets them without secrets.
     async fn pump(&mut self) {
         let Some(from) = self.from.as_mut() else { return };
-        let mut buffer = vec![0; 16 << 10];
+        // As much as a pipe holds.
+        let mut buffer = vec![0; 64 << 10];
         let mut masker: Option<Masker> = None;
         // A pty answers EIO when its last holder closes it: the end, like 0.
         while let Ok(count @ 1..) = from.read(&mut buffer).await {

@@ -26,7 +26,7 @@ pub(super) struct LogWriter(BufWriter<File>);
 impl LogWriter {
     pub fn create(path: &Path) -> io::Result<LogWriter> {
         let file = File::options().create(true).append(true).open(path)?;
-        Ok(LogWriter(BufWriter::new(file)))
+        Ok(LogWriter(BufWriter::with_capacity(64 << 10, file)))
     }
 
     pub fn text(&mut self, stream: Stream, text: &str) -> io::Result<()> {
