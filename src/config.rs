@@ -4,7 +4,7 @@
 //! which beats the default. This module knows files only; flags and environment are the command
 //! line's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +24,7 @@ const KEYS: &[&str] = &[
     "base",
     "gc",
     "host",
+    "hosts",
     "jobs",
     "max_memory",
     "max_operations",
@@ -41,6 +42,8 @@ pub struct Config {
     pub backend: Option<String>,
     /// The machine that the backend drives, where that is another one.
     pub host: Option<String>,
+    /// The machines that scripts may use. Only the user's file says so; its `host` is one of them.
+    pub hosts: BTreeSet<String>,
     /// Which entries of bases are kept.
     pub base: BaseConfig,
     /// When what nobody wants any more is deleted by itself.
@@ -159,11 +162,22 @@ impl Config {
             Some(path) => {
                 let config = Config::read(&path)?.unwrap_or_default();
                 config.check_secrets(&path, user_file)?;
+                config.check_hosts(&path, user_file)?;
                 config
             }
             None => Config::default(),
         };
         Ok(project.over(user))
+    }
+
+    /// Nor does it say which machines may be used.
+    fn check_hosts(&self, path: &Path, user_file: Option<&Path>) -> Result<(), ConfigError> {
+        if self.hosts.is_empty() {
+            return Ok(());
+        }
+        let message = "hosts: a project file may not say which machines scripts may use";
+        let hint = user_file.map(|file| format!("put it into {}", file.display()));
+        Err(ConfigError { path: path.to_owned(), at: None, message: message.into(), hint })
     }
 
     /// These settings where they are given, else those of `below`.
@@ -175,6 +189,7 @@ impl Config {
         let same = self.backend.is_none() || self.backend == below.backend;
         Config {
             allow_path: self.allow_path,
+            hosts: below.hosts.into_iter().chain(below.host.clone()).collect(),
             host: self.host.or(below.host.filter(|_| same)),
             backend: self.backend.or(below.backend),
             base: BaseConfig {
@@ -363,7 +378,7 @@ mod tests {
         assert_eq!(
             error.hint.as_deref(),
             Some(
-                "there are: allow_path, backend, base, gc, host, jobs, max_memory, max_operations, secrets, store"
+                "there are: allow_path, backend, base, gc, host, hosts, jobs, max_memory, max_operations, secrets, store"
             )
         );
         let error = Config::parse("\njobs = \"many\"\n").unwrap_err();

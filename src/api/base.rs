@@ -1,12 +1,19 @@
 //! Bases: cached steps that end in a snapshot to clone from.
 
+use std::sync::{Arc, PoisonError};
+
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use super::exec::{command_options, command_with, like};
 use super::files::write_options;
+use super::lazy::Lazy;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
 use super::secret::{self, data_or_secret};
-use super::{Args, Ctx, ErrorKind, FnSpec, Object, Opt, Result, ScriptError, Type, Value};
+use super::{
+    Args, Callable, Ctx, ErrorKind, FnSpec, MachineName, Object, Opt, Result, ScriptError, Type,
+    Value,
+};
 use crate::sandbox::{CacheMount, Error, Program};
 use crate::transfer::PackOptions;
 use crate::workflow::{
@@ -14,7 +21,57 @@ use crate::workflow::{
 };
 
 /// A base in a script.
-pub struct BaseObject(pub BaseHandle);
+pub struct BaseObject(Form);
+
+enum Form {
+    /// It is built, on this backend.
+    Built(Box<BaseHandle>, MachineName),
+    /// It is built when it is needed.
+    Lazy(Arc<Lazy>),
+    /// A snapshot point of one that is built when it is needed.
+    Point(Arc<Lazy>, String),
+}
+
+impl BaseObject {
+    fn built_on(ctx: &Ctx, base: BaseHandle) -> Value {
+        Value::object(BaseObject(Form::Built(Box::new(base), ctx.host.machine.clone())))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match &self.0 {
+            Form::Built(base, _) => &base.name,
+            Form::Lazy(lazy) | Form::Point(lazy, _) => &lazy.name,
+        }
+    }
+
+    /// The base, where it was built at once.
+    pub fn built(&self) -> Option<&BaseHandle> {
+        match &self.0 {
+            Form::Built(base, _) => Some(base),
+            Form::Lazy(_) | Form::Point(..) => None,
+        }
+    }
+
+    /// Whether it is built when it is needed.
+    pub(super) fn lazy(&self) -> bool {
+        self.built().is_none()
+    }
+
+    /// The base, on the backend of whoever asks.
+    pub(super) async fn get(&self, ctx: &Ctx) -> Result<BaseHandle> {
+        match &self.0 {
+            Form::Built(base, machine) if *machine == ctx.host.machine => Ok((**base).clone()),
+            Form::Built(base, machine) => Err(ScriptError::runtime(format!(
+                "base '{}' is on {machine}, and is wanted on {}",
+                base.name, ctx.host.machine
+            ))
+            .hint("make it with lazy: true; then it is built wherever it is needed")),
+            Form::Lazy(lazy) => lazy.get(ctx).await,
+            Form::Point(lazy, name) => point(&lazy.get(ctx).await?, name),
+        }
+    }
+}
 
 impl Object for BaseObject {
     fn type_name(&self) -> &'static str {
@@ -22,7 +79,7 @@ impl Object for BaseObject {
     }
 
     fn describe(&self) -> String {
-        format!("base '{}'", self.0.name)
+        format!("base '{}'", self.name())
     }
 }
 
@@ -59,22 +116,16 @@ pub(super) fn source_options() -> Vec<Opt> {
 }
 
 /// What the options of [`source_options`] say.
-pub(super) fn source(args: &Args) -> Result<Source> {
+pub(super) async fn source(ctx: &Ctx, args: &Args) -> Result<Source> {
     let from = args.get("from");
     if !from.is_unit() && args.has("image") {
         return Err(args.wrong("image", "'from' is given, too").hint("leave one of them out"));
     }
     let found = match from {
-        Value::Handle(handle) => {
-            if let Some(base) = handle.downcast::<BaseObject>() {
-                base.0.clone().into()
-            } else if let Some(sandbox) = handle.downcast::<SandboxObject>() {
-                let label = args.string("label").map(str::to_owned);
-                Source::Snapshot { sandbox: sandbox.name()?.to_owned(), label }
-            } else {
-                return Err(args.wrong("from", "it is neither an image, a base nor a sandbox"));
-            }
-        }
+        Value::Handle(_) => match source_of(ctx, from, args.string("label")).await? {
+            Some(source) => source,
+            None => return Err(args.wrong("from", "it is neither an image, a base nor a sandbox")),
+        },
         other => Source::Image {
             image: other.as_str().or(args.string("image")).map(str::to_owned),
             sha256: args.string("sha256").map(str::to_owned),
@@ -86,6 +137,32 @@ pub(super) fn source(args: &Args) -> Result<Source> {
             .hint("give the sandbox as from"));
     }
     Ok(found)
+}
+
+/// What a value says that something starts from; none when it can't say that.
+pub(super) async fn source_of(
+    ctx: &Ctx,
+    from: &Value,
+    label: Option<&str>,
+) -> Result<Option<Source>> {
+    let handle = match from {
+        Value::String(image) => return Ok(Some(Source::image(image.as_str()))),
+        Value::Handle(handle) => handle,
+        _ => return Ok(None),
+    };
+    if let Some(base) = handle.downcast::<BaseObject>() {
+        return Ok(Some(base.get(ctx).await?.into()));
+    }
+    let Some(sandbox) = handle.downcast::<SandboxObject>() else { return Ok(None) };
+    let (name, label) = (sandbox.name()?.to_owned(), label.map(str::to_owned));
+    match sandbox.home() {
+        Some(home) if home.machine != ctx.host.machine => Err(ScriptError::runtime(format!(
+            "sandbox '{name}' is on {}, and is wanted on {}",
+            home.machine, ctx.host.machine
+        ))
+        .hint("what is on one backend can't be cloned on another")),
+        _ => Ok(Some(Source::Snapshot { sandbox: name, label })),
+    }
 }
 
 /// A workflow's failure as a script error.
@@ -104,15 +181,32 @@ pub(super) fn failure(ctx: &Ctx, what: &str, failure: Failure) -> ScriptError {
 }
 
 async fn base(ctx: Ctx, args: Args) -> Result<Value> {
+    let name = args.need("name")?.to_owned();
+    if args.flag("lazy") && !ctx.host.plan.wants(&name) {
+        let lazy = Lazy::new(name, args);
+        return Ok(Value::object(BaseObject(Form::Lazy(Arc::new(lazy)))));
+    }
+    let source = source(&ctx, &args).await?;
+    let steps = args.callback("steps").map(|steps| steps.0);
+    Ok(BaseObject::built_on(&ctx, build(&ctx, &args, source, steps).await?))
+}
+
+/// Does what a call of `base()` says.
+pub(super) async fn build(
+    ctx: &Ctx,
+    args: &Args,
+    source: Source,
+    steps: Option<Arc<dyn Callable>>,
+) -> Result<BaseHandle> {
     let name = args.need("name")?;
     let wanted = ctx.host.plan.bases.clone();
     let options = BaseOptions {
-        source: source(&args)?,
-        egress: egress(&args)?,
+        source,
+        egress: egress(args)?,
         env: args.string_map("env"),
         user: args.string("user").map(str::to_owned),
         cwd: args.string("cwd").map(str::to_owned),
-        limits: limits(&args)?,
+        limits: limits(args)?,
         expires: args.duration("expires")?,
         caches: Vec::new(),
         rebuild: wanted.as_ref().is_some_and(|wanted| wanted.rebuild && wanted.has(name)),
@@ -123,8 +217,8 @@ async fn base(ctx: Ctx, args: Args) -> Result<Value> {
         builder: Mutex::new(Some(opened.map_err(|e| ctx.error(e))?)),
     };
     let handle = super::Handle::new(object);
-    let steps = match args.callback("steps") {
-        Some(steps) => steps.0.call(&ctx, vec![handle.clone().into()]).await.map(drop),
+    let steps = match steps {
+        Some(steps) => steps.call(ctx, vec![handle.clone().into()]).await.map(drop),
         None => Ok(()),
     };
     let builder = match handle.downcast::<BuilderObject>() {
@@ -134,8 +228,11 @@ async fn base(ctx: Ctx, args: Args) -> Result<Value> {
     let Some(builder) = builder else {
         return Err(ScriptError::runtime(format!("base '{name}' is finished already")));
     };
+    let tail = builder.tail();
+    let tell_tail = || ctx.base_failed(&tail.lock().unwrap_or_else(PoisonError::into_inner));
     if let Err(error) = steps.and_then(|()| ctx.stop.check()) {
         builder.abandon().await;
+        tell_tail();
         return Err(error);
     }
     match builder.finish().await {
@@ -151,10 +248,36 @@ async fn base(ctx: Ctx, args: Args) -> Result<Value> {
                     return Err(ctx.error(Error::Cancelled));
                 }
             }
-            Ok(Value::object(BaseObject(base)))
+            Ok(base)
         }
-        Err(failed) => Err(failure(&ctx, &format!("base '{name}'"), failed)),
+        Err(failed) => {
+            tell_tail();
+            Err(failure(ctx, &format!("base '{name}'"), failed))
+        }
     }
+}
+
+async fn build_bases(ctx: Ctx, args: Args) -> Result<Value> {
+    let mut tasks = JoinSet::new();
+    for value in args.list("bases") {
+        let (ctx, value) = (ctx.clone(), value.clone());
+        tasks.spawn(async move {
+            match value {
+                Value::Handle(handle) => match handle.downcast::<BaseObject>() {
+                    Some(base) => base.get(&ctx).await.map(drop),
+                    None => Ok(()),
+                },
+                _ => Ok(()),
+            }
+        });
+    }
+    // The others go on: what they do is kept.
+    let mut first = Ok(());
+    while let Some(done) = tasks.join_next().await {
+        first =
+            first.and(done.unwrap_or_else(|error| Err(ScriptError::runtime(error.to_string()))));
+    }
+    first.map(|()| Value::Unit)
 }
 
 /// The builder that a step belongs to, for as long as the step takes.
@@ -230,20 +353,26 @@ async fn snapshot(ctx: Ctx, args: Args) -> Result<Value> {
     step.done(&ctx, done)
 }
 
-async fn at(_ctx: Ctx, args: Args) -> Result<Value> {
-    let (base, name) = (&args.this::<BaseObject>()?.0, args.need("name")?);
-    match base.at(name) {
-        Some(point) => Ok(Value::object(BaseObject(point))),
-        None => {
-            let message = format!("base '{}' has no snapshot point '{name}'", base.name);
-            let known = base.points.keys().map(String::as_str);
-            let hint = match base.points.is_empty() {
-                true => Some("its steps make one with b.snapshot(…)".to_owned()),
-                false => super::suggest::hint(name, known),
-            };
-            Err(ScriptError::runtime(message).hint(hint.unwrap_or_default()).focus(name))
+async fn at(ctx: Ctx, args: Args) -> Result<Value> {
+    let (base, name) = (args.this::<BaseObject>()?, args.need("name")?);
+    match &base.0 {
+        Form::Lazy(lazy) => {
+            Ok(Value::object(BaseObject(Form::Point(Arc::clone(lazy), name.to_owned()))))
         }
+        _ => Ok(BaseObject::built_on(&ctx, point(&base.get(&ctx).await?, name)?)),
     }
+}
+
+fn point(base: &BaseHandle, name: &str) -> Result<BaseHandle> {
+    base.at(name).ok_or_else(|| {
+        let message = format!("base '{}' has no snapshot point '{name}'", base.name);
+        let known = base.points.keys().map(String::as_str);
+        let hint = match base.points.is_empty() {
+            true => Some("its steps make one with b.snapshot(…)".to_owned()),
+            false => super::suggest::hint(name, known),
+        };
+        ScriptError::runtime(message).hint(hint.unwrap_or_default()).focus(name)
+    })
 }
 
 async fn copy(ctx: Ctx, args: Args) -> Result<Value> {
@@ -315,8 +444,10 @@ fn property(
     (rhai, lua): (&'static str, &'static str),
     get: fn(&BaseHandle) -> Value,
 ) -> FnSpec {
-    let read = move |_ctx: Ctx, args: Args| async move { Ok(get(&args.this::<BaseObject>()?.0)) };
-    FnSpec::property("Base", name, read).doc(doc).returns(ty).example(rhai, lua)
+    let read = move |ctx: Ctx, args: Args| async move {
+        Ok(get(&args.this::<BaseObject>()?.get(&ctx).await?))
+    };
+    FnSpec::property("Base", name, read).graceful().doc(doc).returns(ty).example(rhai, lua)
 }
 
 pub(super) fn specs() -> Vec<FnSpec> {
@@ -354,6 +485,14 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .option("user", Type::String, "User of its steps.")
             .option("cwd", Type::String, "Working directory of its steps.")
+            .option(
+                "lazy",
+                Type::Bool,
+                "Build it when it is needed first: by a sandbox, a matrix or another base that starts \
+                  from it, by one of its properties, or by build_bases. So bases that don't depend \
+                  on each other are built side by side, and on each backend that needs them. In Rhai \
+                  its function gets copies of the variables it uses. Default: false.",
+            )
             .options(limit_options())
             .option(
                 "expires",
@@ -366,6 +505,19 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .error("command_failed", "A step does not return 0.")
             .error("not_found", "What it starts from is not there.")
             .example("let app = base(\"app\", #{ env: #{ LANG: \"C\" } }, |b| {\n    b.run(\"mkdir -p /opt/app\");\n    b.copy(\"requirements.txt\", \"/opt/app/requirements.txt\");\n});\nlet fresh = sandbox(#{ from: app });", "local app = base(\"app\", { env = { LANG = \"C\" } }, function(b)\n    b:run(\"mkdir -p /opt/app\")\n    b:copy(\"requirements.txt\", \"/opt/app/requirements.txt\")\nend)\nlocal fresh <close> = sandbox({ from = app })"),
+        FnSpec::function("build_bases", build_bases)
+            .graceful()
+            .doc(
+                "Builds lazy bases, several at once, each after the one that it starts from. What is \
+                  built already is left as it is.",
+            )
+            .param("bases", Type::list(Type::Object("Base")), "The bases.")
+            .error("command_failed", "A step does not return 0; the other bases are built.")
+            .error("runtime", "A base needs itself.")
+            .example(
+                "let cc = base(\"cc\", #{ lazy: true }, |b| b.run(\"mkdir /cc\"));\nlet py = base(\"py\", #{ lazy: true }, |b| b.run(\"mkdir /py\"));\nbuild_bases([cc, py]);",
+                "local cc = base(\"cc\", { lazy = true }, function(b) b:run(\"mkdir /cc\") end)\nlocal py = base(\"py\", { lazy = true }, function(b) b:run(\"mkdir /py\") end)\nbuild_bases({ cc, py })",
+            ),
         FnSpec::method(on, "run", run)
             .graceful()
             .doc("A step that runs a command, which must return 0.")
@@ -500,9 +652,12 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "let app = base(\"app\", |b| { b.run(\"mkdir /deps\"); b.snapshot(\"deps\"); b.run(\"mkdir /app\"); });\nlet deps = sandbox(#{ from: app.at(\"deps\") });",
                 "local app = base(\"app\", function(b) b:run(\"mkdir /deps\") b:snapshot(\"deps\") b:run(\"mkdir /app\") end)\nlocal deps <close> = sandbox({ from = app:at(\"deps\") })",
             ),
-        property("name", Type::String, "Its name.", ("print(tools.name);", "print(tools.name)"), |base| {
-            base.name.as_str().into()
-        }),
+        FnSpec::property("Base", "name", |_ctx, args: Args| async move {
+            Ok(args.this::<BaseObject>()?.name().into())
+        })
+        .doc("Its name.")
+        .returns(Type::String)
+        .example("print(tools.name);", "print(tools.name)"),
         property(
             "sandbox",
             Type::String,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::lazy::Building;
 use super::memory::{Reading, Trace, Writing};
 use super::{Budget, ErrorKind, Host, Result, ScriptError};
 use crate::sandbox::{self, Backend, Cancel, format_duration};
@@ -21,13 +22,17 @@ pub struct Ctx {
     /// The cell of a matrix that the body belongs to.
     pub cell: Option<Arc<str>>,
     /// How many bodies wait for this one.
-    depth: usize,
+    pub(super) depth: usize,
     /// What a cell made.
-    made: Option<Arc<Mutex<Vec<String>>>>,
+    pub(super) made: Option<Arc<Mutex<Vec<(Arc<Host>, String)>>>>,
     /// Where what a cell reads is written down.
     pub(super) trace: Option<Arc<Trace>>,
     /// What a cell says of itself.
     pub(super) says: Option<Arc<Says>>,
+    /// The base that is built by the body.
+    pub(super) building: Option<Arc<Building>>,
+    /// Where the end of what a base printed goes that could not be built.
+    pub(super) tail: Option<Arc<Mutex<String>>>,
 }
 
 /// What a cell says of itself, whatever its script catches.
@@ -77,7 +82,17 @@ impl Ctx {
 
     /// The context of a script's main body.
     pub(super) fn main(host: Arc<Host>, stop: Arc<Stop>) -> Ctx {
-        Ctx { host, stop, cell: None, depth: 0, made: None, trace: None, says: None }
+        Ctx {
+            host,
+            stop,
+            cell: None,
+            depth: 0,
+            made: None,
+            trace: None,
+            says: None,
+            building: None,
+            tail: None,
+        }
     }
 
     /// The same for a function that the host calls on behalf of this body.
@@ -91,39 +106,49 @@ impl Ctx {
         Ok(Ctx { depth: self.depth + 1, ..self.clone() })
     }
 
-    /// The same run for a cell, which `cancel` ends as well.
-    pub fn in_cell(&self, cancel: &Cancel, cell: &str) -> Ctx {
+    /// The same run for a cell on the backend of `host`, which `cancel` ends as well.
+    pub(super) fn in_cell(&self, host: &Arc<Host>, cancel: &Cancel, cell: &str) -> Ctx {
         Ctx {
-            host: Arc::clone(&self.host),
+            host: Arc::clone(host),
             stop: Stop::within(&self.stop, cancel),
             cell: Some(cell.into()),
             depth: self.depth,
             made: Some(Arc::default()),
             trace: None,
             says: Some(Arc::default()),
+            building: self.building.clone(),
+            tail: None,
         }
     }
 
     /// The context of what cleans up after a cell: only `cancel` ends it, not the end of the run.
-    pub(super) fn after_cell(&self, cancel: &Cancel, cell: &str) -> Ctx {
-        Ctx { stop: Stop::beside(&self.stop, cancel), ..self.in_cell(cancel, cell) }
+    pub(super) fn after_cell(&self, host: &Arc<Host>, cancel: &Cancel, cell: &str) -> Ctx {
+        Ctx { stop: Stop::beside(&self.stop, cancel), ..self.in_cell(host, cancel, cell) }
+    }
+
+    /// A base could not be built, and this is the end of what it printed.
+    pub(super) fn base_failed(&self, tail: &str) {
+        if let Some(slot) = &self.tail {
+            tail.clone_into(&mut slot.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     /// Remembers that the body made this sandbox: it goes with its cell or with the run.
     pub(super) fn track(&self, name: &str, keep: bool) {
         self.host.track(name, keep);
         if let Some(made) = &self.made {
-            made.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+            let made_here = (Arc::clone(&self.host), name.to_owned());
+            made.lock().unwrap_or_else(PoisonError::into_inner).push(made_here);
         }
     }
 
     /// Deletes what the cell made and did not keep. What fails is left to the end of the run.
     pub(super) async fn leave_cell(&self) {
         let Some(made) = &self.made else { return };
-        let names = std::mem::take(&mut *made.lock().unwrap_or_else(PoisonError::into_inner));
-        for name in names.into_iter().filter(|name| self.host.is_live(name)) {
-            if self.backend().delete(&name, &Cancel::new()).await.is_ok() {
-                self.host.forget(&name);
+        let made = std::mem::take(&mut *made.lock().unwrap_or_else(PoisonError::into_inner));
+        for (host, name) in made.into_iter().filter(|(host, name)| host.is_live(name)) {
+            if host.run.backend.delete(&name, &Cancel::new()).await.is_ok() {
+                host.forget(&name);
             }
         }
     }

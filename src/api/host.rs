@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
+use super::machines::{MachineName, Machines, Opener, builders};
 use super::{Budget, Ctx, FnSpec, Recorder, Registry, ScriptError, Stop};
 use crate::sandbox::{self, Backend, Cancel, Owner};
 use crate::workflow::{
@@ -28,19 +31,27 @@ pub struct Host {
     pub(super) print: Option<Print>,
     pub(super) params: BTreeMap<String, String>,
     pub(super) args: Vec<String>,
-    env: Option<BTreeMap<String, String>>,
-    secrets: BTreeMap<String, SecretSource>,
-    used: Mutex<BTreeMap<String, Secret>>,
-    timeout: Option<Duration>,
-    operations: Option<u64>,
-    memory: Option<u64>,
-    made: Mutex<Made>,
-    background: Cancel,
+    pub(super) env: Option<BTreeMap<String, String>>,
+    pub(super) secrets: BTreeMap<String, SecretSource>,
+    pub(super) used: Arc<Mutex<BTreeMap<String, Secret>>>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) operations: Option<u64>,
+    pub(super) memory: Option<u64>,
+    pub(super) made: Mutex<Made>,
+    /// The parameters that the script asked for.
+    pub(super) asked: Arc<Mutex<BTreeSet<String>>>,
+    pub(super) background: Cancel,
     /// How matrices are run, whatever the script says.
     pub(super) plan: Plan,
-    reports: Mutex<Vec<MatrixReport>>,
-    modules: Mutex<BTreeSet<PathBuf>>,
-    recorder: Option<Arc<Recorder>>,
+    pub(super) reports: Arc<Mutex<Vec<MatrixReport>>>,
+    pub(super) modules: Arc<Mutex<BTreeSet<PathBuf>>>,
+    pub(super) recorder: Option<Arc<Recorder>>,
+    /// What the backend is called.
+    pub(super) machine: MachineName,
+    /// The other backends of the run.
+    pub(super) machines: Arc<Machines>,
+    /// How many bases are built on it at once.
+    pub(super) builders: Arc<Semaphore>,
 }
 
 /// What the command line says about every matrix of a run.
@@ -123,6 +134,16 @@ impl WantedBases {
 }
 
 impl Plan {
+    /// Whether this base is wanted although nothing may need it.
+    pub(super) fn wants(&self, base: &str) -> bool {
+        self.bases.as_ref().is_some_and(|wanted| wanted.names.contains(base))
+    }
+
+    /// Whether cells are listed and nothing that they need is looked at.
+    pub(super) fn only_lists(&self) -> bool {
+        self.list && !self.dry && self.bases.is_none()
+    }
+
     /// How long the cells of a matrix took the last time.
     pub(super) fn times(&self, matrix: &str) -> Arc<HashMap<String, Duration>> {
         self.times.get(matrix).cloned().unwrap_or_default()
@@ -130,11 +151,10 @@ impl Plan {
 }
 
 #[derive(Default)]
-struct Made {
+pub(super) struct Made {
     live: BTreeSet<String>,
     /// With who wants it.
     kept: BTreeMap<String, &'static str>,
-    asked: BTreeSet<String>,
     /// For each sandbox that a handle is on: what has become of it.
     gone: BTreeMap<String, Arc<AtomicU8>>,
 }
@@ -184,6 +204,8 @@ impl Host {
             functions: Vec::new(),
             plan: Plan::default(),
             recorder: None,
+            host: None,
+            opener: None,
         }
     }
 
@@ -261,8 +283,8 @@ impl Host {
 
     /// The parameters that were given and that the script never asked for.
     pub fn unused_params(&self) -> Vec<String> {
-        let made = self.made();
-        self.params.keys().filter(|name| !made.asked.contains(*name)).cloned().collect()
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.params.keys().filter(|name| !asked.contains(*name)).cloned().collect()
     }
 
     /// The reports of all matrices so far, taken out.
@@ -294,7 +316,7 @@ impl Host {
     }
 
     pub(super) fn asked(&self, param: &str) {
-        self.made().asked.insert(param.to_owned());
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(param.to_owned());
     }
 
     /// Remembers that the run made this sandbox.
@@ -366,9 +388,26 @@ impl Host {
         (!keep && !self.run.keep).then(|| self.run.owner.clone())
     }
 
-    /// Deletes what the run made and did not keep: at once, side by side, also when the run was
-    /// cancelled. Takes at most a minute.
+    /// Deletes what the run made and did not keep, on every backend: at once, side by side, also when
+    /// the run was cancelled. Takes at most a minute.
     pub async fn finish(&self) -> Leftovers {
+        let others = std::mem::take(&mut *self.machines.open.lock().await);
+        let mut tasks = tokio::task::JoinSet::new();
+        for host in others.into_values() {
+            tasks.spawn(async move { host.finish_here().await });
+        }
+        let mut leftovers = self.finish_here().await;
+        while let Some(done) = tasks.join_next().await {
+            if let Ok(Leftovers { kept, failed }) = done {
+                leftovers.kept.extend(kept);
+                leftovers.failed.extend(failed);
+            }
+        }
+        leftovers
+    }
+
+    /// The same on this backend only.
+    async fn finish_here(&self) -> Leftovers {
         let (live, kept) = {
             let mut made = self.made();
             for gone in std::mem::take(&mut made.gone).into_values() {
@@ -451,9 +490,23 @@ pub struct HostBuilder {
     functions: Vec<FnSpec>,
     plan: Plan,
     recorder: Option<Arc<Recorder>>,
+    host: Option<String>,
+    opener: Option<Arc<dyn Opener>>,
 }
 
 impl HostBuilder {
+    /// The machine that the backend drives, where that is another one.
+    pub fn on(mut self, host: Option<String>) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// Who opens other backends that cells of a matrix ask for. Without one there are none.
+    pub fn opener(mut self, opener: Arc<dyn Opener>) -> Self {
+        self.opener = Some(opener);
+        self
+    }
+
     /// Writes down what the run depends on.
     pub fn recorder(mut self, recorder: Arc<Recorder>) -> Self {
         self.recorder = Some(recorder);
@@ -611,23 +664,34 @@ impl HostBuilder {
             true => Registry::standard(),
             false => Arc::new(Registry::standard().with(self.functions)),
         };
-        Ok(Arc::new(Host {
+        let name = run.backend.capabilities().backend.clone();
+        let (machine, opener) = (MachineName { backend: name, host: self.host }, self.opener);
+        let builders = builders(&*run.backend);
+        Ok(Arc::new_cyclic(|first| Host {
             run,
             registry,
+            machine,
+            builders,
+            machines: Arc::new(Machines {
+                first: first.clone(),
+                opener,
+                open: tokio::sync::Mutex::default(),
+            }),
             print: self.print,
             params: self.params,
             args: self.args,
             env: self.env,
             secrets: self.secrets,
-            used: Mutex::default(),
+            used: Arc::default(),
             timeout: self.timeout,
             operations: self.operations,
             memory: self.memory,
             made: Mutex::default(),
+            asked: Arc::default(),
             background: Cancel::new(),
             plan: self.plan,
-            reports: Mutex::default(),
-            modules: Mutex::default(),
+            reports: Arc::default(),
+            modules: Arc::default(),
             recorder: self.recorder,
         }))
     }

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::base::{BaseObject, failure, is_cancel, source, source_options};
+use super::base::{BaseObject, failure, is_cancel, source_options};
 use super::cell_own as own;
 use super::ctx::Says;
 use super::matrix_report::{report_map, values};
 use super::memory::Cells;
 use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
 use super::{
-    Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Object, Position, Result, ScriptError, Type,
-    Value, cache,
+    Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Host, Object, Opt, Position, Result,
+    ScriptError, Type, Value, cache,
 };
 use crate::sandbox::{Error, ReadOptions};
 use crate::workflow::{
     AxisValue, Cell, CellBody, CellContext, CellMemory, CellTemplate, Event, EventSink, Failure,
-    MatrixSpec, Order, Place, Retries, TestOutcome, read_results, run_matrix,
+    MatrixSpec, Order, Place, Retries, Source, TestOutcome, read_results, run_matrix,
 };
 
 /// What the function of `matrix()` gets.
@@ -63,7 +63,7 @@ pub(super) fn to_value(value: &AxisValue) -> Value {
 pub(super) fn to_axis(value: &Value) -> Option<AxisValue> {
     Some(match value {
         Value::Handle(handle) => AxisValue::Text(match handle.downcast::<BaseObject>() {
-            Some(base) => base.0.name.clone(),
+            Some(base) => base.name().to_owned(),
             None => handle.downcast::<SandboxObject>()?.name().ok()?.to_owned(),
         }),
         Value::Bool(value) => AxisValue::Bool(*value),
@@ -80,9 +80,15 @@ struct Body {
     body: Arc<dyn Callable>,
     teardown: Option<Arc<dyn Callable>>,
     cells: Option<Arc<Cells>>,
+    homes: own::Homes,
 }
 
 impl Body {
+    /// The host of the cell's backend.
+    fn home(&self, cell: &CellContext) -> &Arc<Host> {
+        self.homes.get(&cell.cell.id).unwrap_or(&self.ctx.host)
+    }
+
     /// What the functions of a cell are called with.
     fn object(ctx: &Ctx, cell: &CellContext) -> Handle {
         let sandbox = SandboxObject::in_cell(ctx, &cell.sandbox, cell.output.clone());
@@ -104,7 +110,7 @@ impl Body {
 #[async_trait]
 impl CellBody for Body {
     async fn run(&self, cell: CellContext) -> Result<(), Failure> {
-        let mut ctx = self.ctx.in_cell(cell.cancel(), &cell.cell.id);
+        let mut ctx = self.ctx.in_cell(self.home(&cell), cell.cancel(), &cell.cell.id);
         ctx.trace = self.cells.as_ref().map(|cells| cells.trace(&cell.cell.id));
         let object = Body::object(&ctx, &cell);
         let setup = match &self.setup {
@@ -143,7 +149,7 @@ impl CellBody for Body {
 
     async fn teardown(&self, cell: CellContext) -> Result<(), Failure> {
         let Some(teardown) = &self.teardown else { return Ok(()) };
-        let ctx = self.ctx.after_cell(cell.cancel(), &cell.cell.id);
+        let ctx = self.ctx.after_cell(self.home(&cell), cell.cancel(), &cell.cell.id);
         let object = Body::object(&ctx, &cell);
         let done = teardown.call(&ctx, vec![object.into()]).await;
         ctx.leave_cell().await;
@@ -156,7 +162,7 @@ impl CellBody for Body {
 }
 
 /// A cell's error: its first line and the place; what a command printed is in the cell's output.
-fn told(part: &str, error: &ScriptError) -> Failure {
+pub(super) fn told(part: &str, error: &ScriptError) -> Failure {
     let (first, rest) = error.message.split_once('\n').unwrap_or((&error.message, ""));
     let mut message = match &error.position {
         Some(position) => format!("{part}{first} (at {position})"),
@@ -246,7 +252,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
     });
     let mut spec = MatrixSpec {
         name: name.to_owned(),
-        source: source(&args)?,
+        source: Source::default(),
         axes: axes(&args)?,
         include: combinations(&args, "include")?,
         exclude: combinations(&args, "exclude")?,
@@ -273,7 +279,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
             env: args.string_map("env"),
         },
     };
-    own::fill(&ctx, &args, &mut spec).await?;
+    let homes = own::fill(&ctx, &args, &mut spec).await?;
     let cells = Cells::of(&ctx, &spec).await;
     spec.memory = cells.clone().map(|cells| cells as Arc<dyn CellMemory>);
     let isolated = |name| args.callback(name).map(|callback| callback.0.isolated());
@@ -283,6 +289,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         body: body.0.isolated(),
         teardown: isolated("teardown"),
         cells: cells.clone(),
+        homes,
     });
     let report = run_matrix(&ctx.run(), spec, body)
         .await
@@ -386,6 +393,22 @@ pub(super) fn specs() -> Vec<FnSpec> {
     let on = "Cell";
     let on_cell = || Type::Callback(vec![("cell", Type::Object(on))]);
     let list_of_maps = || Type::list(Type::map_of(scalar()));
+    let mut sources = source_options();
+    sources.retain(|option| option.name != own::FROM);
+    let from = Opt {
+        name: own::FROM,
+        ty: Type::OneOf(vec![
+            Type::String,
+            Type::Object("Base"),
+            Type::Object("Sandbox"),
+            Type::Callback(vec![("cell", Type::Map)]),
+        ]),
+        doc: "What cells start from: an image, a base, a sandbox, or a function that gives one of \
+              these for a map of a cell's values and its id. Bases are built before any cell begins, \
+              side by side, each once; when one can't be, its cells fail and the others run. \
+              Default: the backend's own image.",
+    };
+    sources.insert(0, from);
     vec![
         FnSpec::function("matrix", matrix)
             .graceful()
@@ -400,7 +423,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   cells it has those that did not pass, 3000 at most.",
             )
             .param("name", Type::String, "Its name, for people.")
-            .options(source_options())
+            .options(sources)
             .option(
                 "axes",
                 Type::Map,
@@ -446,9 +469,10 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "options",
                 Type::Callback(vec![("cell", Type::Map)]),
                 "Is run for each cell before any of them begins, several at once, with a map of \
-                  its values and its id; gives what the cell has of its own: from, label, egress, \
-                  cpu, memory, pids, disk, inodes, env, caches, and weight, of how many others it takes \
-                  the place. Axes named from, egress or as a limit are the same.",
+                  its values and its id; gives what the cell has of its own: backend, host (the \
+                  machine that the backend drives), from, label, egress, cpu, memory, pids, disk, \
+                  inodes, env, caches, and weight, of how many others it takes the place. Axes of these \
+                  names, but for label, env, caches and weight, are the same.",
             )
             .option("setup", on_cell(), "Is run in each cell before its function.")
             .option(

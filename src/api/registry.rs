@@ -119,6 +119,11 @@ impl Registry {
         receiver: Option<Handle>,
         given: Vec<Value>,
     ) -> Result<Value> {
+        // What is on another backend than its caller is worked with there.
+        let ctx = match receiver.as_ref().and_then(|handle| handle.0.home()) {
+            Some(host) => Ctx { host, ..ctx },
+            None => ctx,
+        };
         let args = Args::bind(spec, receiver, given)?;
         let stop = Arc::clone(&ctx.stop);
         let mut work = (spec.handler)(ctx, args);

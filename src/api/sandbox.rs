@@ -1,15 +1,15 @@
 //! Sandboxes: making, finding, starting, stopping and deleting them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::base::{source, source_options};
 use super::host::{DELETED, OVER};
 use super::{
-    Args, Ctx, FnSpec, HandlerFuture, Map, Object, Opt, Result, ScriptError, Type, Value, cache,
-    path,
+    Args, Ctx, FnSpec, HandlerFuture, Host, Map, Object, Opt, Result, ScriptError, Type, Value,
+    cache, path,
 };
 use crate::sandbox::{
     CloneSpec, Error, Info, Kind, Limits, Mount, Policy, Spec, State, StopOptions, check_name,
@@ -19,6 +19,8 @@ use crate::workflow::{OutputSink, Source};
 /// A sandbox in a script.
 pub struct SandboxObject {
     name: String,
+    /// Whose backend it is on.
+    host: Weak<Host>,
     gone: Arc<AtomicU8>,
     output: Option<OutputSink>,
 }
@@ -27,7 +29,8 @@ impl SandboxObject {
     /// A handle on the sandbox with this name.
     pub fn new(ctx: &Ctx, name: impl Into<String>) -> Self {
         let name = name.into();
-        SandboxObject { gone: ctx.host.gone(&name), name, output: None }
+        let (gone, host) = (ctx.host.gone(&name), Arc::downgrade(&ctx.host));
+        SandboxObject { gone, name, host, output: None }
     }
 
     /// A handle whose commands' output goes to a cell's.
@@ -64,8 +67,16 @@ impl Object for SandboxObject {
         format!("sandbox '{}'", self.name)
     }
 
+    fn home(&self) -> Option<Arc<Host>> {
+        self.host.upgrade()
+    }
+
     /// As at the end of the run: what the run made and nobody keeps is deleted.
     fn leave(&self, ctx: Ctx) -> Option<HandlerFuture> {
+        let ctx = match self.home() {
+            Some(host) => Ctx { host, ..ctx },
+            None => ctx,
+        };
         let live = self.gone.load(Ordering::Relaxed) == 0 && ctx.host.is_live(&self.name);
         let name = self.name.clone();
         live.then(|| Box::pin(async move { remove(ctx, &name, true).await }) as HandlerFuture)
@@ -187,7 +198,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     let hostname = args.string("hostname").map(str::to_owned);
     let (owner, expires) = (ctx.host.owner(keep), expires(&args)?);
     let caches = cache::caches(&args)?;
-    let (image, sha256) = match source(&args)? {
+    let (image, sha256) = match source(&ctx, &args).await? {
         Source::Image { image, sha256 } => (image, sha256),
         other => {
             let fixed = ["mounts", "user", "cwd"].into_iter().find(|name| args.has(name));

@@ -67,6 +67,12 @@ pub trait Object: Any + Send + Sync {
         false
     }
 
+    /// The host whose backend it is on, for as long as the run lasts; that of whoever calls when not
+    /// said.
+    fn home(&self) -> Option<Arc<super::Host>> {
+        None
+    }
+
     /// What happens when a variable's scope is left that was declared to close this, as by
     /// `<close>` in Lua; none when nothing does.
     fn leave(&self, _ctx: super::Ctx) -> Option<super::HandlerFuture> {

@@ -51,7 +51,11 @@ pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
         }
         "fake" => Ok(Arc::new(fake::FakeBackend::new())),
         _ => {
-            let hint = format!("the backends are {}", NAMES.join(", "));
+            let near = NAMES.iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
+            let hint = match near {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("the backends are {}", NAMES.join(", ")),
+            };
             Err(Error::not_found_hint(Kind::Backend, name, hint))
         }
     }

@@ -1,6 +1,6 @@
 //! The environment, and what holds after flags, environment and files are laid over each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -109,6 +109,10 @@ pub struct Settings {
     pub backend: String,
     /// The machine that it drives, where that is another one.
     pub host: Option<String>,
+    /// The machines that you named: scripts may use these.
+    pub hosts: BTreeSet<String>,
+    /// Where your own settings are.
+    user_file: Option<PathBuf>,
     /// Which entries of bases are kept.
     pub keep: KeepPolicy,
     /// After how long without use bases expire; never without it.
@@ -162,12 +166,16 @@ impl Settings {
             (&environment.backend, &environment.host),
             (&config.backend, &config.host),
         ]);
-        Ok(Settings {
+        let mut hosts = config.hosts;
+        hosts.extend([&global.host, &environment.host].into_iter().flatten().cloned());
+        let settings = Settings {
             allow_path: config.allow_path,
             backend,
             host,
             bases_expire: config.gc.bases.map_or(Some(BASES_EXPIRE), Every::duration),
             gc_every: every.map_or(Some(GC_EVERY), Every::duration),
+            hosts,
+            user_file: environment.user_file(),
             keep: KeepPolicy {
                 newest: config.base.keep.unwrap_or(KeepPolicy::default().newest),
                 max_age: config.base.max_age,
@@ -177,7 +185,30 @@ impl Settings {
             max_operations: config.max_operations,
             secrets: config.secrets,
             store,
-        })
+        };
+        // A project is somebody else's word: it does not say where your credentials go.
+        if let Some(host) = settings.host.as_ref().filter(|host| !settings.may_use(host)) {
+            let message =
+                format!("the project's settings name the machine '{host}', and you did not");
+            return Err(CommandError::usage(message).hint(settings.way_to_use(host)));
+        }
+        Ok(settings)
+    }
+
+    /// Whether a script or a project may use this machine.
+    pub fn may_use(&self, host: &str) -> bool {
+        self.hosts.contains(host)
+    }
+
+    /// What makes that so.
+    pub fn way_to_use(&self, host: &str) -> String {
+        match &self.user_file {
+            Some(file) => format!(
+                "if it is meant, put hosts = [\"{host}\"] into {}, or use --host {host}",
+                file.display()
+            ),
+            None => format!("if it is meant, use --host {host}"),
+        }
     }
 }
 

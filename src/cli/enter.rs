@@ -12,7 +12,7 @@ use super::{CommandError, Result};
 use crate::api::new_run_id;
 use crate::sandbox::{Backend, Cancel, CloneSpec, Info, Owner};
 use crate::workflow::FAILED_LABEL;
-use crate::workflow::record::Runs;
+use crate::workflow::record::{OtherBackend, Runs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,12 +41,22 @@ impl Enter {
                 CommandError::usage(format!("'{}' is not a run and a cell", self.cell))
                     .hint("write it as RUN/CELL, such as latest/db=postgres")
             })?;
-        let run = match &session.state {
-            Some(state) => Runs::at(state).find(run).map_or(run.to_owned(), |found| found.run),
-            None => run.to_owned(),
-        };
-        session.work(false, |work| async move {
-            let kept = find(&work, &run, cell).await?;
+        let found = session.state.as_ref().and_then(|state| Runs::at(state).find(run).ok());
+        let run = found.as_ref().map_or(run.to_owned(), |found| found.run.clone());
+        let others = found.map(|found| found.others).unwrap_or_default();
+        session.work(false, |mut work| async move {
+            let mut kept = find(&work, &run, cell).await;
+            for OtherBackend { backend, host } in others {
+                if kept.is_ok() {
+                    break;
+                }
+                let backend = session.open_named(&backend, host, &session.settings).await?;
+                let there = Work { backend, cancel: work.cancel.clone(), ..work.clone() };
+                if let Ok(info) = find(&there, &run, cell).await {
+                    (work, kept) = (there, Ok(info));
+                }
+            }
+            let kept = kept?;
             let name = format!("enter-{}", &new_run_id()[1..9]);
             let failed = work.backend.snapshots(&kept.name, &work.cancel).await?;
             let failed = failed.iter().any(|snapshot| snapshot.label == FAILED_LABEL);

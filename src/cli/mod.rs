@@ -20,6 +20,7 @@ mod housekeeping;
 mod init;
 mod list;
 mod lock;
+mod opener;
 mod output;
 mod params;
 mod plan;

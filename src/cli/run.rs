@@ -11,6 +11,7 @@ use super::args::{ScriptLimits, duration, key_value, order, partition, secret};
 use super::config::Settings;
 use super::enter::has_terminal;
 use super::explain::Explain;
+use super::opener::Backends;
 use super::reports::{self, Asked, ShowArg, kind_and_path};
 use super::session::{Session, Work};
 use super::signals::Signals;
@@ -300,6 +301,7 @@ impl Run {
                 code: None,
                 seconds: None,
                 counts: Counts::default(),
+                others: Vec::new(),
             };
             match Runs::at(state).begin(run, file) {
                 Ok(recording) => {
@@ -320,6 +322,8 @@ impl Run {
             .cancel(cancel)
             .project(project)
             .cache(&settings.store)
+            .on(settings.host.clone())
+            .opener(Backends::new(settings, stage.dry))
             .keep(self.keep)
             .on_fail(match self.on_fail {
                 Some(OnFailArg::Shell) => OnFail::Shell,
@@ -482,7 +486,7 @@ fn pins(project: &Path, locked: bool) -> Result<Option<Arc<Pins>>> {
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// Deletes what dead runs left and what has expired, where there is something; the names.
-async fn sweep(backend: Arc<dyn Backend>) -> Vec<String> {
+pub(super) async fn sweep(backend: Arc<dyn Backend>) -> Vec<String> {
     let cancel = Cancel::new();
     if backend.gc(true, &cancel).await.is_ok_and(|found| !found.sandboxes.is_empty()) {
         return backend.gc(false, &cancel).await.unwrap_or_default().sandboxes;
@@ -512,13 +516,15 @@ async fn shells(session: &Session<'_>, work: Work, matrices: &[MatrixReport]) {
         session
             .output
             .note(format!("a shell in cell {}; the next one comes when it ends", cell.cell.id));
+        let machine = cell.machine.as_ref().map(|machine| &machine.backend);
+        let backend = machine.unwrap_or(&work.backend);
         let own = Work {
-            backend: Arc::clone(&work.backend),
+            backend: Arc::clone(backend),
             cancel: Cancel::new(),
             signals: work.signals.clone(),
         };
         // One that had a cache was stopped.
-        let started = work.backend.start(sandbox, &Cancel::new()).await.map_err(Into::into);
+        let started = backend.start(sandbox, &Cancel::new()).await.map_err(Into::into);
         let done = match started {
             Ok(()) => exec::shell(session, own, sandbox, Vec::new()).await.map(drop),
             Err(error) => Err(error),
@@ -526,7 +532,7 @@ async fn shells(session: &Session<'_>, work: Work, matrices: &[MatrixReport]) {
         if let Err(error) = done {
             session.output.warn(error.message);
         }
-        if let Err(error) = work.backend.delete(sandbox, &Cancel::new()).await {
+        if let Err(error) = backend.delete(sandbox, &Cancel::new()).await {
             session.output.warn(format!("sandbox '{sandbox}' could not be deleted: {error}"));
         }
     }

@@ -35,6 +35,7 @@ pub struct Session<'a> {
 }
 
 /// What a verb works with while the runtime runs.
+#[derive(Clone)]
 pub struct Work {
     /// Where sandboxes are.
     pub backend: Arc<dyn Backend>,

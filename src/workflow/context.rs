@@ -20,6 +20,21 @@ pub enum OnFail {
     Shell,
 }
 
+/// A backend that is open, beside the one that the run began with.
+#[derive(Clone)]
+pub struct Machine {
+    /// What it is called: `local`, `incus@nas`.
+    pub name: String,
+    /// The backend.
+    pub backend: Arc<dyn Backend>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Machine").field(&self.name).finish()
+    }
+}
+
 /// One run of a script: where it runs, who owns what it makes, and how it is told to stop.
 ///
 /// Clones share everything but the fields that were changed on them.
@@ -27,6 +42,8 @@ pub enum OnFail {
 pub struct RunContext {
     /// Where sandboxes are made.
     pub backend: Arc<dyn Backend>,
+    /// What that backend is called, where it is not the one that the run began with.
+    pub place: Option<String>,
     /// Id of the run.
     pub run: String,
     /// Who owns the sandboxes it makes.
@@ -64,6 +81,7 @@ impl RunContext {
     ) -> Self {
         RunContext {
             backend,
+            place: None,
             run: owner.run.clone(),
             owner,
             cancel: Cancel::new(),
@@ -76,6 +94,24 @@ impl RunContext {
             cache: None,
             explain: false,
             pins: None,
+        }
+    }
+
+    /// The same run on another backend.
+    pub fn on(&self, machine: &Machine) -> RunContext {
+        RunContext {
+            backend: Arc::clone(&machine.backend),
+            place: Some(machine.name.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// What something of this name is called in reports: with the backend in front, where that is not
+    /// the one that the run began with.
+    pub fn shown(&self, name: &str) -> String {
+        match &self.place {
+            Some(place) => format!("{place}:{name}"),
+            None => name.to_owned(),
         }
     }
 

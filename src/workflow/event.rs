@@ -78,6 +78,13 @@ pub enum Event {
         #[serde(with = "seconds")]
         duration: Duration,
     },
+    /// A cell is to run on another backend than the run began with, and that is open now.
+    BackendOpened {
+        backend: String,
+        /// The machine that it drives, where that is another one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+    },
     /// A base is wanted.
     BaseStarted { base: String, from: String },
     /// Another run builds what is wanted here; this one waits for it.

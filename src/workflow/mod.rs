@@ -28,15 +28,15 @@ pub use base::{
     CopyOptions, KEY_SCHEMA, KeepPolicy, RunOptions, StepInput, StepKey, label_of,
 };
 pub use caches::Waiter;
-pub use context::{OnFail, RunContext};
+pub use context::{Machine, OnFail, RunContext};
 pub use dispatcher::Dispatcher;
 pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Stream};
 pub use failure::{Failure, Place};
 pub use gc::{BASES_EXPIRE, Collected, OWNED_AFTER, Sweep, Swept, Why, sweep};
 pub use lock::{LOCK_FILE, LockFile, Pin, PinMode, Pins};
 pub use matrix::{
-    AxisValue, Cell, CellMemory, CellOwn, CellReport, CellTemplate, Counts, Filter, MatrixReport,
-    MatrixSpec, Order, Outcome, Partition, Retries, cell_id,
+    AxisValue, Broken, Cell, CellMemory, CellOwn, CellReport, CellTemplate, Counts, Filter,
+    MatrixReport, MatrixSpec, Order, Outcome, Partition, Retries, cell_id,
 };
 pub use output::{OutputSink, exec};
 pub use results::{CellTest, TestOutcome, read_results};

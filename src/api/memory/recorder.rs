@@ -287,7 +287,7 @@ fn fold(hasher: &mut blake3::Hasher, value: &Value) {
         Value::Handle(handle) => {
             text(hasher, handle.0.type_name());
             if let Some(base) = handle.downcast::<BaseObject>() {
-                text(hasher, &base.0.key);
+                text(hasher, base.built().map_or(base.name(), |base| &base.key));
             } else if let Some(result) = handle.downcast::<ResultObject>() {
                 let output = result.output();
                 text(hasher, &output.exit.to_string());

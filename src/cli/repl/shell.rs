@@ -15,6 +15,7 @@ use super::show::{Look, show};
 use super::table::table;
 use super::view::{Now, View};
 use crate::api::{ErrorKind, Host, ScriptError, new_run_id};
+use crate::cli::opener::Backends;
 use crate::cli::run::{code_of, code_of_cells, this_machine};
 use crate::cli::session::{Session, Work};
 use crate::cli::signals::Interrupts;
@@ -58,8 +59,9 @@ impl<'a> Shell<'a> {
         events: EventSink,
         person: bool,
     ) -> Result<Shell<'a>> {
-        let host = host(&options, session, work, &events, Arc::clone(&work.backend))?;
         let settings = &session.settings;
+        let (backend, at) = (Arc::clone(&work.backend), settings.host.clone());
+        let host = host(&options, session, work, &events, backend, at)?;
         let name = place::title(&settings.backend, settings.host.as_deref());
         let mut place = Place::new(name, Arc::clone(&host));
         let now = Now {
@@ -290,7 +292,8 @@ impl<'a> Shell<'a> {
                 error.message = format!("{}; still on {}", error.message, self.place().name);
                 error
             })?;
-            let host = host(&self.options, self.session, self.work, &self.events, backend)?;
+            let (options, session) = (&self.options, self.session);
+            let host = host(options, session, self.work, &self.events, backend, at)?;
             self.places.push(Place::new(name.to_owned(), host));
             self.at = self.places.len() - 1;
         }
@@ -447,6 +450,7 @@ fn host(
     work: &Work,
     events: &EventSink,
     backend: Arc<dyn Backend>,
+    at: Option<String>,
 ) -> Result<Arc<Host>> {
     let owner = Owner::new(new_run_id(), this_machine());
     let mut host = Host::builder(backend)
@@ -455,6 +459,8 @@ fn host(
         .cancel(work.cancel.clone())
         .project(&session.project)
         .cache(&session.settings.store)
+        .on(at)
+        .opener(Backends::new(&session.settings, false))
         .keep(options.keep);
     host = options.limits.apply(host, &session.settings);
     for folder in options.allow_path.iter().chain(&session.settings.allow_path) {

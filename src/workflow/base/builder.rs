@@ -1,27 +1,23 @@
 //! Replays steps from the cache and builds on from the first that is missing.
 
+mod declare;
+mod settle;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use crate::sandbox::{
-    CacheMount, Cancel, Capability, Command, Error, Kind, Program, Result, SnapshotSpec, Spec,
-    Stdin, StopOptions, WriteOptions,
-};
+use crate::sandbox::{Cancel, Error, Kind, Result, SnapshotSpec, StopOptions};
 
 use super::super::output::Origin;
-use super::super::{CommandSecrets, Event, Failure, OutputSink, RunContext, Source};
+use super::super::{Event, Failure, OutputSink, RunContext, Source};
 use super::claim::{Claim, Waited, Wanted, sandbox_name};
-use super::fetch::Fetch;
-use super::git::Git;
 use super::key::{self, KEY_SCHEMA, StepInput, StepKey};
-use super::record::{Hit, Index, Reason, VOLATILE, abridged, snapshot_spec};
+use super::record::{Hit, Index, Reason, abridged, snapshot_spec};
 use super::root::Root;
-use super::step::{self, RunOptions, Step, StepCommand};
+use super::step::{Step, StepCommand};
 use super::working::Working;
-use super::{BaseHandle, BaseOptions, BasePoint, CopyOptions, label_of};
+use super::{BaseHandle, BaseOptions, BasePoint};
 
 /// Builds a base, step by step.
 ///
@@ -43,6 +39,8 @@ pub struct BaseBuilder {
     site: Site,
     hits: usize,
     started: Instant,
+    /// The end of what the step that failed printed.
+    tail: Arc<Mutex<String>>,
 }
 
 struct Declared {
@@ -94,7 +92,7 @@ impl BaseBuilder {
             limits.check()?;
         }
         let root = Root::find(ctx, &options).await?;
-        ctx.events.send(Event::BaseStarted { base: name.clone(), from: root.shown.clone() });
+        ctx.events.send(Event::BaseStarted { base: ctx.shown(&name), from: root.shown.clone() });
         let index = Index::load(ctx.backend.as_ref(), &ctx.cancel).await?;
         Ok(BaseBuilder {
             ctx: ctx.clone(),
@@ -109,6 +107,7 @@ impl BaseBuilder {
             site: Site::Replaying,
             hits: 0,
             started,
+            tail: Arc::default(),
         })
     }
 
@@ -128,151 +127,6 @@ impl BaseBuilder {
     pub fn workdir(&mut self, path: impl Into<String>) -> &mut Self {
         self.options.cwd = Some(path.into());
         self
-    }
-
-    /// From here on, commands have this cache. It is in no key and in no snapshot: a step must come
-    /// out the same when it is empty.
-    pub async fn cache(&mut self, cache: CacheMount) -> Result<(), Failure> {
-        self.usable()?;
-        let mut caches = self.options.caches.clone();
-        caches.push(cache);
-        Spec { caches: caches.clone(), ..Spec::new("probe") }.check()?;
-        self.ctx.backend.capabilities().require(Capability::Caches)?;
-        self.options.caches = caches;
-        // The sandbox that is built in has not got it: what follows is done in a clone of its last step.
-        if let Site::Building(sandbox) = &self.site {
-            let sandbox = sandbox.clone();
-            self.site = Site::Replaying;
-            clean(&self.ctx, &sandbox).await;
-        }
-        Ok(())
-    }
-
-    /// A step: runs a command, which must succeed. Its timeout and output cap are in no key.
-    pub async fn run(&mut self, command: Command) -> Result<(), Failure> {
-        self.run_with(command, RunOptions::default()).await
-    }
-
-    /// A step: runs a command that has secrets or is volatile.
-    pub async fn run_with(&mut self, command: Command, options: RunOptions) -> Result<(), Failure> {
-        let RunOptions { secrets, volatile } = options;
-        let command = self.command(command, secrets)?;
-        command.command.check()?;
-        self.step_or_later(Step::Run(command), volatile).await
-    }
-
-    /// A step: runs a script of the host inside, with these arguments. `like` says how: its
-    /// environment, user and so on; its program does not count.
-    pub async fn script(
-        &mut self,
-        source: &str,
-        args: Vec<String>,
-        like: Command,
-        options: RunOptions,
-    ) -> Result<(), Failure> {
-        let path = step::host_path(&self.ctx, source)?;
-        let content = tokio::fs::read(&path).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                let hint = format!("host paths are relative to {}", self.ctx.project.display());
-                Error::not_found_hint(Kind::File, path.display().to_string(), hint)
-            }
-            _ => Error::invalid("path", format!("{}: {error}", path.display())),
-        })?;
-        let RunOptions { secrets, volatile } = options;
-        let words = Program::Argv([vec!["script".into()], args.clone()].concat());
-        Command { program: words, ..like.clone() }.check()?;
-        let command = self.command(Command { program: Program::Argv(args), ..like }, secrets)?;
-        let shown = source.to_owned();
-        self.step_or_later(Step::Script { shown, content: content.into(), command }, volatile).await
-    }
-
-    /// A step: a file from a URL, fetched by the host and known by its digest, so that it needs no
-    /// network inside. `target` is its path in the sandbox.
-    pub async fn fetch(
-        &mut self,
-        url: &str,
-        sha256: &str,
-        target: &str,
-        mut options: WriteOptions,
-    ) -> Result<(), Failure> {
-        step::absolute(target)?;
-        let fetch = Fetch::new(&self.ctx, url, sha256)?;
-        let target = match target.strip_suffix('/') {
-            Some(folder) => {
-                let path = url.split(['?', '#']).next().unwrap_or(url);
-                let name = path.rsplit('/').next().unwrap_or_default();
-                if name.is_empty() {
-                    return Err(Error::invalid_hint(
-                        "path",
-                        format!("{url} ends in no name that the file could have"),
-                        "give the whole path of the file",
-                    )
-                    .into());
-                }
-                format!("{folder}/{name}")
-            }
-            None => target.to_owned(),
-        };
-        options.parents = true;
-        self.step(Step::Fetch { fetch, target, options }).await
-    }
-
-    /// A step: the tree of a commit of a git repository, without its history, fetched by the host
-    /// and known by the commit, so that it needs no network inside. `wanted` is a branch, a tag, or
-    /// a commit by all its digits.
-    pub async fn git(
-        &mut self,
-        url: &str,
-        wanted: &str,
-        target: &str,
-        owner: Option<String>,
-    ) -> Result<(), Failure> {
-        step::absolute(target)?;
-        let git = Git::resolve(&self.ctx, url, wanted).await?;
-        self.step(Step::Git { git, target: target.to_owned(), owner }).await
-    }
-
-    /// A snapshot point: what was done so far gets a name by which the finished base gives it.
-    pub async fn snapshot(&mut self, name: &str) -> Result<(), Failure> {
-        self.usable()?;
-        if name.is_empty() || self.points.contains_key(name) {
-            let message = match name {
-                "" => "a snapshot point needs a name".to_owned(),
-                name => format!("there is a snapshot point '{name}' already"),
-            };
-            return Err(Error::invalid("name", message).into());
-        }
-        if self.steps.is_empty() {
-            self.step(Step::Start).await?;
-        }
-        let mark = Mark { step: self.steps.len() - 1, env: self.environment() };
-        self.points.insert(name.to_owned(), mark);
-        Ok(())
-    }
-
-    /// A step: copies a host file or tree. `source` is relative to the project; `target` is the
-    /// file's or the tree's path in the sandbox, or a folder for a file when it ends in `/`.
-    pub async fn copy(
-        &mut self,
-        source: &str,
-        target: &str,
-        options: CopyOptions,
-    ) -> Result<(), Failure> {
-        let path = step::host_path(&self.ctx, source)?;
-        let target = step::guest_path(&path, target)?;
-        self.step(Step::Copy { shown: source.into(), source: path, target, options }).await
-    }
-
-    /// A step: writes a file; missing folders are made.
-    pub async fn write(
-        &mut self,
-        target: &str,
-        content: impl Into<Bytes>,
-        mut options: WriteOptions,
-    ) -> Result<(), Failure> {
-        step::absolute(target)?;
-        options.parents = true;
-        self.step(Step::Write { target: target.into(), content: content.into(), options }).await
     }
 
     /// Ends the base: it is stopped, and nobody's.
@@ -309,7 +163,7 @@ impl BaseBuilder {
             duration: self.started.elapsed(),
         };
         self.ctx.events.send(Event::BaseReady {
-            base: handle.name.clone(),
+            base: self.ctx.shown(&handle.name),
             sandbox: handle.sandbox.clone(),
             label: handle.label.clone(),
             steps: handle.steps,
@@ -333,8 +187,13 @@ impl BaseBuilder {
         if let Site::Building(sandbox) = site {
             clean(&self.ctx, &sandbox).await;
         }
-        let (base, message) = (self.name.clone(), message.to_string());
+        let (base, message) = (self.ctx.shown(&self.name), message.to_string());
         self.ctx.events.send(Event::BaseFailed { base, message });
+    }
+
+    /// The end of what the step that failed printed, once one has; also when it is over.
+    pub fn tail(&self) -> Arc<Mutex<String>> {
+        Arc::clone(&self.tail)
     }
 
     fn usable(&self) -> Result<(), Failure> {
@@ -368,35 +227,6 @@ impl BaseBuilder {
             Some((name.clone(), point))
         };
         self.points.iter().filter_map(point).collect()
-    }
-
-    /// A step's command, with what holds for all that follow.
-    fn command(
-        &self,
-        mut command: Command,
-        secrets: CommandSecrets,
-    ) -> Result<Box<StepCommand>, Failure> {
-        let mut env = self.environment();
-        env.append(&mut command.env);
-        command.env = env;
-        command.user = command.user.or_else(|| self.options.user.clone());
-        command.cwd = command.cwd.or_else(|| self.options.cwd.clone());
-        (command.tty, command.detached) = (None, false);
-        if command.stdin == Stdin::Piped {
-            return Err(Error::invalid("stdin", "a step's input must be known before").into());
-        }
-        Ok(Box::new(StepCommand { command, secrets }))
-    }
-
-    async fn step_or_later(&mut self, step: Step, volatile: bool) -> Result<(), Failure> {
-        if !volatile {
-            return self.step(step).await;
-        }
-        self.usable()?;
-        self.declared += 1;
-        let title = step.title(&self.root.shown);
-        self.pending.push(Volatile { step, number: self.declared, title });
-        Ok(())
     }
 
     async fn step(&mut self, step: Step) -> Result<(), Failure> {
@@ -507,7 +337,7 @@ impl BaseBuilder {
         }
         let declared = &self.steps[at];
         self.ctx.events.send(Event::StepExplained {
-            base: self.name.clone(),
+            base: self.ctx.shown(&self.name),
             step: declared.number,
             title: declared.title.clone(),
             digest: declared.digest.clone(),
@@ -586,7 +416,7 @@ impl BaseBuilder {
         task: Task<'_>,
         snapshot: Option<&SnapshotSpec>,
     ) -> Result<String, Failure> {
-        let (base, step, title) = (self.name.clone(), task.number, task.title.to_owned());
+        let (base, step, title) = (self.ctx.shown(&self.name), task.number, task.title.to_owned());
         self.ctx.events.send(Event::StepStarted {
             base: base.clone(),
             step,
@@ -622,6 +452,7 @@ impl BaseBuilder {
                     hint: failure.hint(),
                     tail: output.tail(),
                 });
+                *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = output.tail();
                 Err(failure)
             }
         }
@@ -630,7 +461,7 @@ impl BaseBuilder {
     fn tell_hit(&mut self, at: usize) {
         self.hits += 1;
         self.ctx.events.send(Event::StepHit {
-            base: self.name.clone(),
+            base: self.ctx.shown(&self.name),
             step: self.steps[at].number,
             total: None,
             title: self.steps[at].title.clone(),
@@ -664,104 +495,6 @@ impl BaseBuilder {
             egress: self.root.egress.clone(),
         }
     }
-
-    /// Where the last step's snapshot is, in a sandbox that is stopped and nobody's; with volatile
-    /// steps after it, in one that goes with the run, which is told.
-    async fn settle(&mut self) -> Result<(Hit, String, bool), Failure> {
-        let (hit, digest) = self.settle_cached().await?;
-        if self.pending.is_empty() {
-            return Ok((hit, digest, false));
-        }
-        let last = self.steps.len() - 1;
-        let wanted = Wanted { after: Some(&hit), ..self.wanted(last) };
-        let name = loop {
-            let name = volatile_name(&self.name);
-            match wanted.make_as(&name, VOLATILE).await {
-                Ok(()) => break name,
-                Err(Error::AlreadyExists { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        };
-        let done = async {
-            self.volatile(&name, usize::MAX).await?;
-            let spec = SnapshotSpec::new(VOLATILE);
-            self.ctx.backend.snapshot(&name, &spec, &self.ctx.cancel).await?;
-            let stop = StopOptions { force: true, ..StopOptions::default() };
-            Ok(self.ctx.backend.stop(&name, stop, &self.ctx.cancel).await?)
-        };
-        let done: Result<(), Failure> = done.await;
-        if let Err(failure) = done {
-            clean(&self.ctx, &name).await;
-            return Err(failure);
-        }
-        Ok((Hit { sandbox: name, label: VOLATILE.into() }, digest, true))
-    }
-
-    async fn settle_cached(&mut self) -> Result<(Hit, String), Failure> {
-        let (ctx, cancel) = (&self.ctx, &self.ctx.cancel);
-        let Some(Declared { done: Some(hit), digest, .. }) = self.steps.last() else {
-            return Err(Error::internal("a base ended without a snapshot").into());
-        };
-        let (mut hit, digest) = (hit.clone(), digest.clone());
-        match &self.site {
-            Site::Building(sandbox) => {
-                ctx.backend
-                    .stop(sandbox, StopOptions { force: true, ..StopOptions::default() }, cancel)
-                    .await?;
-                ctx.backend.keep(sandbox, cancel).await?;
-            }
-            _ => hit = self.own(hit, &digest).await?,
-        }
-        Ok((hit, digest))
-    }
-
-    /// A hit in a sandbox that another run still builds goes when that run is killed. So it waits
-    /// a moment for the other to finish, and else takes a copy of its own.
-    async fn own(&self, hit: Hit, digest: &str) -> Result<Hit> {
-        let (ctx, cancel) = (&self.ctx, &self.ctx.cancel);
-        let last = self.steps.len() - 1;
-        let until = Instant::now() + Duration::from_secs(2);
-        loop {
-            let info = ctx.backend.get(&hit.sandbox, cancel).await?;
-            if info.owner.is_none() {
-                return Ok(hit);
-            }
-            if Instant::now() >= until {
-                break;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
-                () = cancel.cancelled() => return Err(Error::Cancelled),
-            }
-        }
-        // Nothing is run in it.
-        let options = BaseOptions { caches: Vec::new(), ..self.options.clone() };
-        let wanted = Wanted { after: Some(&hit), options: &options, ..self.wanted(last) };
-        let mut attempt = 1;
-        let name = loop {
-            let name = sandbox_name(&self.name, digest, attempt);
-            match wanted.make(&name).await {
-                Ok(()) => break name,
-                Err(Error::AlreadyExists { .. } | Error::Busy { .. }) => attempt += 1,
-                Err(error) => return Err(error),
-            }
-        };
-        let copied = async {
-            let Declared { number, key, .. } = &self.steps[last];
-            let spec = snapshot_spec(&self.name, *number, key);
-            ctx.backend.snapshot(&name, &spec, cancel).await?;
-            let stop = StopOptions { force: true, ..StopOptions::default() };
-            ctx.backend.stop(&name, stop, cancel).await?;
-            ctx.backend.keep(&name, cancel).await
-        };
-        match copied.await {
-            Ok(()) => Ok(Hit { sandbox: name, label: label_of(digest) }),
-            Err(error) => {
-                clean(ctx, &name).await;
-                Err(error)
-            }
-        }
-    }
 }
 
 /// A step that is about to be done.
@@ -771,16 +504,6 @@ struct Task<'a> {
     title: &'a str,
     key: &'a str,
     reason: &'a str,
-}
-
-/// A name that nobody else has: what is in it is for one run.
-fn volatile_name(base: &str) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let micros = now.unwrap_or_default().as_micros() as u64;
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let seed = [micros, std::process::id().into(), count].map(u64::to_le_bytes).concat();
-    sandbox_name(base, &key::content(&seed), 1).replacen("base-", "volatile-", 1)
 }
 
 impl Drop for BaseBuilder {

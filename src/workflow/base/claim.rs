@@ -123,7 +123,7 @@ impl Wanted<'_> {
             if !told {
                 told = true;
                 self.ctx.events.send(Event::BaseWaiting {
-                    base: self.base.into(),
+                    base: self.ctx.shown(self.base),
                     step: self.step,
                     sandbox: sandbox.into(),
                     run: info.owner.as_ref().map(|owner| owner.run.clone()),
@@ -163,10 +163,11 @@ impl Wanted<'_> {
         let options = self.options;
         let owner = Some(self.ctx.owner.clone());
         let labels = record::sandbox_labels(kind, self.base, options.expires);
+        let shown = self.ctx.shown(self.base);
         let waiter = Waiter {
             sandbox: name,
             cell: None,
-            base: Some(self.base),
+            base: Some(&shown),
             events: &self.ctx.events,
             cancel,
         };

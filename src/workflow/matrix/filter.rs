@@ -5,13 +5,14 @@ use std::str::FromStr;
 use crate::sandbox::{Error, Result};
 
 use super::Cell;
-use super::id::{FROM, unescape};
+use super::id::{BACKEND, FROM, unescape};
 
 /// Which cells run: those that one of its alternatives selects; without any, all.
 ///
 /// An alternative is a list of terms with commas between, and all of them must hold. `db=post*`
 /// holds for a cell whose `db` is like that; `postgres` alone for one that has such a value on any
-/// axis. `*` stands for any text, `?` for one character, and percent codes for themselves as in
+/// axis. What stands in front of the axes says where a cell runs and what it is made from:
+/// `local:debian/12/db=postgres`, `local:db=postgres`, `debian/12/db=postgres`. `*` stands for any text, `?` for one character, and percent codes for themselves as in
 /// [`super::cell_id`], so that a cell's id selects it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -19,9 +20,38 @@ pub struct Filter {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Term {
-    name: Option<Vec<Glyph>>,
-    value: Vec<Glyph>,
+enum Term {
+    /// A value on an axis.
+    Axis(Vec<Glyph>, Vec<Glyph>),
+    /// A value on any axis, or what stands in front of all.
+    Any(Vec<Glyph>),
+    /// What stands in front of the axes, with the backend or without.
+    Front(Vec<Glyph>),
+}
+
+impl Term {
+    fn holds(&self, cell: &Cell) -> bool {
+        let value = |name: &str| cell.get(name).map(ToString::to_string);
+        let front = |wanted: &[Glyph]| {
+            let from = value(FROM);
+            from.as_ref().is_some_and(|from| matches(wanted, from))
+                || value(BACKEND).is_some_and(|backend| {
+                    let from = from.as_deref().unwrap_or_default();
+                    matches(wanted, &format!("{backend}:{from}"))
+                })
+        };
+        match self {
+            Term::Axis(name, wanted) => cell
+                .values
+                .iter()
+                .any(|(axis, value)| matches(name, axis) && matches(wanted, &value.to_string())),
+            Term::Any(wanted) => {
+                cell.values.iter().any(|(_, value)| matches(wanted, &value.to_string()))
+                    || front(wanted)
+            }
+            Term::Front(wanted) => front(wanted),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +75,8 @@ impl Filter {
 
     /// Whether `cell` runs.
     pub fn selects(&self, cell: &Cell) -> bool {
-        let holds = |term: &Term| {
-            cell.values.iter().any(|(name, value)| {
-                term.name.as_ref().is_none_or(|wanted| matches(wanted, name))
-                    && matches(&term.value, &value.to_string())
-            })
-        };
-        self.is_empty() || self.alternatives.iter().any(|terms| terms.iter().all(holds))
+        let holds = |terms: &Vec<Term>| terms.iter().all(|term| term.holds(cell));
+        self.is_empty() || self.alternatives.iter().any(holds)
     }
 }
 
@@ -71,14 +96,15 @@ fn alternative(text: &str) -> Result<Vec<Term>> {
             "write it as \"db=postgres,py=3.*\", or copy a cell's id",
         )
     };
-    // `debian/12/db=x`: what is before the first axis says what the cell is made from.
+    // `local:debian/12/db=x`: what is before the first axis says where the cell runs and what it is
+    // made from; `local:` alone only says where.
     let first = text.split(',').next().unwrap_or_default();
     let axis = first.find('=').unwrap_or(0);
-    let (head, text) = match first[..axis].rfind('/') {
-        Some(at) => (Some(text[..at].trim()), &text[at + 1..]),
-        None => (None, text),
+    let (front, text) = match (first[..axis].rfind('/'), first[..axis].rfind(':')) {
+        (Some(at), _) => (Some(Term::Front(glyphs(text[..at].trim()))), &text[at + 1..]),
+        (None, Some(at)) => (Some(on_backend(&text[..at])), &text[at + 1..]),
+        (None, None) => (None, text),
     };
-    let head = head.map(|head| Ok(Term { name: Some(glyphs(FROM)), value: glyphs(head) }));
     let terms = text.split(',').map(|term| {
         let (name, value) = match term.split_once('=') {
             Some((name, value)) => (Some(name.trim()), value.trim()),
@@ -87,9 +113,17 @@ fn alternative(text: &str) -> Result<Vec<Term>> {
         if name.is_some_and(str::is_empty) || (name.is_none() && value.is_empty()) {
             return Err(wrong());
         }
-        Ok(Term { name: name.map(glyphs), value: glyphs(value) })
+        Ok(match (name, value.strip_suffix(':')) {
+            (Some(name), _) => Term::Axis(glyphs(name), glyphs(value)),
+            (None, Some(backend)) if !backend.is_empty() => on_backend(backend),
+            (None, _) => Term::Any(glyphs(value)),
+        })
     });
-    head.into_iter().chain(terms).collect()
+    front.map(Ok).into_iter().chain(terms).collect()
+}
+
+fn on_backend(name: &str) -> Term {
+    Term::Axis(glyphs(BACKEND), glyphs(name.trim()))
 }
 
 /// Wildcards are what is written plainly; a percent code never is one.
@@ -190,6 +224,39 @@ mod tests {
         for no in ["debian/11/db=postgres", "debian/11", "alpine/db=postgres", "debian/12/db=x"] {
             assert!(!no.parse::<Filter>().unwrap().selects(&cell), "{no}");
         }
+    }
+
+    #[test]
+    fn by_where_a_cell_runs() {
+        let selects = |cell: &Cell, text: &str| text.parse::<Filter>().unwrap().selects(cell);
+        let both = cell(&[("backend", "local"), ("db", "postgres"), ("from", "oci:alpine:3.19")]);
+        assert_eq!(both.id, "local:oci:alpine:3.19/db=postgres");
+        for yes in [
+            "local:oci:alpine:3.19/db=postgres",
+            "oci:alpine:3.19/db=postgres",
+            "local:oci:alpine:3.19",
+            "oci:alpine:3.19",
+            "local:*/db=post*",
+            "local:",
+            "l*:",
+            "backend=local",
+            "local",
+            "local:db=postgres",
+        ] {
+            assert!(selects(&both, yes), "{yes}");
+        }
+        for no in ["nas:*/db=postgres", "local:oci:alpine:3.18", "nas:", "local:db=x", "backend=l"]
+        {
+            assert!(!selects(&both, no), "{no}");
+        }
+        let plain = cell(&[("backend", "local"), ("db", "postgres")]);
+        assert_eq!(plain.id, "local:db=postgres");
+        for yes in ["local:db=postgres", "local:", "*:db=postgres", "db=postgres"] {
+            assert!(selects(&plain, yes), "{yes}");
+        }
+        assert!(!selects(&plain, "fake:db=postgres") && !selects(&plain, "local:debian/12"));
+        let alone = cell(&[("backend", "local")]);
+        assert!(selects(&alone, &alone.id) && !selects(&alone, "fake:"));
     }
 
     #[test]

@@ -2,32 +2,49 @@
 
 use super::AxisValue;
 
-/// `db=postgres,locale=C`: the values in order. What the cell is made from, where that is an axis,
-/// stands in front: `debian/12/db=postgres`.
+/// `db=postgres,locale=C`: the values in order. The backend that the cell runs on and what it is made
+/// from, where these are axes, stand in front: `local:debian/12/db=postgres`.
 ///
 /// What would be read as something else in a filter, by a shell or by a person is written as the
 /// percent-encoded bytes of its UTF-8: `%`, `,`, `=`, `*`, `?`, `\`, quotes, blanks and control
 /// characters. So an id is a filter that selects its cell.
 pub fn cell_id(values: &[(String, AxisValue)]) -> String {
+    let of = |wanted: &str| values.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
+    let (backend, from) = (of(BACKEND), of(FROM));
     let mut id = String::new();
-    if let Some((_, from)) = values.iter().find(|(name, _)| name == FROM) {
-        escape(&from.to_string(), &mut id);
+    if let Some(backend) = backend {
+        id = escaped(&backend.to_string(), &[':', '/']);
+        id.push(':');
     }
-    let mut mark = if id.is_empty() { "" } else { "/" };
-    for (name, value) in values.iter().filter(|(name, _)| name != FROM) {
+    let mut mark = "";
+    if let Some(from) = from.map(AxisValue::to_string).filter(|from| !from.is_empty()) {
+        escape(&from, &mut id);
+        mark = "/";
+    }
+    for (name, value) in values.iter().filter(|(name, _)| name != FROM && name != BACKEND) {
         id.push_str(mark);
         mark = ",";
-        let mut name_of = String::new();
-        escape(name, &mut name_of);
-        id.push_str(&name_of.replace('/', "%2F"));
+        id.push_str(&escaped(name, &[':', '/']));
         id.push('=');
         escape(&value.to_string(), &mut id);
     }
     id
 }
 
+/// The axis that says which backend a cell runs on.
+pub(super) const BACKEND: &str = "backend";
 /// The axis that says what a cell is made from.
 pub(super) const FROM: &str = "from";
+
+/// Also without what has a meaning of its own in front of the axes.
+fn escaped(text: &str, more: &[char]) -> String {
+    let mut escaped = String::new();
+    escape(text, &mut escaped);
+    for character in more {
+        escaped = escaped.replace(*character, &format!("%{:02X}", *character as u32));
+    }
+    escaped
+}
 
 fn escape(text: &str, to: &mut String) {
     for character in text.chars() {
@@ -96,6 +113,13 @@ mod tests {
         assert_eq!(cell_id(&values(&[("db", "x"), ("from", "debian/12")])), "debian/12/db=x");
         assert_eq!(cell_id(&values(&[("from", "debian/12")])), "debian/12");
         assert_eq!(cell_id(&values(&[("a/b", "x/y")])), "a%2Fb=x/y");
+        assert_eq!(cell_id(&values(&[("a:b", "x:y")])), "a%3Ab=x:y");
+        let on =
+            |more: &[(&str, &str)]| cell_id(&values(&[&[("backend", "local")], more].concat()));
+        assert_eq!(on(&[("db", "x"), ("from", "debian/12")]), "local:debian/12/db=x");
+        assert_eq!(on(&[("from", "debian/12")]), "local:debian/12");
+        assert_eq!(on(&[("db", "x"), ("host", "nas")]), "local:db=x,host=nas");
+        assert_eq!(on(&[]), "local:");
     }
 
     proptest! {

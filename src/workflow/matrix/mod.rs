@@ -18,5 +18,5 @@ pub use order::{Order, Partition};
 pub use outcome::{Counts, Outcome};
 pub use report::{CellReport, MatrixReport};
 pub use retry::Retries;
-pub use spec::{Cell, CellOwn, CellTemplate, MatrixSpec};
+pub use spec::{Broken, Cell, CellOwn, CellTemplate, MatrixSpec};
 pub use value::AxisValue;

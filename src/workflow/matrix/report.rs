@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::{Failure, Usage};
+use super::super::{Failure, Machine, Usage};
 use super::{Cell, Counts, Outcome};
 
 /// How one cell ended.
@@ -21,6 +21,8 @@ pub struct CellReport {
     pub tail: String,
     /// Its sandbox, when it was kept.
     pub kept: Option<String>,
+    /// Where it ran, when that is not what the run began with.
+    pub machine: Option<Machine>,
     /// Whether it did not run, because it passed before with all that it depends on as it is now.
     /// Its duration is that of the time before.
     pub unchanged: bool,
@@ -44,6 +46,7 @@ impl CellReport {
             failure: None,
             tail: String::new(),
             kept: None,
+            machine: None,
             unchanged: false,
             attempts: 0,
             enter: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::sandbox::{CacheMount, Limits, Policy, Result};
 
-use super::super::Source;
+use super::super::{Failure, Machine, Source};
 use super::memory::CellMemory;
 use super::{AxisValue, Filter, Order, Partition, Retries, expand, order};
 
@@ -24,8 +24,12 @@ pub struct CellTemplate {
 }
 
 /// What one cell has of its own, beyond the template.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct CellOwn {
+    /// Where it runs; where the run does when not given.
+    pub machine: Option<Machine>,
+    /// Why there is nothing that it could be made from: it fails without having begun.
+    pub broken: Option<Broken>,
     /// What its sandbox is cloned from; as the matrix when not given.
     pub source: Option<Source>,
     /// Upper bounds; those that are given replace the template's.
@@ -38,6 +42,15 @@ pub struct CellOwn {
     pub env: BTreeMap<String, String>,
     /// Of how many turns it takes the place while it runs; 0 counts as 1.
     pub weight: usize,
+}
+
+/// Why a cell can't begin.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// What went wrong.
+    pub failure: Failure,
+    /// The end of what was printed when it did.
+    pub tail: String,
 }
 
 /// A matrix as the script describes it.
@@ -53,7 +66,8 @@ pub struct MatrixSpec {
     pub include: Vec<Vec<(String, AxisValue)>>,
     /// Combinations that have all of these values are left out.
     pub exclude: Vec<Vec<(String, AxisValue)>>,
-    /// How many bodies run at once; the backend's parallelism when not given.
+    /// How many bodies run at once, whatever the backend's parallelism is. Where cells run on several
+    /// backends, it bounds them all together, and each has its own parallelism besides.
     pub parallel: Option<usize>,
     /// How long one attempt of a body may take.
     pub timeout: Option<Duration>,

@@ -14,4 +14,4 @@ mod runs;
 pub use history::{History, Past};
 pub use recording::Recording;
 pub use replay::Replay;
-pub use runs::{RunFile, RunState, Runs};
+pub use runs::{OtherBackend, RunFile, RunState, Runs};

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::super::report::Report;
 use super::super::{Counts, Event, Record};
 use super::log::LogWriter;
-use super::{History, RunFile};
+use super::{History, OtherBackend, RunFile};
 
 /// A report that keeps a run in the state folder.
 #[derive(Debug)]
@@ -89,6 +89,12 @@ impl Report for Recording {
                     self.history.note(matrix, cell, *outcome, *duration);
                     self.news |= !outcome.ok();
                 }
+            }
+            Event::BackendOpened { backend, host } => {
+                let (backend, host) = (backend.clone(), host.clone());
+                self.file.others.push(OtherBackend { backend, host });
+                // Who enters a cell of a run that was killed must know it, too.
+                self.save()?;
             }
             Event::MatrixEnded { matrix, counts, .. } => {
                 self.counts.insert(matrix.clone(), *counts);

@@ -34,6 +34,9 @@ pub struct RunFile {
     pub project: PathBuf,
     /// The backend.
     pub backend: String,
+    /// Other backends that it used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherBackend>,
     /// When it began.
     pub began: jiff::Timestamp,
     /// The exit code; none when it did not come to its end.
@@ -45,6 +48,16 @@ pub struct RunFile {
     /// How its cells ended.
     #[serde(default)]
     pub counts: Counts,
+}
+
+/// A backend that a run used beside its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherBackend {
+    /// The backend.
+    pub backend: String,
+    /// The machine that it drives, where that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// Whether a run is over.
@@ -193,6 +206,7 @@ mod tests {
             script: "x.rhai".into(),
             project: "/p".into(),
             backend: "fake".into(),
+            others: Vec::new(),
             began: began.parse().unwrap(),
             code: None,
             seconds: None,

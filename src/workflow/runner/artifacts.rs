@@ -7,15 +7,22 @@ use crate::transfer::{UnpackOptions, unpack};
 
 use super::super::{Cell, Event};
 use super::executor::Shared;
+use super::lane::Lane;
 
 impl Shared {
     /// Copies what there is of the artifacts; the folder they are in now, when there were some.
-    pub async fn artifacts(&self, sandbox: &str, cell: &Cell, cancel: &Cancel) -> Option<PathBuf> {
+    pub async fn artifacts(
+        &self,
+        lane: &Lane,
+        sandbox: &str,
+        cell: &Cell,
+        cancel: &Cancel,
+    ) -> Option<PathBuf> {
         let root = self.ctx.artifacts.as_ref().filter(|_| !self.spec.artifacts.is_empty())?;
         let folder = root.join(name(&self.spec.name)).join(name(&cell.id));
         let mut copied = false;
         for path in &self.spec.artifacts {
-            match copy(self.ctx.backend.as_ref(), sandbox, path, &folder, cancel).await {
+            match copy(lane.ctx.backend.as_ref(), sandbox, path, &folder, cancel).await {
                 Ok(()) => copied = true,
                 Err(Error::NotFound { .. } | Error::Cancelled) => {}
                 Err(error) => {

@@ -10,6 +10,7 @@ use super::super::output::Origin;
 use super::super::{Cell, CellReport, Event, Failure, Outcome, OutputSink, RunContext};
 use super::CellContext;
 use super::executor::Shared;
+use super::lane::Lane;
 use super::sandbox::unmade;
 
 /// How long a cancelled body may take to notice.
@@ -41,6 +42,7 @@ impl Shared {
     /// Runs the body, unless the sandbox could not be made.
     pub async fn attempt(
         &self,
+        lane: &Lane,
         cell: &Cell,
         sandbox: &str,
         number: usize,
@@ -62,7 +64,7 @@ impl Shared {
         let (outcome, failure) = match made {
             Err(error) => (Outcome::Failed, Some(unmade(error))),
             Ok(()) => {
-                let run = RunContext { cancel: self.cancel.child_token(), ..self.ctx.clone() };
+                let run = RunContext { cancel: self.cancel.child_token(), ..lane.ctx.clone() };
                 let context = CellContext {
                     run,
                     matrix,
@@ -72,7 +74,7 @@ impl Shared {
                     output: output.clone(),
                 };
                 let ended = self.body(context.clone()).await;
-                artifacts = self.artifacts(sandbox, cell, &self.cancel).await;
+                artifacts = self.artifacts(lane, sandbox, cell, &self.cancel).await;
                 self.teardown(context, ended).await
             }
         };
@@ -82,7 +84,7 @@ impl Shared {
             _ => output.tail(),
         };
         let duration = started.elapsed();
-        let usage = if exists { self.usage(sandbox).await } else { Usage::default() };
+        let usage = if exists { self.usage(lane, sandbox).await } else { Usage::default() };
         Attempt { outcome, failure, duration, tail, usage, artifacts }
     }
 

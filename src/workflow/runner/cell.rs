@@ -7,13 +7,15 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::sandbox::Error;
 
-use super::super::{Cell, CellReport, Event, Failure, Outcome};
+use super::super::{Broken, Cell, CellReport, Event, Failure, Outcome};
 use super::attempt::Attempt;
-use super::executor::{Shared, Turn};
+use super::executor::Shared;
+use super::lane::{Lane, Turn};
 
 /// One cell on its way.
 pub(super) struct One {
     pub shared: Arc<Shared>,
+    pub lane: Arc<Lane>,
     pub cell: Cell,
     pub index: usize,
     /// Given back when the body is over.
@@ -26,7 +28,22 @@ pub(super) struct One {
 
 impl One {
     pub async fn run(self, ended: &mpsc::UnboundedSender<(usize, CellReport)>) {
-        let One { shared, cell, index, live, slot, turn } = self;
+        let One { shared, lane, cell, index, live, slot, turn } = self;
+        let broken = shared.spec.own.get(&cell.id).and_then(|own| own.broken.clone());
+        if let Some(Broken { failure, tail }) = broken {
+            let not_run = CellReport::not_run(cell);
+            let report = CellReport {
+                outcome: Outcome::Failed,
+                failure: Some(failure),
+                tail,
+                attempts: 1,
+                ..not_run
+            };
+            shared.count_failure();
+            shared.tell(&report);
+            let _ = ended.send((index, report));
+            return;
+        }
         let mut first = Some(turn);
         let most = 1 + shared.spec.retries.count;
         let mut last: Option<Attempt> = None;
@@ -35,7 +52,7 @@ impl One {
         while attempts < most {
             let number = attempts + 1;
             let name = shared.name(index, &cell, number);
-            let turn = first.take().unwrap_or_else(|| shared.turn(&cell));
+            let turn = first.take().unwrap_or_else(|| lane.turn(shared.weight(&cell)));
             let turn = async {
                 tokio::select! {
                     biased;
@@ -45,13 +62,13 @@ impl One {
             };
             let (turn, made) = if shared.spec.caches(&cell).is_empty() {
                 // Made ahead of its turn.
-                let made = shared.make(&name, &cell).await;
+                let made = shared.make(&lane, &name, &cell).await;
                 (turn.await, made)
             } else {
                 // One that waits for its turn must not have what one with a turn waits for.
                 match turn.await {
                     None => (None, Err(Error::Cancelled)),
-                    turn => (turn, shared.make(&name, &cell).await),
+                    turn => (turn, shared.make(&lane, &name, &cell).await),
                 }
             };
             let exists = made.is_ok();
@@ -62,7 +79,7 @@ impl One {
                 (Some(turn), made) => (turn, made),
             };
             attempts = number;
-            let attempt = shared.attempt(&cell, &name, number, made).await;
+            let attempt = shared.attempt(&lane, &cell, &name, number, made).await;
             let failed = attempt.outcome.failed();
             let again = failed && attempts < most && !shared.cancel.is_cancelled();
             if failed && !again {
@@ -74,7 +91,7 @@ impl One {
                 let pause = shared.spec.retries.pause(attempts, shared.spec.seed, &cell.id);
                 shared.tell_retry(&cell, &attempt, attempts, pause);
                 if let Some(name) = sandbox.take() {
-                    shared.delete(&name).await;
+                    shared.delete(&lane, &name).await;
                 }
                 last = Some(attempt);
                 tokio::select! {
@@ -91,13 +108,14 @@ impl One {
             None => CellReport::not_run(cell),
             Some(attempt) => attempt.report(cell, attempts),
         };
+        report.machine = lane.machine.clone();
         if let Some(name) = sandbox.clone().filter(|_| report.outcome.failed()) {
             if shared.ctx.keep {
-                if shared.keep(&name, &report.cell).await {
+                if shared.keep(&lane, &name, &report.cell).await {
                     report.enter = Some(format!("{}/{}", shared.ctx.run, report.cell.id));
                 }
             } else {
-                report.enter = shared.keep_failure(&name, &report.cell).await;
+                report.enter = shared.keep_failure(&lane, &name, &report.cell).await;
             }
             if report.enter.is_some() {
                 report.kept = sandbox.take();
@@ -107,7 +125,7 @@ impl One {
         let _ = ended.send((index, report));
         drop(live);
         if let Some(name) = sandbox {
-            shared.delete(&name).await;
+            shared.delete(&lane, &name).await;
         }
         drop(slot);
     }

@@ -1,25 +1,21 @@
 //! Owns the cells of one matrix.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::sandbox::Cancel;
 
 use super::super::{Cell, CellMemory, CellReport, Event, Failure, MatrixSpec, Order, RunContext};
 use super::CellBody;
 use super::cell::One;
+use super::lane::{Lane, Lanes};
 
 /// Owns the cells of one matrix.
 pub(super) struct Executor {
     shared: Arc<Shared>,
-    /// How many sandboxes are in use or made ahead.
-    live: Arc<Semaphore>,
-    /// How many there are at all: these, and those being deleted.
-    slots: Arc<Semaphore>,
+    lanes: Lanes,
 }
 
 /// What all cells of a matrix share.
@@ -27,10 +23,6 @@ pub(super) struct Shared {
     pub ctx: RunContext,
     pub spec: MatrixSpec,
     pub body: Arc<dyn CellBody>,
-    /// How many bodies run at once. Fair, so that cells start in order.
-    pub bodies: Arc<Semaphore>,
-    /// How many turns there are.
-    parallel: usize,
     /// Cancels this matrix only.
     pub cancel: Cancel,
     /// Part of the names of its sandboxes.
@@ -40,30 +32,21 @@ pub(super) struct Shared {
     /// Of how many cells the state they failed in is kept.
     pub kept: AtomicUsize,
     /// Sandboxes that could not be deleted because nobody answered.
-    pub lost: Mutex<Vec<String>>,
+    pub lost: Mutex<Vec<(Arc<Lane>, String)>>,
 }
 
 impl Executor {
-    pub fn new(
-        ctx: &RunContext,
-        spec: MatrixSpec,
-        body: Arc<dyn CellBody>,
-        parallel: usize,
-    ) -> Self {
+    pub fn new(ctx: &RunContext, spec: MatrixSpec, body: Arc<dyn CellBody>, lanes: Lanes) -> Self {
         static MATRICES: AtomicU64 = AtomicU64::new(0);
         let number = MATRICES.fetch_add(1, Ordering::Relaxed);
         let tag = blake3::hash(format!("{} {} {number}", ctx.run, ctx.owner.host).as_bytes());
-        let ahead = parallel.clamp(1, 4);
         Executor {
-            live: Arc::new(Semaphore::new(parallel + ahead)),
-            slots: Arc::new(Semaphore::new(2 * parallel + ahead)),
+            lanes,
             shared: Arc::new(Shared {
                 cancel: ctx.cancel.child_token(),
                 ctx: ctx.clone(),
                 spec,
                 body,
-                bodies: Arc::new(Semaphore::new(parallel)),
-                parallel,
                 tag: tag.to_hex()[..6].to_string(),
                 failed: AtomicUsize::new(0),
                 kept: AtomicUsize::new(0),
@@ -93,85 +76,76 @@ impl Executor {
         let (ended, mut reports) = mpsc::unbounded_channel();
         let mut done: Vec<Option<CellReport>> = cells.iter().map(|_| None).collect();
         let spec = &self.shared.spec;
-        let single = self.shared.bodies.available_permits() == 1;
         let order = match spec.order {
             // One after the other takes as long in any order; this one can be followed.
-            Order::Longest if single => Order::Given,
+            Order::Longest if self.lanes.parallel == 1 => Order::Given,
             order => order,
         };
+        let mut queues: Vec<Vec<usize>> = self.lanes.all.iter().map(|_| Vec::new()).collect();
         for index in order.of(&cells, spec.seed, &spec.times) {
-            let permits = async {
-                let live = Arc::clone(&self.live).acquire_owned().await.ok();
-                (live, Arc::clone(&self.slots).acquire_owned().await.ok())
-            };
-            let (live, slot) = tokio::select! {
-                biased;
-                () = self.shared.cancel.cancelled() => break,
-                permits = permits => permits,
-            };
-            let shared = Arc::clone(&self.shared);
-            let mut turn = shared.turn(&cells[index]);
-            if single {
-                // In the queue now, so that the order is kept whoever's sandbox is ready first.
-                turn.queue().await;
-            }
-            let one = One { shared, cell: cells[index].clone(), index, live, slot, turn };
-            // The last sender's drop tells that all deletes are done, too.
-            let ended = ended.clone();
-            tokio::spawn(async move { one.run(&ended).await });
-            while let Ok((index, report)) = reports.try_recv() {
-                done[index] = Some(report);
-            }
+            queues[self.lanes.of(&cells[index])].push(index);
         }
+        let cells: Arc<[Cell]> = cells.into();
+        let single = self.lanes.parallel == 1;
+        // Each backend at its own pace.
+        for (lane, queue) in self.lanes.all.into_iter().zip(queues) {
+            let (shared, cells) = (Arc::clone(&self.shared), Arc::clone(&cells));
+            let ended = ended.clone();
+            tokio::spawn(feed(shared, lane, cells, queue, single, ended));
+        }
+        // The last sender's drop tells that all deletes are done, too.
         drop(ended);
         while let Some((index, report)) = reports.recv().await {
             done[index] = Some(report);
         }
         self.shared.delete_lost().await;
-        let left = |(cell, report): (Cell, Option<CellReport>)| {
+        let left = |(cell, report): (&Cell, Option<CellReport>)| {
             report.unwrap_or_else(|| {
-                let report = CellReport::not_run(cell);
+                let report = CellReport::not_run(cell.clone());
                 self.shared.tell(&report);
                 report
             })
         };
-        cells.into_iter().zip(done).map(left).collect()
+        cells.iter().zip(done).map(left).collect()
     }
 }
 
-/// A place in the queue for a turn.
-pub(super) struct Turn {
-    waiting: Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>,
-    given: Option<OwnedSemaphorePermit>,
-}
-
-impl Turn {
-    /// Takes the place, and does not wait.
-    async fn queue(&mut self) {
-        let now = std::future::poll_fn(|cx| Poll::Ready(self.waiting.as_mut().poll(cx))).await;
-        if let Poll::Ready(given) = now {
-            self.given = given;
+/// Starts the cells of one lane, in this order.
+async fn feed(
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+    cells: Arc<[Cell]>,
+    queue: Vec<usize>,
+    single: bool,
+    ended: mpsc::UnboundedSender<(usize, CellReport)>,
+) {
+    for index in queue {
+        let permits = async {
+            let live = Arc::clone(&lane.live).acquire_owned().await.ok();
+            (live, Arc::clone(&lane.slots).acquire_owned().await.ok())
+        };
+        let (live, slot) = tokio::select! {
+            biased;
+            () = shared.cancel.cancelled() => break,
+            permits = permits => permits,
+        };
+        let cell = cells[index].clone();
+        let mut turn = lane.turn(shared.weight(&cell));
+        if single {
+            // In the queue now, so that the order is kept whoever's sandbox is ready first.
+            turn.queue().await;
         }
-    }
-
-    /// Waits for the turn.
-    pub async fn wait(mut self) -> Option<OwnedSemaphorePermit> {
-        match self.given.take() {
-            Some(given) => Some(given),
-            None => self.waiting.await,
-        }
+        let (shared, lane) = (Arc::clone(&shared), Arc::clone(&lane));
+        let one = One { shared, lane, cell, index, live, slot, turn };
+        let ended = ended.clone();
+        tokio::spawn(async move { one.run(&ended).await });
     }
 }
 
 impl Shared {
-    /// A turn to run a body.
-    pub fn turn(&self, cell: &Cell) -> Turn {
-        let bodies = Arc::clone(&self.bodies);
-        let weight = self.spec.own.get(&cell.id).map_or(1, |own| own.weight.max(1));
-        // A cell that is too heavy for the whole matrix runs alone.
-        let weight = u32::try_from(weight.min(self.parallel)).unwrap_or(u32::MAX);
-        let waiting = Box::pin(async move { bodies.acquire_many_owned(weight).await.ok() });
-        Turn { waiting, given: None }
+    /// Of how many turns a cell takes the place.
+    pub fn weight(&self, cell: &Cell) -> usize {
+        self.spec.own.get(&cell.id).map_or(1, |own| own.weight.max(1))
     }
 
     /// Notes that a cell failed for good; ends the matrix when it may have no more of them.

@@ -4,6 +4,7 @@ mod artifacts;
 mod attempt;
 mod cell;
 mod executor;
+mod lane;
 mod sandbox;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::{
     Cell, CellInfo, Event, Failure, MatrixReport, MatrixSpec, OutputSink, RunContext, exec,
 };
 use executor::Executor;
+use lane::Lanes;
 pub(super) use sandbox::slug;
 
 /// The label of the snapshot of the state that a cell failed in.
@@ -94,18 +96,18 @@ pub async fn run_matrix(
     if let Some(limits) = &spec.cell.limits {
         limits.check()?;
     }
-    let parallel = spec.parallel.unwrap_or(ctx.backend.capabilities().parallelism).max(1);
+    let lanes = Lanes::new(ctx, &spec, &cells);
     let started = Instant::now();
     ctx.events.send(Event::MatrixStarted {
         matrix: name.clone(),
         cells: infos,
         total,
-        parallel,
+        parallel: lanes.parallel,
         order: spec.order,
         seed: spec.seed,
     });
     let memory = spec.memory.clone();
-    let executor = Executor::new(ctx, spec, body, parallel);
+    let executor = Executor::new(ctx, spec, body, lanes);
     let cells = match memory {
         Some(memory) => executor.run_changed(cells, memory.as_ref()).await,
         None => executor.run(cells).await,

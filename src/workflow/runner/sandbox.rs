@@ -1,7 +1,7 @@
 //! The sandboxes of cells: what they are called, made from, and what becomes of them.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::sandbox::{
@@ -10,6 +10,7 @@ use crate::sandbox::{
 
 use super::super::{Cell, Event, FAILED_LABEL, Failure, OnFail, Source, Waiter};
 use super::executor::Shared;
+use super::lane::Lane;
 
 /// How long a delete may take before it is left to `gc`.
 const DELETE: Duration = Duration::from_secs(60);
@@ -39,8 +40,8 @@ impl Shared {
         if attempt > 1 { format!("{name}-{attempt}") } else { name }
     }
 
-    pub async fn make(&self, name: &str, cell: &Cell) -> Result<()> {
-        let backend = self.ctx.backend.as_ref();
+    pub async fn make(&self, lane: &Lane, name: &str, cell: &Cell) -> Result<()> {
+        let backend = lane.ctx.backend.as_ref();
         let mut template = self.spec.cell.clone();
         let mut source = &self.spec.source;
         if let Some(own) = self.spec.own.get(&cell.id) {
@@ -100,7 +101,7 @@ impl Shared {
                 waiter.when_free(|| Backend::clone(backend, sandbox, &clone, &self.cancel)).await?;
             }
             Source::Image { image, sha256 } => {
-                self.ctx.check_image(image.as_deref(), sha256.as_deref()).await?;
+                lane.ctx.check_image(image.as_deref(), sha256.as_deref()).await?;
                 let clone = clone(None);
                 let spec = Spec {
                     image: image.clone(),
@@ -121,15 +122,15 @@ impl Shared {
     }
 
     /// Whether it is kept now. With a token of its own: a cancelled run keeps what it should, too.
-    pub async fn keep(&self, sandbox: &str, cell: &Cell) -> bool {
+    pub async fn keep(&self, lane: &Lane, sandbox: &str, cell: &Cell) -> bool {
         let kept = async {
             let cancel = Cancel::new();
             if !self.spec.caches(cell).is_empty() {
                 // Others wait for what it has.
                 let now = StopOptions { force: true, ..StopOptions::default() };
-                self.ctx.backend.stop(sandbox, now, &cancel).await?;
+                lane.ctx.backend.stop(sandbox, now, &cancel).await?;
             }
-            self.ctx.backend.keep(sandbox, &cancel).await
+            lane.ctx.backend.keep(sandbox, &cancel).await
         };
         match kept.await {
             Ok(()) => {
@@ -147,11 +148,11 @@ impl Shared {
 
     /// Takes a snapshot of the state that a cell failed in, and keeps its sandbox with it. Gives what
     /// `sandscript enter` takes; nothing when so many are kept already, or when it can't be done.
-    pub async fn keep_failure(&self, sandbox: &str, cell: &Cell) -> Option<String> {
+    pub async fn keep_failure(&self, lane: &Lane, sandbox: &str, cell: &Cell) -> Option<String> {
         if self.ctx.on_fail == OnFail::Clean || self.kept.fetch_add(1, Ordering::SeqCst) >= KEPT {
             return None;
         }
-        let (backend, cancel) = (&self.ctx.backend, Cancel::new());
+        let (backend, cancel) = (&lane.ctx.backend, Cancel::new());
         let keep = async {
             let spec = SnapshotSpec {
                 labels: [("sandscript.kind".to_string(), "failure".to_string())].into(),
@@ -179,21 +180,21 @@ impl Shared {
     }
 
     /// What a sandbox has taken of the machine; nothing where that can't be told.
-    pub async fn usage(&self, sandbox: &str) -> Usage {
+    pub async fn usage(&self, lane: &Lane, sandbox: &str) -> Usage {
         let cancel = Cancel::new();
-        let usage = self.ctx.backend.usage(sandbox, &cancel);
+        let usage = lane.ctx.backend.usage(sandbox, &cancel);
         let usage = tokio::time::timeout(Duration::from_secs(5), usage).await;
         usage.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Deletes a sandbox, also when the run was cancelled. Where nobody answers it is tried once
     /// more at the end of the matrix.
-    pub async fn delete(&self, sandbox: &str) {
-        match self.try_delete(sandbox).await {
+    pub async fn delete(&self, lane: &Arc<Lane>, sandbox: &str) {
+        match try_delete(lane, sandbox).await {
             Ok(()) => {}
             Err(Error::Transport { .. }) => {
                 let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-                lost.push(sandbox.into());
+                lost.push((Arc::clone(lane), sandbox.into()));
             }
             Err(error) => self.not_deleted(sandbox, &error),
         }
@@ -202,34 +203,28 @@ impl Shared {
     /// Deletes what could not be deleted before, because nobody answered.
     pub async fn delete_lost(&self) {
         let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut away = None;
-        for sandbox in lost {
+        let mut away: Vec<Arc<Lane>> = Vec::new();
+        for (lane, sandbox) in lost {
             let mut pauses = AGAIN.iter();
             loop {
                 // One that stayed away for all this time is not waited for again.
-                let pause = if away.is_some() { None } else { pauses.next() };
-                match (self.try_delete(&sandbox).await, pause) {
+                let gone = away.iter().any(|other| Arc::ptr_eq(other, &lane));
+                let pause = if gone { None } else { pauses.next() };
+                match (try_delete(&lane, &sandbox).await, pause) {
                     (Ok(()), _) => break,
                     (Err(Error::Transport { .. }), Some(pause)) => {
                         tokio::time::sleep(*pause).await;
                     }
                     (Err(error), _) => {
                         self.not_deleted(&sandbox, &error);
-                        away = matches!(error, Error::Transport { .. }).then_some(());
+                        away.retain(|other| !Arc::ptr_eq(other, &lane));
+                        if matches!(error, Error::Transport { .. }) {
+                            away.push(Arc::clone(&lane));
+                        }
                         break;
                     }
                 }
             }
-        }
-    }
-
-    async fn try_delete(&self, sandbox: &str) -> Result<()> {
-        let cancel = Cancel::new();
-        let delete = self.ctx.backend.delete(sandbox, &cancel);
-        match tokio::time::timeout(DELETE, delete).await {
-            Ok(Err(Error::NotFound { kind: Kind::Sandbox, .. })) => Ok(()),
-            Ok(done) => done,
-            Err(_) => Err(Error::Timeout { what: "the delete".into(), after: DELETE }),
         }
     }
 
@@ -238,6 +233,16 @@ impl Shared {
             message: format!("sandbox '{sandbox}' could not be deleted: {error}"),
             hint: Some("it goes with the next: sandscript gc".into()),
         });
+    }
+}
+
+async fn try_delete(lane: &Lane, sandbox: &str) -> Result<()> {
+    let cancel = Cancel::new();
+    let delete = lane.ctx.backend.delete(sandbox, &cancel);
+    match tokio::time::timeout(DELETE, delete).await {
+        Ok(Err(Error::NotFound { kind: Kind::Sandbox, .. })) => Ok(()),
+        Ok(done) => done,
+        Err(_) => Err(Error::Timeout { what: "the delete".into(), after: DELETE }),
     }
 }
 
