@@ -14,10 +14,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use sandscript::api::{Host, Registry};
+use sandscript::api::{Host, Opener, Registry};
 use sandscript::backend::fake::FakeBackend;
 use sandscript::lang::{self, Source};
-use sandscript::sandbox::Backend;
+use sandscript::sandbox::{Backend, Error};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts")
@@ -63,6 +63,20 @@ fn said(text: &str) -> String {
     said
 }
 
+/// Knows fake on the machine `nas`, and that `away` does not answer.
+struct Machines;
+
+#[async_trait::async_trait]
+impl Opener for Machines {
+    async fn open(&self, name: &str, host: Option<&str>) -> Result<Arc<dyn Backend>, Error> {
+        match (name, host) {
+            ("fake", Some("nas")) => Ok(Arc::new(FakeBackend::new())),
+            ("fake", Some(host)) => Err(Error::Transport { message: format!("{host}: no answer") }),
+            _ => sandscript::backend::open(name, &sandscript::backend::Config::default()).await,
+        }
+    }
+}
+
 async fn run(case: &Path, file: &str) -> String {
     let text = std::fs::read_to_string(case.join(file)).unwrap();
     let (project, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -75,6 +89,7 @@ async fn run(case: &Path, file: &str) -> String {
     let mut host = Host::builder(Arc::clone(&backend) as Arc<dyn Backend>)
         .project(project.path())
         .cache(cache.path())
+        .opener(Arc::new(Machines))
         .env([("GREETING", "hello"), ("API_TOKEN", "s3cr3t/t0ken+of tests")])
         .print(move |line| {
             let mut text = sink.lock().unwrap();

@@ -11,7 +11,7 @@ use super::matrix::{to_axis, to_value, told};
 use super::{
     Args, Callable, Ctx, ErrorKind, Handle, Host, Map, Result, ScriptError, Value, cache, suggest,
 };
-use crate::sandbox::{Policy, parse_size};
+use crate::sandbox::{Error, Policy, parse_size};
 use crate::workflow::{Broken, Cell, CellOwn, MatrixSpec, Source};
 
 /// The axis that says what a cell is made from.
@@ -68,7 +68,8 @@ pub(super) async fn fill(ctx: &Ctx, args: &Args, spec: &mut MatrixSpec) -> Resul
             continue;
         }
         let home = ctx.host.at(backend, host).await.map_err(|error| {
-            let place = backend.or(host).unwrap_or_default();
+            let unknown = matches!(error, Error::NotFound { .. });
+            let place = host.filter(|_| !unknown).or(backend).unwrap_or_default();
             ctx.error(error).focus(place)
         })?;
         if !Arc::ptr_eq(&home, &ctx.host) {

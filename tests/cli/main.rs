@@ -13,6 +13,7 @@ mod faults;
 mod gc;
 mod init;
 mod local;
+mod machines;
 mod matrix;
 mod plan;
 mod progress;

@@ -36,15 +36,32 @@ impl Shared {
     }
 }
 
-/// What can be the name of a folder, and stays readable.
+/// What can be the name of a folder, here and where a CI takes it, and stays readable: other
+/// characters are percent-encoded, as in the ids of cells. Long ones are cut, and a digest makes up for it.
 fn name(text: &str) -> String {
-    let safe = |c: char| if c == '/' || c == '\0' || c.is_control() { '_' } else { c };
-    let name: String = text.chars().map(safe).take(120).collect();
+    let mut name = String::new();
+    for character in text.chars() {
+        if "/:\\".contains(character) || character.is_control() {
+            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                name.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            name.push(character);
+        }
+    }
+    if name.len() > LONGEST {
+        let cut = (0..=LONGEST).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+        name.truncate(cut);
+        name.push_str(&format!("-{}", &blake3::hash(text.as_bytes()).to_hex()[..12]));
+    }
     match name.trim_matches('.').is_empty() {
         true => format!("_{name}"),
         false => name,
     }
 }
+
+/// As many bytes of a name are kept; a file system takes 255.
+const LONGEST: usize = 120;
 
 async fn copy(
     backend: &dyn Backend,
@@ -62,4 +79,17 @@ async fn copy(
     std::fs::create_dir_all(folder)
         .map_err(|error| Error::internal(format!("{}: {error}", folder.display())))?;
     unpack(tar, &target, &UnpackOptions::default()).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_folders_tell_cells_apart() {
+        assert_eq!(name("local:debian/12/db=x"), "local%3Adebian%2F12%2Fdb=x");
+        assert_eq!(name(".."), "_..");
+        let long = |end: &str| name(&format!("{}{end}", "ä".repeat(200)));
+        assert!(long("a") != long("b") && long("a").len() < 255, "{}", long("a"));
+    }
 }

@@ -81,17 +81,19 @@ impl Executor {
             Order::Longest if self.lanes.parallel == 1 => Order::Given,
             order => order,
         };
-        let mut queues: Vec<Vec<usize>> = self.lanes.all.iter().map(|_| Vec::new()).collect();
+        let single = self.lanes.parallel == 1;
+        // Each backend at its own pace, unless it is one cell after the other.
+        let mut queues: Vec<Vec<(usize, Arc<Lane>)>> =
+            self.lanes.all.iter().map(|_| Vec::new()).collect();
         for index in order.of(&cells, spec.seed, &spec.times) {
-            queues[self.lanes.of(&cells[index])].push(index);
+            let lane = self.lanes.of(&cells[index]);
+            let queue = if single { 0 } else { lane };
+            queues[queue].push((index, Arc::clone(&self.lanes.all[lane])));
         }
         let cells: Arc<[Cell]> = cells.into();
-        let single = self.lanes.parallel == 1;
-        // Each backend at its own pace.
-        for (lane, queue) in self.lanes.all.into_iter().zip(queues) {
+        for queue in queues {
             let (shared, cells) = (Arc::clone(&self.shared), Arc::clone(&cells));
-            let ended = ended.clone();
-            tokio::spawn(feed(shared, lane, cells, queue, single, ended));
+            tokio::spawn(feed(shared, cells, queue, single, ended.clone()));
         }
         // The last sender's drop tells that all deletes are done, too.
         drop(ended);
@@ -110,16 +112,15 @@ impl Executor {
     }
 }
 
-/// Starts the cells of one lane, in this order.
+/// Starts cells in this order, each in its lane.
 async fn feed(
     shared: Arc<Shared>,
-    lane: Arc<Lane>,
     cells: Arc<[Cell]>,
-    queue: Vec<usize>,
+    queue: Vec<(usize, Arc<Lane>)>,
     single: bool,
     ended: mpsc::UnboundedSender<(usize, CellReport)>,
 ) {
-    for index in queue {
+    for (index, lane) in queue {
         let permits = async {
             let live = Arc::clone(&lane.live).acquire_owned().await.ok();
             (live, Arc::clone(&lane.slots).acquire_owned().await.ok())
@@ -135,7 +136,7 @@ async fn feed(
             // In the queue now, so that the order is kept whoever's sandbox is ready first.
             turn.queue().await;
         }
-        let (shared, lane) = (Arc::clone(&shared), Arc::clone(&lane));
+        let shared = Arc::clone(&shared);
         let one = One { shared, lane, cell, index, live, slot, turn };
         let ended = ended.clone();
         tokio::spawn(async move { one.run(&ended).await });

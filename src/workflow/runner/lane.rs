@@ -92,11 +92,12 @@ fn permits(count: usize) -> usize {
     count.min(Semaphore::MAX_PERMITS)
 }
 
+type Waiting = Pin<Box<dyn Future<Output = Option<Given>> + Send>>;
 type Given = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 /// A place in the queue for a turn.
 pub(super) struct Turn {
-    waiting: Pin<Box<dyn Future<Output = Option<Given>> + Send>>,
+    waiting: Waiting,
     given: Option<Given>,
 }
 
@@ -125,14 +126,19 @@ impl Lane {
         // A cell that is too heavy for the whole matrix runs alone.
         let count = move |most: usize| u32::try_from(weight.clamp(1, most)).unwrap_or(u32::MAX);
         let own = count(self.parallel);
-        let waiting = Box::pin(async move {
-            let own = bodies.acquire_many_owned(own).await.ok()?;
-            let all = match all {
-                Some((all, most)) => Some(all.acquire_many_owned(count(most)).await.ok()?),
-                None => None,
-            };
-            Some((own, all))
-        });
+        let waiting: Waiting = match all {
+            // One queue for all, so that the order is kept.
+            Some((all, 1)) => {
+                Box::pin(async move { Some((all.acquire_owned().await.ok()?, None)) })
+            }
+            Some((all, most)) => Box::pin(async move {
+                let own = bodies.acquire_many_owned(own).await.ok()?;
+                Some((own, Some(all.acquire_many_owned(count(most)).await.ok()?)))
+            }),
+            None => {
+                Box::pin(async move { Some((bodies.acquire_many_owned(own).await.ok()?, None)) })
+            }
+        };
         Turn { waiting, given: None }
     }
 }

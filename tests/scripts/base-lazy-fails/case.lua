@@ -1,0 +1,10 @@
+local bad = base("bad", { lazy = true }, function(b) print("bad is tried") b:run("exit 3") end)
+local good = base("good", { lazy = true }, function(b) b:run("echo good > /name") end)
+local above = base("above", { from = bad, lazy = true }, function(b) b:run("echo above") end)
+local function try(f) local _, error = pcall(f) print(error.message) end
+try(function() build_bases({ bad, good, above }) end)
+try(function() sandbox({ from = bad }) end)
+try(function() print(above.steps) end)
+print(good.hits)
+print(sandbox({ from = good }):read("/name"))
+build_bases({ "good" })

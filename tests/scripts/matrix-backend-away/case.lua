@@ -1,0 +1,1 @@
+matrix("m", { axes = { backend = { "fake" }, host = { "nas", "away" } } }, function(cell) print("it runs") end)

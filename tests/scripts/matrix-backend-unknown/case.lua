@@ -1,0 +1,1 @@
+matrix("m", { axes = { backend = { "fake", "fak" } } }, function(cell) print("it runs") end)
