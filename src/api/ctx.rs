@@ -24,7 +24,7 @@ pub struct Ctx {
     /// How many bodies wait for this one.
     pub(super) depth: usize,
     /// What a cell made.
-    pub(super) made: Option<Arc<Mutex<Vec<(Arc<Host>, String)>>>>,
+    pub(super) made: Option<Arc<Mutex<Made>>>,
     /// Where what a cell reads is written down.
     pub(super) trace: Option<Arc<Trace>>,
     /// What a cell says of itself.
@@ -34,6 +34,9 @@ pub struct Ctx {
     /// Where the end of what a base printed goes that could not be built.
     pub(super) tail: Option<Arc<Mutex<String>>>,
 }
+
+/// Sandboxes, and whose backend they are on.
+type Made = Vec<(Arc<Host>, String)>;
 
 /// What a cell says of itself, whatever its script catches.
 #[derive(Debug, Default)]

@@ -153,10 +153,7 @@ impl Waits {
         let Some(who) = who else { return Ok(Waits(None)) };
         let mut all = WAITS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = path(&all, on.id, who.id, &mut Vec::new()) {
-            let names = [vec![who.name.clone(), on.name.clone()], path].concat();
-            let mut names: Vec<String> = names;
-            names.dedup();
-            let circle = names.join(" → ");
+            let circle = [vec![who.name.clone(), on.name.clone()], path].concat().join(" → ");
             return Err(ScriptError::runtime(format!(
                 "base '{}' needs itself: {circle}",
                 who.name

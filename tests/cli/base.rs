@@ -340,13 +340,18 @@ const SLOW: &str = r#"base("slow", |b| {
 "#;
 
 #[test]
-fn two_processes_build_each_step_once() {
+fn processes_with_states_of_their_own_build_each_step_once() {
     let Some(environment) = TestEnvironment::local() else { return };
     environment.write("x.rhai", SLOW);
     let runs: Vec<_> = (0..3)
         .map(|n| {
             let report = format!("jsonl=events-{n}.jsonl");
-            environment.command(["run", "x.rhai", "--report", &report]).spawn().unwrap()
+            let mut run = environment.command(["run", "x.rhai", "--report", &report]);
+            // All that they share is the backend.
+            for folder in ["HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"] {
+                run.env(folder, environment.path(&format!("own-{n}/{folder}")));
+            }
+            run.spawn().unwrap()
         })
         .collect();
     for run in runs {

@@ -17,12 +17,12 @@ fn ids_say_where_a_cell_runs_and_select_it() {
     };
     assert_snapshot!(listed(&[]), @"
     local:host/db=sqlite
-    local:host/db=postgres
     local:fake/db=sqlite
+    local:host/db=postgres
     local:fake/db=postgres
     fake:host/db=sqlite
-    fake:host/db=postgres
     fake:fake/db=sqlite
+    fake:host/db=postgres
     fake:fake/db=postgres
     ");
     assert_snapshot!(listed(&["local:host/db=sqlite"]), @"local:host/db=sqlite");
@@ -100,7 +100,7 @@ fn only_you_say_which_machines_are_used() {
     exit code 3
     -- stderr
     error: host: the script names the machine 'nas', and you did not
-      --> x.lua:1:36
+      --> x.lua:1:34
        |
      1 | matrix("m", { axes = { host = { "nas" } } }, function(cell) end)
        |                                  ^^^
@@ -113,7 +113,7 @@ fn only_you_say_which_machines_are_used() {
     error: $T/project/sandscript.toml: hosts: a project file may not say which machines scripts may use
     hint: put it into $T/config/sandscript/config.toml
     ");
-    environment.write("sandscript.toml", "host = \"nas\"");
+    environment.write("sandscript.toml", "backend = \"fake\"\nhost = \"nas\"");
     assert_snapshot!(run(), @r#"
     exit code 2
     -- stderr
@@ -195,6 +195,6 @@ matrix("m", { axes = { n = { 2, 3 } }, from = function(cell) if cell.n == 2 then
             && !built.stderr.contains("three"),
         "{built}"
     );
-    let named = environment.run(["base", "build", "x.lua", "three"]);
+    let named = environment.run(["base", "build", "x.lua", "--only", "three"]);
     assert!(named.code == Some(0) && named.stderr.contains("base three"), "{named}");
 }

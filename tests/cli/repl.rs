@@ -144,7 +144,7 @@ fn bad_input() {
     exit code 2
     -- stderr
     error: backend 'fkae' not found
-    hint: the backends are local, fake
+    hint: did you mean 'fake'?
     ");
 }
 

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sandscript::backend::fake::{Effect, Fault, Verb};
+use sandscript::backend::fake::{Effect, FakeBackend, Fault, Verb};
 use sandscript::sandbox::{Backend, Cancel, Command, Error};
 use sandscript::workflow::{
-    CellBody, CellContext, CellOwn, Event, Failure, MatrixReport, MatrixSpec, Order, Outcome,
-    Retries, exit, run_matrix,
+    Broken, CellBody, CellContext, CellOwn, Event, Failure, Machine, MatrixReport, MatrixSpec,
+    Order, Outcome, Retries, exit, run_matrix,
 };
 
 use crate::cells::{body, commands, numbers, outcomes, spec};
@@ -324,4 +324,65 @@ async fn a_heavy_cell_takes_the_place_of_others() {
     let spec = MatrixSpec { parallel: Some(4), own, ..numbers(12) };
     let report = run_matrix(&run.ctx, spec, body).await.unwrap();
     assert!(report.ok(), "{:?}", report.failures().next().map(|cell| &cell.failure));
+}
+
+#[tokio::test]
+async fn each_backend_has_its_own_measure_and_all_together_one() {
+    let small = FakeBackend::builder().parallelism(2).build();
+    let run = Run::on(Arc::new(small), "run-a");
+    let wide = Arc::new(FakeBackend::builder().parallelism(5).build());
+    let other = Machine { name: "wide".into(), backend: wide.clone() };
+    // Cells from 20 on are on the other backend; number 25 takes the place of all that may run there.
+    let own = |number: usize| {
+        let weight = if number == 25 { 9 } else { 1 };
+        let own = CellOwn { machine: Some(other.clone()), weight, ..CellOwn::default() };
+        (format!("n={number}"), own)
+    };
+    for (parallel, most) in [(None, 7), (Some(3), 3), (Some(1), 1)] {
+        let running: Arc<[AtomicUsize; 2]> = Arc::default();
+        let body = {
+            let running = running.clone();
+            body(move |cell: CellContext| {
+                let running = running.clone();
+                async move {
+                    let number: usize = cell.cell.get("n").unwrap().to_string().parse().unwrap();
+                    let on = usize::from(number >= 20);
+                    let place = cell.run.place.as_deref();
+                    assert_eq!(place, (on == 1).then_some("wide"));
+                    let weight = if number == 25 { 5 } else { 1 };
+                    let here = running[on].fetch_add(weight, Ordering::SeqCst) + weight;
+                    assert!(here <= [2, 5][on], "{here} on {on}");
+                    let all = || running.iter().map(|at| at.load(Ordering::SeqCst)).sum::<usize>();
+                    assert!(all() <= most || number == 25, "{} of {most}", all());
+                    cell.exec(&Command::shell("true")).await?;
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                    running[on].fetch_sub(weight, Ordering::SeqCst);
+                    Ok(())
+                }
+            })
+        };
+        let own: HashMap<String, CellOwn> = (20..40).map(own).collect();
+        let spec = MatrixSpec { parallel, own, ..numbers(40) };
+        let report = run_matrix(&run.ctx, spec, body).await.unwrap();
+        assert!(report.ok(), "{:?}", report.failures().next().map(|cell| &cell.failure));
+        let machines = report.cells.iter().filter(|cell| cell.machine.is_some()).count();
+        assert_eq!((report.cells.len(), machines), (40, 20));
+        assert_eq!(run.names().await, [""; 0]);
+        assert_eq!(wide.list(&Cancel::new()).await.unwrap().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_cell_without_a_base_fails_and_the_others_run() {
+    let mut run = Run::new();
+    let broken = Broken { failure: Failure::new("no base"), tail: "what it printed\n".into() };
+    let own = CellOwn { broken: Some(broken), ..CellOwn::default() };
+    let own = HashMap::from([("n=2".to_string(), own)]);
+    let spec = MatrixSpec { own, retries: retries(3), ..numbers(3) };
+    let report = run_matrix(&run.ctx, spec, body(|_| async { Ok(()) })).await.unwrap();
+    let cell = report.failures().next().unwrap();
+    assert_eq!((cell.cell.id.as_str(), cell.tail.as_str()), ("n=2", "what it printed\n"));
+    assert_eq!((report.counts().passed, report.counts().failed), (2, 1));
+    let told = run.told();
+    assert!(!told.iter().any(|event| matches!(event, Event::CellRetry { .. })));
 }
