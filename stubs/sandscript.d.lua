@@ -870,6 +870,7 @@ function delete(name, options) end
 ---@field env? table<string, string|number|boolean> Environment of its steps, and of what is cloned from it.
 ---@field user? string User of its steps.
 ---@field cwd? string Working directory of its steps.
+---@field lazy? boolean Build it when it is needed first: by a sandbox, a matrix or another base that starts from it, by one of its properties, or by build_bases. So bases that don't depend on each other are built side by side, and on each backend that needs them. In Rhai its function gets copies of the variables it uses. Default: false.
 ---@field cpu? number CPUs it may use, such as 0.5 or 2.
 ---@field memory? Size Memory it may use.
 ---@field pids? integer How many processes it may have.
@@ -896,8 +897,21 @@ function delete(name, options) end
 ---@overload fun(name: string, steps: fun(b: Builder)): Base
 function base(name, options, steps) end
 
+---Builds lazy bases, several at once, each after the one that it starts from. What is built already is left as it is.
+---
+---- error `command_failed`: A step does not return 0; the other bases are built.
+---- error `runtime`: A base needs itself.
+---
+---```lua
+---local cc = base("cc", { lazy = true }, function(b) b:run("mkdir /cc") end)
+---local py = base("py", { lazy = true }, function(b) b:run("mkdir /py") end)
+---build_bases({ cc, py })
+---```
+---@param bases Base[] The bases.
+function build_bases(bases) end
+
 ---@class (exact) matrix.Options
----@field from? string|Base|Sandbox What it starts from: an image, a base, or a sandbox. Default: the backend's own image.
+---@field from? string|Base|Sandbox|fun(cell: table<string, any>) What cells start from: an image, a base, a sandbox, or a function that gives one of these for a map of a cell's values and its id. Bases are built before any cell begins, side by side, each once; when one can't be, its cells fail and the others run. Default: the backend's own image.
 ---@field image? string Another word for from, for an image.
 ---@field sha256? string The checksum that an image given by URL must have.
 ---@field label? string Where from is a sandbox: the label of its snapshot.
@@ -913,7 +927,7 @@ function base(name, options, steps) end
 ---@field max_fail? integer End all when so many failed. Default: run all.
 ---@field order? "longest"|"given"|"random" In which order cells start: "longest" first, by the times of earlier runs, as "given", or "random". Default: longest.
 ---@field artifacts? string[] Files and folders to copy out of each cell when its function is over, where they are there: to --artifacts, else into the record of the run.
----@field options? fun(cell: table<string, any>) Is run for each cell before any of them begins, several at once, with a map of its values and its id; gives what the cell has of its own: from, label, egress, cpu, memory, pids, disk, inodes, env, caches, and weight, of how many others it takes the place. Axes named from, egress or as a limit are the same.
+---@field options? fun(cell: table<string, any>) Is run for each cell before any of them begins, several at once, with a map of its values and its id; gives what the cell has of its own: backend, host (the machine that the backend drives), from, label, egress, cpu, memory, pids, disk, inodes, env, caches, and weight, of how many others it takes the place. Axes of these names, but for label, env, caches and weight, are the same.
 ---@field setup? fun(cell: Cell) Is run in each cell before its function.
 ---@field teardown? fun(cell: Cell) Is run in each cell after its function, however that ended, a minute at most.
 ---@field egress? string What cells may reach: "none" or "unrestricted".
