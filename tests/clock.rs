@@ -58,6 +58,7 @@ fn reports(folder: &Path) -> Vec<Box<dyn Report>> {
         code: None,
         seconds: None,
         counts: Counts::default(),
+        others: Vec::new(),
     };
     vec![
         Box::new(JsonLines::new(out("jsonl"))),

@@ -5,9 +5,9 @@ matrix("m", {
         if cell.n == 3 then return { caches = { log = "/d", own = "/own" } } end
     end,
 }, function(cell)
-    cell.sandbox:run("echo " .. cell.n .. " >> " .. (cell.n == 3 and "/d" or "/c") .. "/log")
+    cell.sandbox:run("echo " .. cell.n .. " > " .. (cell.n == 3 and "/d" or "/c") .. "/log" .. cell.n)
     for _, cache in ipairs(cell.sandbox:info().caches) do
         print(cell.n .. " " .. cache.name .. " " .. cache.path .. " " .. tostring(cache.share))
     end
 end)
-print(sandbox({ caches = { log = "/c" } }):read("/c/log"))
+print(sandbox({ caches = { log = "/c" } }):run("cat /c/log1 /c/log2 /c/log3").stdout)
