@@ -71,12 +71,21 @@ impl Inner {
     }
 
     /// What it has taken of the machine. Of memory its cgroup knows best; without one it is that of
-    /// the largest process.
+    /// the largest process. A sandbox of this process is not asked again: the end of the last command
+    /// has told.
     pub(super) async fn usage(&self, name: &str) -> Result<Usage> {
-        let Reply::Usage { cpu, memory } = self.request(name, &Request::Usage).await? else {
-            return Err(Error::internal("its init answers nonsense"));
+        let known =
+            self.held().own.get(name).and_then(|own| Some((own.taken?, own.measured.clone())));
+        let (taken, groups) = match known {
+            Some(known) => known,
+            None => {
+                let Reply::Usage(taken) = self.request(name, &Request::Usage).await? else {
+                    return Err(Error::internal("its init answers nonsense"));
+                };
+                let record = self.store.record(name);
+                (taken, record.map(|record| record.groups).unwrap_or_default())
+            }
         };
-        let groups = self.store.record(name).map(|record| record.groups).unwrap_or_default();
         let number = |file: std::path::PathBuf| {
             std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok().filter(|n| *n > 0)
         };
@@ -85,8 +94,8 @@ impl Inner {
                 .into_iter()
                 .find_map(|file| number(group.join(file)))
         });
-        let memory = peak.or((memory > 0).then_some(memory));
-        Ok(Usage { memory, cpu: Some(Duration::from_micros(cpu)) })
+        let memory = peak.or((taken.memory > 0).then_some(taken.memory));
+        Ok(Usage { memory, cpu: Some(Duration::from_micros(taken.cpu)) })
     }
 
     /// Ends a running sandbox at once and waits until its processes are gone. The kernel takes its

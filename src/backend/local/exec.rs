@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncWriteExt, Interest};
@@ -10,7 +11,7 @@ use tokio::net::unix::pipe;
 use super::control::answer;
 use super::link::Link;
 use super::protocol::{Exec, Reply, Request};
-use super::{Inner, errors, sys};
+use super::{Held, Inner, errors, sys};
 use crate::sandbox::{
     Command, Error, Exit, Process, ProcessControl, Program, Reader, Result, Signal, Stdin,
     WindowSize, Writer,
@@ -20,7 +21,6 @@ impl Inner {
     pub(super) async fn spawn(&self, name: &str, command: &Command) -> Result<Process> {
         crate::sandbox::check_name(name)?;
         command.check()?;
-        let link = self.connect_running(name).await?;
         let request = Request::Exec(Box::new(Exec {
             argv: argv(command),
             env: command.env.clone(),
@@ -30,8 +30,8 @@ impl Inner {
             detached: command.detached,
         }));
         match command.tty {
-            Some(_) => with_terminal(name, command, link, request).await,
-            None => with_pipes(name, command, link, request).await,
+            Some(_) => self.with_terminal(name, command, request).await,
+            None => self.with_pipes(name, command, request).await,
         }
     }
 }
@@ -57,68 +57,68 @@ fn reader(fd: OwnedFd) -> Result<Reader> {
     Ok(Box::new(pipe::Receiver::from_owned_fd(fd).map_err(failed)?))
 }
 
-async fn with_pipes(
-    name: &str,
-    command: &Command,
-    mut link: Link,
-    request: Request,
-) -> Result<Process> {
-    let pair =
-        || std::io::pipe().map(|(r, w)| (OwnedFd::from(r), OwnedFd::from(w))).map_err(failed);
-    let (status, status_writer) = pair()?;
-    let (stdout, stdout_writer) = pair()?;
-    let (stderr, stderr_writer) = pair()?;
-    let (stdin, stdin_writer) = match command.stdin {
-        Stdin::Null => (std::fs::File::open("/dev/null").map_err(failed)?.into(), None),
-        _ => {
-            let (stdin, writer) = pair()?;
-            (stdin, Some(writer))
-        }
-    };
-    let fds = [status_writer.as_fd(), stdin.as_fd(), stdout_writer.as_fd(), stderr_writer.as_fd()];
-    link.send(&request, &fds)?;
-    drop((status_writer, stdin, stdout_writer, stderr_writer));
-    started(name, &mut link, status).await?;
-    let stdin = stdin_writer.map(pipe::Sender::from_owned_fd).transpose().map_err(failed)?;
-    Ok(Process {
-        stdin: feed(stdin, &command.stdin),
-        stdout: Some(reader(stdout)?),
-        stderr: Some(reader(stderr)?),
-        pid: None,
-        control: Box::new(Control { name: name.into(), link, exit: None, terminal: None }),
-    })
-}
+impl Inner {
+    async fn with_pipes(&self, name: &str, command: &Command, request: Request) -> Result<Process> {
+        let pair =
+            || std::io::pipe().map(|(r, w)| (OwnedFd::from(r), OwnedFd::from(w))).map_err(failed);
+        let (status, status_writer) = pair()?;
+        let (stdout, stdout_writer) = pair()?;
+        let (stderr, stderr_writer) = pair()?;
+        let (stdin, stdin_writer) = match command.stdin {
+            Stdin::Null => (std::fs::File::open("/dev/null").map_err(failed)?.into(), None),
+            _ => {
+                let (stdin, writer) = pair()?;
+                (stdin, Some(writer))
+            }
+        };
+        // Last, so that init is woken once, by both.
+        let mut link = self.connect_running(name).await?;
+        let fds =
+            [status_writer.as_fd(), stdin.as_fd(), stdout_writer.as_fd(), stderr_writer.as_fd()];
+        link.send(&request, &fds)?;
+        drop((status_writer, stdin, stdout_writer, stderr_writer));
+        started(name, &mut link, status).await?;
+        let stdin = stdin_writer.map(pipe::Sender::from_owned_fd).transpose().map_err(failed)?;
+        Ok(Process {
+            stdin: feed(stdin, &command.stdin),
+            stdout: Some(reader(stdout)?),
+            stderr: Some(reader(stderr)?),
+            pid: None,
+            control: Box::new(self.control(name, link, None)),
+        })
+    }
 
-async fn with_terminal(
-    name: &str,
-    command: &Command,
-    mut link: Link,
-    request: Request,
-) -> Result<Process> {
-    let (status, status_writer) = std::io::pipe().map_err(failed)?;
-    link.send(&request, &[status_writer.as_fd()])?;
-    drop(status_writer);
-    started(name, &mut link, status.into()).await?;
-    let (_, mut fds) = answer(&mut link, name).await?;
-    let master = fds.pop().ok_or_else(|| Error::internal("the command has no terminal"))?;
-    let copy = |fd: &OwnedFd| fd.try_clone().map_err(failed);
-    let terminal = copy(&master)?;
-    let input = Terminal::new(copy(&master)?)?;
-    Ok(Process {
-        stdin: match command.stdin {
-            Stdin::Null => None,
-            _ => feed(Some(input), &command.stdin),
-        },
-        stdout: Some(Box::new(Terminal::new(master)?)),
-        stderr: None,
-        pid: None,
-        control: Box::new(Control {
-            name: name.into(),
-            link,
-            exit: None,
-            terminal: Some(terminal),
-        }),
-    })
+    async fn with_terminal(
+        &self,
+        name: &str,
+        command: &Command,
+        request: Request,
+    ) -> Result<Process> {
+        let (status, status_writer) = std::io::pipe().map_err(failed)?;
+        let mut link = self.connect_running(name).await?;
+        link.send(&request, &[status_writer.as_fd()])?;
+        drop(status_writer);
+        started(name, &mut link, status.into()).await?;
+        let (_, mut fds) = answer(&mut link, name).await?;
+        let master = fds.pop().ok_or_else(|| Error::internal("the command has no terminal"))?;
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(failed);
+        let terminal = copy(&master)?;
+        let input = Terminal::new(copy(&master)?)?;
+        Ok(Process {
+            stdin: match command.stdin {
+                Stdin::Null => None,
+                _ => feed(Some(input), &command.stdin),
+            },
+            stdout: Some(Box::new(Terminal::new(master)?)),
+            stderr: None,
+            pid: None,
+            control: Box::new(self.control(name, link, Some(terminal))),
+        })
+    }
+
+    fn control(&self, name: &str, link: Link, terminal: Option<OwnedFd>) -> Control {
+        Control { name: name.into(), link, exit: None, terminal, held: Arc::clone(&self.held) }
+    }
 }
 
 /// Waits until the program is executed, which closes its status pipe.
@@ -170,6 +170,7 @@ struct Control {
     link: Link,
     exit: Option<Exit>,
     terminal: Option<OwnedFd>,
+    held: Arc<Mutex<Held>>,
 }
 
 #[async_trait]
@@ -177,7 +178,13 @@ impl ProcessControl for Control {
     async fn wait(&mut self) -> Result<Exit> {
         while self.exit.is_none() {
             match answer(&mut self.link, &self.name).await? {
-                (Reply::Exited(exit), _) => self.exit = Some(exit),
+                (Reply::Exited { exit, taken }, _) => {
+                    self.exit = Some(exit);
+                    let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(own) = held.own.get_mut(&self.name) {
+                        own.taken = Some(taken);
+                    }
+                }
                 _ => continue,
             }
         }

@@ -10,7 +10,7 @@ use super::launch::{NETWORKS, Started};
 use super::protocol::{Request, Task};
 use super::record::{self, Record, VERSION};
 use super::store::random_id;
-use super::{Inner, cgroup, net, protocol, sys};
+use super::{Inner, Own, cgroup, net, protocol, sys};
 use crate::sandbox::{
     Cancel, Capability, Command, Condition, Error, Info, Kind, Limits, Mount, Policy, Result, Spec,
     State, StopOptions,
@@ -131,7 +131,10 @@ impl Inner {
     fn adopt(&self, record: &mut Record, started: Started) -> Result<()> {
         record.address = started.address;
         if record.spec.owner.is_some() {
-            self.held().lifelines.insert(record.spec.name.clone(), started.lifeline);
+            let limited = record.spec.limits.memory.is_some();
+            let measured = if limited { record.groups.clone() } else { Vec::new() };
+            let own = Own { lifeline: started.lifeline, measured, taken: None };
+            self.held().own.insert(record.spec.name.clone(), own);
             return Ok(());
         }
         let told = rustix::io::write(&started.lifeline, protocol::LET_GO);
@@ -217,7 +220,7 @@ impl Inner {
 
     pub(super) async fn stop_locked(&self, name: &str, grace: Duration) -> Result<()> {
         if self.end(name, grace).await? {
-            self.held().lifelines.remove(name);
+            self.held().own.remove(name);
         }
         let mut record = self.store.record(name)?;
         if record.groups.is_empty() && record.address.is_none() {
@@ -255,7 +258,7 @@ impl Inner {
     /// Deletes, whatever state it is in; a damaged record is no obstacle.
     pub(super) async fn delete_locked(&self, name: &str) -> Result<()> {
         self.end_for_good(name).await?;
-        self.held().lifelines.remove(name);
+        self.held().own.remove(name);
         let record = self.store.record(name);
         let mut trash = Vec::new();
         trash.extend(self.store.discard(&self.store.folder(name))?);
@@ -296,7 +299,7 @@ impl Inner {
             Ok(_) | Err(Error::NotRunning { .. }) => {}
             Err(error) => return Err(error),
         }
-        self.held().lifelines.remove(name);
+        self.held().own.remove(name);
         self.write_down(name).await
     }
 
@@ -423,7 +426,7 @@ impl Drop for Pending<'_> {
         let groups = std::mem::take(&mut self.groups);
         if let Some(name) = &self.name {
             // Its lifeline is closed with this; one that had been let go already is told to end.
-            self.inner.held().lifelines.remove(name);
+            self.inner.held().own.remove(name);
             if let Ok(socket) = UnixStream::connect(store.socket(name)) {
                 let _ = sys::send(&socket, &Request::Stop { grace_ms: 0 }, &[]);
             }

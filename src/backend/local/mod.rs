@@ -80,7 +80,7 @@ struct Inner {
     groups: Cgroups,
     /// The run that stands for this process where sandboxes have no owner.
     maker: String,
-    held: Mutex<Held>,
+    held: Arc<Mutex<Held>>,
     next: Mutex<ahead::Next>,
 }
 
@@ -89,10 +89,21 @@ struct Inner {
 struct Held {
     /// Locks of the runs that make sandboxes through it.
     runs: HashMap<String, Lock>,
-    /// Write ends of pipes that sandboxes watch: they end when it closes.
-    lifelines: HashMap<String, OwnedFd>,
+    /// The sandboxes whose runs are here.
+    own: HashMap<String, Own>,
     /// Tops of chains that are being merged.
     merging: HashSet<String>,
+}
+
+/// A running sandbox of a run that is here.
+struct Own {
+    /// Write end of a pipe that it watches: it ends when that closes.
+    #[expect(dead_code, reason = "held for its end")]
+    lifeline: OwnedFd,
+    /// Cgroups that know of its memory.
+    measured: Vec<PathBuf>,
+    /// What it had taken when its last command ended.
+    taken: Option<protocol::Taken>,
 }
 
 impl LocalBackend {
@@ -119,7 +130,7 @@ impl LocalBackend {
             host_image: OnceCell::new(),
             groups,
             maker: format!("make-{}", store::random_id()),
-            held: Mutex::default(),
+            held: Arc::default(),
             next: Mutex::default(),
         })))
     }

@@ -364,6 +364,15 @@ pub enum FileRequest {
     },
 }
 
+/// What those processes of a sandbox have taken that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Processor time, in microseconds.
+    pub cpu: u64,
+    /// The most memory of one of them, in bytes.
+    pub memory: u64,
+}
+
 /// An init's answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
@@ -372,7 +381,12 @@ pub enum Reply {
     /// Processes other than init are there.
     Alive,
     /// A command ended.
-    Exited(Exit),
+    Exited {
+        /// How.
+        exit: Exit,
+        /// What the sandbox has taken until now.
+        taken: Taken,
+    },
     /// Folder entries.
     Entries(Vec<FileEntry>),
     /// How it is.
@@ -386,13 +400,8 @@ pub enum Reply {
         /// The layers below that, top first.
         layers: Vec<String>,
     },
-    /// What its processes have taken that have ended.
-    Usage {
-        /// Processor time, in microseconds.
-        cpu: u64,
-        /// The most memory of one of them, in bytes.
-        memory: u64,
-    },
+    /// What it has taken.
+    Usage(Taken),
     /// It failed.
     Failed(Failure),
     /// The request can't be met as it is.

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 
 use crate::backend::local::protocol::{Refusal, Reply};
@@ -40,6 +41,12 @@ impl Connection {
     /// A new peer.
     pub fn new(id: u64, socket: OwnedFd) -> Self {
         Connection { id, socket, command: None, tag: None, detached: false, ended: false }
+    }
+
+    /// Whether a request has come, or the peer has gone again.
+    pub fn has_spoken(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|count| count > 0)
     }
 }
 

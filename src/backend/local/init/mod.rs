@@ -21,7 +21,7 @@ use rustix::process::{WaitOptions, wait};
 
 use self::connection::{Connection, Next};
 use super::copy::copy_tree;
-use super::protocol::{Defaults, LET_GO, Reply, Request, Tree};
+use super::protocol::{Defaults, LET_GO, Reply, Request, Taken, Tree};
 use super::sys;
 use crate::sandbox::Exit;
 
@@ -150,7 +150,20 @@ impl Init {
                     accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
                 {
                     tag += 1;
-                    connections.push(Connection::new(tag, socket));
+                    let mut connection = Connection::new(tag, socket);
+                    // Most have said already what they want.
+                    if self.freezer.held_by().is_none() && connection.has_spoken() {
+                        tag += 1;
+                        match self.talk(&mut connection, tag) {
+                            Ok(Next::Stay) => {}
+                            Ok(Next::End { grace }) => ending = Some(Instant::now() + grace),
+                            Ok(Next::Leave) | Err(_) => {
+                                self.hang_up(connection);
+                                continue;
+                            }
+                        }
+                    }
+                    connections.push(connection);
                 }
             }
         }
@@ -165,7 +178,8 @@ impl Init {
             if let Some(connection) = connections.iter_mut().find(|c| c.command == Some(pid)) {
                 connection.command = None;
                 connection.ended = true;
-                let _ = sys::send(connection.socket.as_fd(), &Reply::Exited(exit), &[]);
+                let reply = Reply::Exited { exit, taken: taken() };
+                let _ = sys::send(connection.socket.as_fd(), &reply, &[]);
             }
         }
     }
@@ -215,10 +229,7 @@ impl Init {
                 upper: self.upper.clone(),
                 layers: self.layers.clone(),
             },
-            Request::Usage => {
-                let (cpu, memory) = sys::usage_of_children();
-                Reply::Usage { cpu, memory }
-            }
+            Request::Usage => Reply::Usage(taken()),
             Request::Seal { layers, upper } => self.seal(&layers, &upper),
             Request::Stop { grace_ms } => return self.stop(connection, grace_ms),
             Request::Commit | Request::Abandon => Reply::Ok,
@@ -289,4 +300,9 @@ impl Init {
     fn to_join(&self, born: bool) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.payload[..self.payload.len() - usize::from(born)].iter().map(AsFd::as_fd)
     }
+}
+
+fn taken() -> Taken {
+    let (cpu, memory) = sys::usage_of_children();
+    Taken { cpu, memory }
 }
