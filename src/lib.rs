@@ -7,6 +7,8 @@ pub mod cli;
 #[cfg(feature = "cli")]
 pub mod config;
 #[cfg(feature = "local")]
+pub mod egress;
+#[cfg(feature = "local")]
 pub mod image;
 pub mod lang;
 pub mod sandbox;

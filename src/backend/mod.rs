@@ -46,7 +46,8 @@ pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
                 Error::invalid("store", "backend 'local' needs a folder to keep its sandboxes in")
             })?;
             let (helper, single_id) = (config.helper.clone(), config.single_id);
-            let config = local::LocalConfig { store, helper, single_id };
+            let config =
+                local::LocalConfig { store, helper, single_id, ..local::LocalConfig::default() };
             Ok(Arc::new(local::LocalBackend::open(config)?))
         }
         "fake" => Ok(Arc::new(fake::FakeBackend::new())),

@@ -160,6 +160,7 @@ impl Inner {
                 machine: Machine::default(),
                 defaults: Default::default(),
                 network: None,
+                gated: false,
             };
             let (ours, theirs) = UnixStream::pair().ok()?;
             let mut all = vec![theirs.as_fd()];

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use super::LocalBackend;
 use super::protocol::{FileRequest, Request};
 use crate::sandbox::{
-    Backend, CacheInfo, Cancel, Capabilities, CloneSpec, Command, Condition, Error, FileEntry,
-    GcReport, Info, Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec,
-    Spec, StopOptions, Usage, WriteOptions, check_name, exec,
+    Backend, CacheInfo, Cancel, Capabilities, CloneSpec, Command, Condition, EgressLog, Error,
+    FileEntry, GcReport, Info, Policy, Process, ReadOptions, Reader, Restore, Result, Rule,
+    Snapshot, SnapshotSpec, Spec, StopOptions, Usage, WriteOptions, check_name, exec,
 };
 
 /// Ends a call when it is cancelled. Everything below cleans up when it is dropped.
@@ -196,6 +196,18 @@ impl Backend for LocalBackend {
 
     async fn delete_cache(&self, name: &str, cancel: &Cancel) -> Result<()> {
         unless(cancel, self.0.delete_cache(name)).await
+    }
+
+    async fn allow(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        unless(cancel, self.0.change_policy(name, |policy| policy.allow(rule))).await
+    }
+
+    async fn deny(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        unless(cancel, self.0.change_policy(name, |policy| policy.deny(rule))).await
+    }
+
+    async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {
+        unless(cancel, self.0.egress_log(name)).await
     }
 
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {

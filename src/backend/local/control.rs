@@ -146,7 +146,7 @@ async fn gone(name: &str, pidfd: OwnedFd, patience: Duration) -> Result<()> {
 }
 
 /// One request, one reply; refusals are errors.
-pub(super) async fn ask(
+pub(in crate::backend::local) async fn ask(
     link: &mut Link,
     name: &str,
     request: &Request,

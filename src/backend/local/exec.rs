@@ -21,6 +21,7 @@ impl Inner {
     pub(super) async fn spawn(&self, name: &str, command: &Command) -> Result<Process> {
         crate::sandbox::check_name(name)?;
         command.check()?;
+        self.revive_gate(name).await?;
         let request = Request::Exec(Box::new(Exec {
             argv: argv(command),
             env: command.env.clone(),

@@ -48,11 +48,17 @@ impl Inner {
             group.give(base);
         }
         let lease = match record.spec.egress {
-            Policy::None => None,
-            _ => Some(net::lease(Path::new(NETWORKS), name).map_err(|error| {
-                Error::internal(format!("making a network for sandbox '{name}': {error}"))
-            })?),
+            Policy::Unrestricted if !record.gated => {
+                Some(net::lease(Path::new(NETWORKS), name).map_err(|error| {
+                    Error::internal(format!("making a network for sandbox '{name}': {error}"))
+                })?)
+            }
+            _ => None,
         };
+        if record.gated {
+            // Without it nothing starts.
+            self.gate.revive(&self.store).await?;
+        }
         let network =
             lease.as_ref().map(|lease| Address { address: lease.address, gateway: lease.gateway });
         let mut locks: Vec<OwnedFd> =
@@ -83,10 +89,16 @@ impl Inner {
             machine: machine(record),
             defaults: defaults(record),
             network: network.clone(),
+            gated: record.gated,
         };
         let done = self.keeper().await?.launch(Box::new(launch), fds).await?;
         let address = network.map(|network| network.address);
-        self.started(name, done, Started { lifeline: held.into(), address })
+        let started = self.started(name, done, Started { lifeline: held.into(), address })?;
+        if record.gated {
+            // On an error the lifeline closes, and the sandbox ends.
+            self.gate.attach(&self.store, name, &record.spec.egress).await?;
+        }
+        Ok(started)
     }
 
     /// Tells a process 1 that was made ahead who it is, and waits until it is that.
@@ -164,8 +176,9 @@ fn machine(record: &Record) -> Machine {
         fresh: record.fresh,
         new: record.new,
         resolv_conf: Some(match spec.egress {
-            Policy::None => String::new(),
-            _ => net::resolv_conf(),
+            Policy::Unrestricted if !record.gated => net::resolv_conf(),
+            // The gate answers there, once there is one.
+            _ => format!("nameserver {}\n", net::SERVER),
         }),
     }
 }

@@ -47,6 +47,7 @@ impl Inner {
             source: None,
             groups: Vec::new(),
             address: None,
+            gated: false,
             maker: None,
         };
         self.make(record, ahead, caches).await
@@ -79,6 +80,7 @@ impl Inner {
         record.maker = owned.is_none().then(|| self.maker.clone());
         self.enter_run(owned.as_ref().unwrap_or(&self.maker))?;
         let starts = !record.spec.bare;
+        record.gated = starts && self.is_gated(&record.spec.egress);
         let mut group = cgroup::Group::default();
         if let Some(ahead) = &ahead {
             record.groups.clone_from(&ahead.folders);
@@ -198,6 +200,7 @@ impl Inner {
             self.enter_run(&owner.run)?;
         }
         let caches = self.take_caches(&record.spec.name, &record.spec.caches).await?;
+        record.gated = self.is_gated(&record.spec.egress);
         let name = cgroup::name_of_start(&record.spec.name);
         let group = self.groups.create(&name, &record.spec.limits)?;
         let groups = group.folders.clone();
@@ -303,22 +306,6 @@ impl Inner {
         self.write_down(name).await
     }
 
-    pub(super) async fn set_policy(&self, name: &str, policy: &Policy) -> Result<()> {
-        crate::sandbox::check_name(name)?;
-        let _lock = self.store.changing(name).await?;
-        let mut record = self.store.record(name)?;
-        self.capabilities.require_egress(policy)?;
-        if record.spec.egress == *policy {
-            return Ok(());
-        }
-        if self.state(name).await? != State::Stopped {
-            let hint = format!("stop it first: sandscript stop {name}");
-            return Err(Error::unsupported("another policy for a running sandbox", "local", hint));
-        }
-        record.spec.egress.clone_from(policy);
-        self.store.save(&record)
-    }
-
     pub(super) async fn get(&self, name: &str) -> Result<Info> {
         crate::sandbox::check_name(name)?;
         let state = self.state(name).await?;
@@ -389,6 +376,7 @@ fn damaged(name: &str, message: String) -> Info {
         source: None,
         groups: Vec::new(),
         address: None,
+        gated: false,
         maker: None,
     };
     info(&record, State::Error(message))

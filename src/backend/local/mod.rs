@@ -10,9 +10,11 @@ mod cgroup;
 mod control;
 mod copy;
 mod disk;
+mod egress;
 mod errors;
 mod exec;
 mod files;
+mod gate;
 mod gc;
 mod images;
 mod init;
@@ -40,6 +42,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
 use self::cgroup::Cgroups;
+use self::gate::Gate;
 use self::images::Image;
 use self::keeper::Keeper;
 use self::mode::Mode;
@@ -64,6 +67,8 @@ pub struct LocalConfig {
     pub helper: Option<PathBuf>,
     /// Do without the user's subordinate ids.
     pub single_id: bool,
+    /// Name servers that sandboxes' names are looked up with; those of this machine when there are none.
+    pub name_servers: Vec<std::net::SocketAddr>,
 }
 
 /// The backend.
@@ -76,6 +81,7 @@ struct Inner {
     capabilities: Capabilities,
     helper: Option<PathBuf>,
     keeper: OnceCell<Keeper>,
+    gate: Gate,
     host_image: OnceCell<Image>,
     groups: Cgroups,
     /// The run that stands for this process where sandboxes have no owner.
@@ -125,6 +131,7 @@ impl LocalBackend {
             store,
             mode,
             capabilities,
+            gate: Gate { helper: config.helper.clone(), servers: config.name_servers },
             helper: config.helper,
             keeper: OnceCell::new(),
             host_image: OnceCell::new(),

@@ -33,13 +33,8 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         }
     };
     let root = *mode == Mode::Root;
-    decide(Capability::EgressAllowlist, Some("the gate is not built yet".to_owned()));
-    decide(
-        Capability::EgressUnrestricted,
-        (!root).then(|| {
-            format!("{AS_ROOT} to make a network: run it with sudo, or leave egress at \"none\"")
-        }),
-    );
+    decide(Capability::EgressAllowlist, None);
+    decide(Capability::EgressUnrestricted, None);
     decide(
         Capability::SystemWritable,
         (!root).then(|| format!("{AS_ROOT}: an ordinary user can't change the host image's /usr; use a tarball image, or write to /usr/local, /opt, /srv or /home")),

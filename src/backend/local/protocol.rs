@@ -174,8 +174,10 @@ pub struct Launch {
     pub machine: Machine,
     /// What commands get when they say nothing else.
     pub defaults: Defaults,
-    /// Address on the network; none for `egress: none`.
+    /// Address on the network; none without one.
     pub network: Option<Address>,
+    /// All connections go through the gate.
+    pub gated: bool,
 }
 
 /// The rest of a [`Launch`] that was made ahead. Descriptors: the control socket and the lifeline.
@@ -282,6 +284,9 @@ pub enum Request {
         /// Milliseconds; 0 kills at once.
         grace_ms: u64,
     },
+    /// The sockets at which the guest's connections arrive: first those for TCP, then as many for
+    /// UDP. From now on all connections go there.
+    Gate,
     /// Go on with a write: put the file in place.
     Commit,
     /// Give a write up.

@@ -46,6 +46,9 @@ pub struct Record {
     pub groups: Vec<PathBuf>,
     /// Its address since its last start.
     pub address: Option<std::net::Ipv4Addr>,
+    /// All its connections go through the gate, since its last start.
+    #[serde(default)]
+    pub gated: bool,
     /// The run that is making it; none when it is made.
     pub maker: Option<String>,
 }

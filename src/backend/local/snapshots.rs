@@ -330,6 +330,7 @@ impl Inner {
             }),
             groups: Vec::new(),
             address: None,
+            gated: false,
             maker: None,
         };
         Ok((record, ahead, caches, referring))

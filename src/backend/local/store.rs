@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! lock            shared while layers are being referred to, exclusive while they are collected
-//! boxes/NAME/     record.json, snapshots/LABEL.json, control (socket); made (a file): its maker is done
+//! boxes/NAME/     record.json, snapshots/LABEL.json, control (socket); made (a file): its maker is done;
+//!                 egress.json: what it was refused and reached
+//! gate            socket of the process that carries what sandboxes send
 //! layers/ID/      one subfolder a tree; .work-N of the overlay that writes to it
 //! caches/NAME/    data, the folder that guests write to; lock, held while one has it: who, and since when
 //! images/KEY.json which layers an image is
@@ -135,6 +137,16 @@ impl Store {
     /// A path to a sandbox's socket that is short enough for a socket address.
     pub fn socket(&self, name: &str) -> PathBuf {
         format!("/proc/self/fd/{}/boxes/{name}/control", self.handle.as_raw_fd()).into()
+    }
+
+    /// A path to the gate's socket.
+    pub fn gate_socket(&self) -> PathBuf {
+        format!("/proc/self/fd/{}/gate", self.handle.as_raw_fd()).into()
+    }
+
+    /// One at a time may start the gate.
+    pub async fn gate_lock(&self) -> Result<Lock> {
+        self.lock_file("gate.lock", FlockOperation::NonBlockingLockExclusive).await
     }
 
     /// Names of all sandboxes, sorted. A store that was moved away is an error, not an empty one.

@@ -67,12 +67,13 @@ async fn unrestricted_or_refused(scope: Scope) -> CaseResult {
 }
 
 async fn way_out(sandbox: &Sandbox) -> CaseResult {
-    assert_eq!(interfaces(sandbox).await?.len(), 1);
+    // Either a network of its own, or all goes through a gate and there is only the loopback.
+    let own = !sandbox.info().await?.addresses.is_empty();
+    assert_eq!(interfaces(sandbox).await?.len(), usize::from(own));
     let routes = sandbox.run("cat /proc/net/route").await?;
     let default = routes.lines().any(|line| line.split_whitespace().nth(1) == Some("00000000"));
     assert!(default, "there is no default route: {routes}");
     assert!(sandbox.run("cat /etc/resolv.conf").await?.contains("nameserver"));
-    assert!(!sandbox.info().await?.addresses.is_empty(), "its address is not reported");
     Ok(())
 }
 
@@ -93,7 +94,7 @@ async fn a_clone_has_its_own_address(scope: Scope) -> CaseResult {
     let sandbox = scope.sandbox_of(|spec| spec.egress = Policy::Unrestricted).await?;
     let clone = scope.clone_of(&sandbox, None).await?;
     let (ours, theirs) = (sandbox.info().await?.addresses, clone.info().await?.addresses);
-    assert!(!theirs.is_empty());
+    assert_eq!(ours.len(), theirs.len());
     assert!(theirs.iter().all(|address| !ours.contains(address)), "{ours:?} {theirs:?}");
     Ok(())
 }

@@ -21,7 +21,8 @@ use rustix::process::{WaitOptions, wait};
 
 use self::connection::{Connection, Next};
 use super::copy::copy_tree;
-use super::protocol::{Defaults, LET_GO, Reply, Request, Taken, Tree};
+use super::net::{self, Inside};
+use super::protocol::{Defaults, Doing, LET_GO, Reply, Request, Taken, Tree};
 use super::sys;
 use crate::sandbox::Exit;
 
@@ -53,6 +54,8 @@ pub struct Init {
     pub upper: String,
     /// For commands that say nothing else.
     pub defaults: Defaults,
+    /// The gate's sockets: whoever serves them may be replaced.
+    pub gate: Option<Inside>,
     /// Compiled once.
     pub filter: sys::SyscallFilter,
 }
@@ -232,6 +235,7 @@ impl Init {
             Request::Usage => Reply::Usage(taken()),
             Request::Seal { layers, upper } => self.seal(&layers, &upper),
             Request::Stop { grace_ms } => return self.stop(connection, grace_ms),
+            Request::Gate => return self.open_gate(connection),
             Request::Commit | Request::Abandon => Reply::Ok,
         };
         sys::send(connection.socket.as_fd(), &reply, &[])?;
@@ -255,6 +259,22 @@ impl Init {
             let _ = sys::send(socket, &reply, &[]);
             0
         })?;
+        Ok(Next::Stay)
+    }
+
+    fn open_gate(&mut self, connection: &Connection) -> io::Result<Next> {
+        if self.gate.is_none() {
+            match net::enter_gate().doing("closing the sandbox's network but for the gate") {
+                Ok(inside) => self.gate = Some(inside),
+                Err(failure) => {
+                    sys::send(connection.socket.as_fd(), &Reply::Failed(failure), &[])?;
+                    return Ok(Next::Stay);
+                }
+            }
+        }
+        let sockets = self.gate.iter().flat_map(|gate| gate.tcp.iter().chain(&gate.udp));
+        let sockets: Vec<BorrowedFd<'_>> = sockets.map(AsFd::as_fd).collect();
+        sys::send(connection.socket.as_fd(), &Reply::Ok, &sockets)?;
         Ok(Next::Stay)
     }
 

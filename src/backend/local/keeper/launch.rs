@@ -301,6 +301,10 @@ fn become_init(
     rustix::process::umask(FileMode::from_raw_mode(0o022));
     sys::new_session_keyring();
     net::loopback_up().doing("bringing the loopback interface up")?;
+    let gate = match launch.gated {
+        true => Some(net::enter_gate().doing("closing the sandbox's network but for the gate")?),
+        false => None,
+    };
 
     let Staged { namespace, system, proc } = stage(launch, socket)?;
     if let (IdMap::Private { .. }, Some(address)) = (launch.map, &launch.network) {
@@ -348,6 +352,7 @@ fn become_init(
         layers: launch.layers.clone(),
         upper: launch.upper.clone(),
         defaults,
+        gate,
         filter,
     };
     close(reply, socket);

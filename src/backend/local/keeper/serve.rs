@@ -15,6 +15,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{flatten, launch, program};
+use crate::backend::local::gate;
 use crate::backend::local::mode::Mode;
 use crate::backend::local::protocol::{Doing, Done, Failure, Task};
 use crate::backend::local::sys;
@@ -46,11 +47,15 @@ pub enum Welcome {
     Failed(Failure),
 }
 
-/// Becomes the keeper and never returns when this process was executed as one; else remembers
+/// Becomes the keeper, or the gate, and never returns when this process was executed as one; else remembers
 /// that the program is ready for it.
 pub fn serve_if_asked() {
     ASKED.store(true, Ordering::Release);
-    if std::env::args_os().next().is_some_and(|name| name.as_bytes() == ARGV0.as_bytes()) {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if name.as_bytes() == gate::ARGV0.as_bytes() {
+        sys::exit_now(gate::serve().map_or(70, |()| 0));
+    }
+    if name.as_bytes() == ARGV0.as_bytes() {
         let code = serve().map_or(70, |()| 0);
         sys::exit_now(code);
     }

@@ -10,7 +10,7 @@ use super::netlink::{ACK, Batch, CREATE, EXCL, Socket};
 const SUBSYSTEM: u16 = 10;
 const BEGIN: u16 = 0x10;
 const END: u16 = 0x11;
-const NEW_TABLE: u16 = 0;
+pub(super) const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
@@ -23,9 +23,10 @@ const HOOK_POSTROUTING: u32 = 4;
 const IN_NAME: u32 = 6;
 const OUT_NAME: u32 = 7;
 const PROTOCOL: u32 = 15;
-const EQUAL: u32 = 0;
-const DIFFERS: u32 = 1;
-const DROP: u32 = 0;
+pub(super) const DROP: u32 = 0;
+pub(super) const ACCEPT: u32 = 1;
+pub(super) const EQUAL: u32 = 0;
+pub(super) const DIFFERS: u32 = 1;
 
 /// Address translation for the guest behind interface `link`, and a drop of what it sends under
 /// another address. An older table of that name is replaced.
@@ -76,22 +77,29 @@ pub(super) fn remove(table: &str) -> io::Result<()> {
     end(batch)
 }
 
-fn begin() -> Batch {
+pub(super) fn begin() -> Batch {
     let mut batch = Batch::new();
     batch.message(BEGIN, 0, &[0, 0, 0, SUBSYSTEM as u8], |_| {});
     batch
 }
 
-fn end(mut batch: Batch) -> io::Result<()> {
+pub(super) fn end(mut batch: Batch) -> io::Result<()> {
     batch.message(END, 0, &[0, 0, 0, SUBSYSTEM as u8], |_| {});
     Socket::open(Some(netlink::NETFILTER))?.call(&batch, 1)
 }
 
-fn message(batch: &mut Batch, kind: u16, flags: u16, fill: impl FnOnce(&mut Batch)) {
+pub(super) fn message(batch: &mut Batch, kind: u16, flags: u16, fill: impl FnOnce(&mut Batch)) {
     batch.message(SUBSYSTEM << 8 | kind, flags, &INET, fill);
 }
 
-fn new_chain(batch: &mut Batch, table: &str, chain: &str, kind: &str, hook: u32, priority: i32) {
+pub(super) fn new_chain(
+    batch: &mut Batch,
+    table: &str,
+    chain: &str,
+    kind: &str,
+    hook: u32,
+    priority: i32,
+) {
     message(batch, NEW_CHAIN, CREATE, |set| {
         set.text(1, table);
         set.text(3, chain);
@@ -103,7 +111,13 @@ fn new_chain(batch: &mut Batch, table: &str, chain: &str, kind: &str, hook: u32,
     });
 }
 
-fn rule(batch: &mut Batch, table: &str, chain: &str, flags: u16, fill: impl FnOnce(&mut Batch)) {
+pub(super) fn rule(
+    batch: &mut Batch,
+    table: &str,
+    chain: &str,
+    flags: u16,
+    fill: impl FnOnce(&mut Batch),
+) {
     // Appended: rules are tried in the order they are made.
     message(batch, NEW_RULE, CREATE | 0x800 | flags, |set| {
         set.text(1, table);
@@ -112,21 +126,21 @@ fn rule(batch: &mut Batch, table: &str, chain: &str, flags: u16, fill: impl FnOn
     });
 }
 
-fn expression(list: &mut Batch, name: &str, fill: impl FnOnce(&mut Batch)) {
+pub(super) fn expression(list: &mut Batch, name: &str, fill: impl FnOnce(&mut Batch)) {
     list.nest(1, |item| {
         item.text(1, name);
         item.nest(2, fill);
     });
 }
 
-fn meta(list: &mut Batch, key: u32) {
+pub(super) fn meta(list: &mut Batch, key: u32) {
     expression(list, "meta", |set| {
         set.put(2, &key.to_be_bytes());
         set.put(1, &1u32.to_be_bytes());
     });
 }
 
-fn compare(list: &mut Batch, how: u32, value: &[u8]) {
+pub(super) fn compare(list: &mut Batch, how: u32, value: &[u8]) {
     expression(list, "cmp", |set| {
         set.put(1, &1u32.to_be_bytes());
         set.put(2, &how.to_be_bytes());
@@ -157,7 +171,7 @@ fn source(list: &mut Batch, how: u32, address: Ipv4Addr) {
     compare(list, how, &address.octets());
 }
 
-fn verdict(list: &mut Batch, code: u32) {
+pub(super) fn verdict(list: &mut Batch, code: u32) {
     expression(list, "immediate", |set| {
         set.put(1, &0u32.to_be_bytes());
         set.nest(2, |data| data.nest(2, |verdict| verdict.put(1, &code.to_be_bytes())));

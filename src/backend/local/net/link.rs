@@ -91,3 +91,18 @@ pub(super) fn default_route(name: &str, gateway: Ipv4Addr) -> io::Result<()> {
     });
     call(&batch, 1)
 }
+
+/// Has every address of a family lead to this very namespace, from `source` where one is given.
+pub(super) fn local_route(family: u8, source: Option<Ipv4Addr>) -> io::Result<()> {
+    // Main table, set at boot, of this host, local.
+    let head = [family, 0, 0, 0, 254, 3, 254, 2, 0, 0, 0, 0];
+    let index = index("lo")?;
+    let mut batch = Batch::new();
+    batch.message(NEW_ROUTE, ACK | CREATE | EXCL, &head, |route| {
+        route.put(4, &index.to_ne_bytes());
+        if let Some(source) = source {
+            route.put(7, &source.octets());
+        }
+    });
+    call(&batch, 1)
+}

@@ -1,4 +1,5 @@
-//! The network of a sandbox that may reach everything: a pair of interfaces, a small private
+//! The networks of sandboxes: for those that go through the gate see [`enter_gate`]. For root's that may
+//! reach everything: a pair of interfaces, a small private
 //! network, and address translation on the host, all by raw netlink.
 //!
 //! The order: [`lease`] on the host, [`attach`] once the guest's namespace exists,
@@ -6,6 +7,7 @@
 
 mod dns;
 mod filter;
+mod inside;
 mod lease;
 mod link;
 mod netlink;
@@ -15,6 +17,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 
 pub use dns::resolv_conf;
+pub use inside::{Inside, SERVER, enter as enter_gate};
 #[cfg(test)]
 use lease::Lease;
 pub use lease::{collect, lease};

@@ -1,0 +1,83 @@
+//! A sandbox's egress policy and its log.
+
+use super::gate::LOG;
+use super::mode::Mode;
+use super::{Inner, net, record};
+use crate::sandbox::{EgressLog, Error, Policy, Result, State, check_name};
+
+impl Inner {
+    /// Whether a sandbox that is started with this policy goes through the gate. Without a policy it has
+    /// no network; what may reach everything gets a network of its own where we are root.
+    pub(super) fn is_gated(&self, policy: &Policy) -> bool {
+        match policy {
+            Policy::None => false,
+            Policy::Rules(_) => true,
+            Policy::Unrestricted => self.mode != Mode::Root,
+        }
+    }
+
+    pub(super) async fn set_policy(&self, name: &str, policy: &Policy) -> Result<()> {
+        self.change_policy(name, |now| {
+            now.clone_from(policy);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes a policy: first what is in force, then what is written down.
+    pub(super) async fn change_policy(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Policy) -> Result<()>,
+    ) -> Result<()> {
+        check_name(name)?;
+        let _lock = self.store.changing(name).await?;
+        let mut record = self.store.record(name)?;
+        let before = record.spec.egress.clone();
+        change(&mut record.spec.egress)?;
+        self.capabilities.require_egress(&record.spec.egress)?;
+        let policy = record.spec.egress.clone();
+        if policy == before {
+            return Ok(());
+        }
+        let running = matches!(self.state(name).await?, State::Running | State::Frozen);
+        let was_gated = record.gated;
+        if running {
+            if let Some(address) = record.address.take() {
+                // It had a network that led everywhere: from here on, there is none.
+                net::detach(address).map_err(|error| {
+                    Error::internal(format!("closing the network of sandbox '{name}': {error}"))
+                })?;
+            }
+            if record.gated || policy != Policy::None {
+                record.gated = true;
+                self.gate.set(&self.store, name, &policy).await?;
+            }
+        }
+        let saved = self.store.save(&record);
+        if saved.is_err() && running && was_gated {
+            self.gate.set(&self.store, name, &before).await?;
+        }
+        saved
+    }
+
+    pub(super) async fn egress_log(&self, name: &str) -> Result<EgressLog> {
+        check_name(name)?;
+        let record = self.store.record(name)?;
+        if record.gated
+            && self.state(name).await? != State::Stopped
+            && let Some(log) = self.gate.log(&self.store, name).await?
+        {
+            return Ok(log);
+        }
+        Ok(record::load(&self.store.folder(name).join(LOG))?.unwrap_or_default())
+    }
+
+    /// Starts the gate when it is gone and this sandbox has been served by it.
+    pub(super) async fn revive_gate(&self, name: &str) -> Result<()> {
+        if self.store.folder(name).join(LOG).exists() {
+            self.gate.revive(&self.store).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! The process that carries what sandboxes send: one a store, started at the first need. It outlives
+//! the commands that made the sandboxes and ends some time after the last of them. While it is gone,
+//! nothing gets out of any of them; the next one takes over the sockets, which each sandbox's process 1
+//! keeps.
+
+mod client;
+mod serve;
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sandbox::{EgressLog, Policy};
+
+pub use client::Gate;
+pub use serve::{ARGV0, serve};
+
+/// The file in a sandbox's folder that has its log. It is there as soon as it has been served.
+pub const LOG: &str = "egress.json";
+
+/// What it is started with.
+#[derive(Serialize, Deserialize)]
+struct Config {
+    /// Name servers to ask; none for the host's.
+    servers: Vec<SocketAddr>,
+}
+
+/// What it is asked on a connection.
+#[derive(Serialize, Deserialize)]
+enum Ask {
+    /// Serve a sandbox that has just started, by this policy.
+    Attach { name: String, policy: Policy },
+    /// Serve it by another policy from now on.
+    Set { name: String, policy: Policy },
+    /// What did it reach?
+    Log { name: String },
+}
+
+/// Its answer.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    /// Done.
+    Ok,
+    /// The log.
+    Log(EgressLog),
+    /// It does not serve this sandbox.
+    Unknown,
+    /// It can't.
+    Failed(String),
+}

@@ -1,0 +1,216 @@
+//! The gate's own main loop.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, openat, renameat};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{Answer, Ask, Config, LOG};
+use crate::backend::local::control;
+use crate::backend::local::link::Link;
+use crate::backend::local::protocol::{Reply, Request};
+use crate::backend::local::record::{self, Record};
+use crate::backend::local::sys;
+use crate::egress::{Gate, Resolver, Sockets};
+use crate::sandbox::{EgressLog, Policy};
+
+/// The name that a gate is executed under, by which it knows itself.
+pub const ARGV0: &str = "sandscript:gate";
+
+/// How often logs are written, and how often it looks whether it is needed.
+const TURN: Duration = Duration::from_millis(250);
+
+/// So many turns without a sandbox are enough.
+const IDLE: u32 = 6;
+
+/// Becomes the gate.
+pub fn serve() -> io::Result<()> {
+    let listener: OwnedFd = rustix::stdio::stdin().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    let config = std::env::args().nth(1).unwrap_or_default();
+    let config: Config = serde_json::from_str(&config)?;
+    // Who started it waits for this process only.
+    sys::fork(|| {
+        let _ = rustix::process::setsid();
+        let _ = rustix::thread::set_name(c"sandscript-gate");
+        sys::close_all_except(&mut [listener.as_raw_fd()]);
+        // It reads what guests send, and needs no power for anything it does.
+        let bounded = sys::set_dumpable(false)
+            .and_then(|()| Ok(rustix::thread::set_no_new_privs(true)?))
+            .and_then(|()| sys::drop_capabilities());
+        if bounded.is_err() {
+            return 70;
+        }
+        sys::set_no_file_limit();
+        let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let ended = built.and_then(|runtime| runtime.block_on(run(listener, config)));
+        i32::from(ended.is_err())
+    })?;
+    Ok(())
+}
+
+struct Served {
+    gate: Gate,
+    /// The sandbox's folder, wherever it is moved to.
+    folder: OwnedFd,
+    id: u64,
+}
+
+struct State {
+    boxes: Mutex<HashMap<String, Served>>,
+    resolver: Arc<Resolver>,
+    serial: AtomicU64,
+    clients: AtomicUsize,
+}
+
+impl State {
+    fn boxes(&self) -> MutexGuard<'_, HashMap<String, Served>> {
+        self.boxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn run(listener: OwnedFd, config: Config) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(&listener, true)?;
+    let listener = UnixListener::from_std(listener.into())?;
+    let state = Arc::new(State {
+        boxes: Mutex::default(),
+        resolver: Arc::new(Resolver::new(config.servers)),
+        serial: AtomicU64::new(0),
+        clients: AtomicUsize::new(1),
+    });
+    let reviving = state.clone();
+    tokio::spawn(async move {
+        revive(&reviving).await;
+        reviving.clients.fetch_sub(1, Ordering::Relaxed);
+    });
+    let mut turns = tokio::time::interval(TURN);
+    let mut idle = 0;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                let state = state.clone();
+                state.clients.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    talk(&state, Link::over(stream)).await;
+                    state.clients.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+            _ = turns.tick() => {
+                let boxes = state.boxes();
+                for served in boxes.values() {
+                    write_news(served);
+                }
+                let busy = !boxes.is_empty() || state.clients.load(Ordering::Relaxed) > 0;
+                idle = if busy { 0 } else { idle + 1 };
+                if idle > IDLE {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Serves again what one before it served.
+async fn revive(state: &Arc<State>) {
+    for entry in std::fs::read_dir("boxes").into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if let Ok(Some(record)) = record::load::<Record>(&entry.path().join("record.json"))
+            && record.gated
+        {
+            // A stopped one has nobody to ask for sockets.
+            let _ = attach(state, name, record.spec.egress, false).await;
+        }
+    }
+}
+
+async fn talk(state: &Arc<State>, mut link: Link) {
+    while let Ok(Some((ask, _))) = link.receive::<Ask>().await {
+        let answer = match ask {
+            Ask::Attach { name, policy } => match attach(state, name, policy, true).await {
+                Ok(()) => Answer::Ok,
+                Err(why) => Answer::Failed(why),
+            },
+            Ask::Set { name, policy } => match state.boxes().get(&name) {
+                Some(served) => {
+                    served.gate.set_policy(policy);
+                    Answer::Ok
+                }
+                None => Answer::Unknown,
+            },
+            Ask::Log { name } => match state.boxes().get(&name) {
+                Some(served) => Answer::Log(served.gate.log()),
+                None => Answer::Unknown,
+            },
+        };
+        if link.send(&answer, &[]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Gets the sockets of a sandbox and serves them until its process 1 ends.
+async fn attach(
+    state: &Arc<State>,
+    name: String,
+    policy: Policy,
+    replace: bool,
+) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    let path = format!("boxes/{name}");
+    let folder: OwnedFd = File::open(&path).map_err(text)?.into();
+    let stream = UnixStream::connect(format!("{path}/control")).await.map_err(text)?;
+    let mut link = Link::over(stream);
+    let asked = control::ask(&mut link, &name, &Request::Gate, &[]).await;
+    let mut tcp = asked.map_err(|error| error.to_string())?.1;
+    let udp = tcp.split_off(tcp.len() / 2);
+    let log = std::fs::read(format!("{path}/{LOG}")).unwrap_or_default();
+    let log: EgressLog = serde_json::from_slice(&log).unwrap_or_default();
+    let id = state.serial.fetch_add(1, Ordering::Relaxed);
+    {
+        let mut boxes = state.boxes();
+        if boxes.contains_key(&name) && !replace {
+            return Ok(());
+        }
+        let resolver = state.resolver.clone();
+        // An old one of the name ends first: both would take connections.
+        if let Some(old) = boxes.remove(&name) {
+            write_news(&old);
+        }
+        let gate = Gate::open(Sockets { tcp, udp }, policy, resolver, log.clone()).map_err(text)?;
+        write(&folder, &log).map_err(text)?;
+        boxes.insert(name.clone(), Served { gate, folder, id });
+    }
+    let state = state.clone();
+    tokio::spawn(async move {
+        while let Ok(Some(_)) = link.receive::<Reply>().await {}
+        let mut boxes = state.boxes();
+        if boxes.get(&name).is_some_and(|served| served.id == id)
+            && let Some(served) = boxes.remove(&name)
+        {
+            write_news(&served);
+        }
+    });
+    Ok(())
+}
+
+fn write_news(served: &Served) {
+    if let Some(log) = served.gate.news() {
+        // The disk may be full; the next one has it, too.
+        let _ = write(&served.folder, &log);
+    }
+}
+
+fn write(folder: &OwnedFd, log: &EgressLog) -> io::Result<()> {
+    let new = format!("{LOG}.new");
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat(folder, new.as_str(), flags, Mode::from_raw_mode(0o600))?;
+    File::from(file).write_all(&serde_json::to_vec(log)?)?;
+    Ok(renameat(folder, new.as_str(), folder, LOG)?)
+}

@@ -1,0 +1,160 @@
+//! The network of a sandbox that goes through the gate: it has the loopback interface and nothing
+//! else. Every address leads there, and every connection from there to the gate's sockets, which are
+//! served from outside. Whoever undoes the rules in here closes the door and opens nothing.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use super::filter::{
+    ACCEPT, DIFFERS, DROP, EQUAL, NEW_TABLE, begin, compare, end, expression, message, meta,
+    new_chain, rule, verdict,
+};
+use super::link;
+use super::netlink::{ACK, Batch, CREATE};
+
+/// What the guest has as an address: programs ask whether there is one beside the loopback's.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
+
+/// What it has as a name server. Nothing is there: all questions are redirected.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
+
+const PORT: u16 = 3129;
+const TABLE: &str = "sandscript";
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const HOOK_OUTPUT: u32 = 3;
+const NFPROTO: u32 = 15;
+const L4PROTO: u32 = 16;
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+/// Of a connection that is there already, or belongs to one.
+const ESTABLISHED: u32 = 2 | 4;
+
+/// The gate's sockets.
+#[derive(Debug)]
+pub struct Inside {
+    /// Listening for TCP, to 127.0.0.1 and ::1.
+    pub tcp: Vec<OwnedFd>,
+    /// For UDP to port 53, the same.
+    pub udp: Vec<OwnedFd>,
+}
+
+/// Makes it in the current network namespace, whose loopback interface is up.
+pub fn enter() -> io::Result<Inside> {
+    let six = Ipv6Addr::LOCALHOST;
+    let mut inside = Inside {
+        tcp: vec![TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?.into()],
+        udp: vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, PORT))?.into()],
+    };
+    // Where the machine has no IPv6, the guest has none.
+    if let Ok(tcp) = TcpListener::bind((six, PORT)) {
+        inside.tcp.push(tcp.into());
+        inside.udp.push(UdpSocket::bind((six, PORT))?.into());
+        link::local_route(IPV6, None)?;
+    }
+    for socket in &inside.tcp {
+        rustix::net::listen(socket, 1024)?;
+    }
+    link::address("lo", ADDRESS, 32)?;
+    rules()?;
+    // The last step: before it, nothing leads anywhere.
+    link::local_route(IPV4, Some(ADDRESS))?;
+    Ok(inside)
+}
+
+fn rules() -> io::Result<()> {
+    let mut batch = begin();
+    message(&mut batch, NEW_TABLE, CREATE, |set| set.text(1, TABLE));
+    let redirect = "redirect";
+    new_chain(&mut batch, TABLE, redirect, "nat", HOOK_OUTPUT, -100);
+    own(&mut batch, redirect);
+    rule(&mut batch, TABLE, redirect, 0, |list| {
+        meta(list, L4PROTO);
+        compare(list, EQUAL, &[TCP]);
+        to_gate(list);
+    });
+    rule(&mut batch, TABLE, redirect, 0, |list| {
+        meta(list, L4PROTO);
+        compare(list, EQUAL, &[UDP]);
+        payload(list, TRANSPORT, 2, 2);
+        compare(list, EQUAL, &53u16.to_be_bytes());
+        to_gate(list);
+    });
+    let filter = "filter";
+    new_chain(&mut batch, TABLE, filter, "filter", HOOK_OUTPUT, 0);
+    rule(&mut batch, TABLE, filter, 0, |list| {
+        expression(list, "ct", |set| {
+            set.put(1, &1u32.to_be_bytes());
+            set.put(2, &0u32.to_be_bytes());
+        });
+        mask(list, &ESTABLISHED.to_ne_bytes());
+        compare(list, DIFFERS, &0u32.to_ne_bytes());
+        verdict(list, ACCEPT);
+    });
+    own(&mut batch, filter);
+    rule(&mut batch, TABLE, filter, ACK, |list| {
+        // Port unreachable, so that a program sees at once that nothing is there.
+        expression(list, "reject", |set| {
+            set.put(1, &2u32.to_be_bytes());
+            set.put(2, &[1]);
+        });
+        verdict(list, DROP);
+    });
+    end(batch)
+}
+
+/// What the guest says to itself goes on.
+fn own(batch: &mut Batch, chain: &str) {
+    rule(batch, TABLE, chain, 0, |list| {
+        meta(list, NFPROTO);
+        compare(list, EQUAL, &[IPV4]);
+        payload(list, NETWORK, 16, 4);
+        mask(list, &[255, 0, 0, 0]);
+        compare(list, EQUAL, &[127, 0, 0, 0]);
+        verdict(list, ACCEPT);
+    });
+    rule(batch, TABLE, chain, 0, |list| {
+        meta(list, NFPROTO);
+        compare(list, EQUAL, &[IPV4]);
+        payload(list, NETWORK, 16, 4);
+        compare(list, EQUAL, &ADDRESS.octets());
+        verdict(list, ACCEPT);
+    });
+    rule(batch, TABLE, chain, 0, |list| {
+        meta(list, NFPROTO);
+        compare(list, EQUAL, &[IPV6]);
+        payload(list, NETWORK, 24, 16);
+        compare(list, EQUAL, &Ipv6Addr::LOCALHOST.octets());
+        verdict(list, ACCEPT);
+    });
+}
+
+fn payload(list: &mut Batch, base: u32, offset: u32, length: u32) {
+    expression(list, "payload", |set| {
+        set.put(1, &1u32.to_be_bytes());
+        set.put(2, &base.to_be_bytes());
+        set.put(3, &offset.to_be_bytes());
+        set.put(4, &length.to_be_bytes());
+    });
+}
+
+fn mask(list: &mut Batch, bits: &[u8]) {
+    expression(list, "bitwise", |set| {
+        set.put(1, &1u32.to_be_bytes());
+        set.put(2, &1u32.to_be_bytes());
+        set.put(3, &(bits.len() as u32).to_be_bytes());
+        set.nest(4, |data| data.put(1, bits));
+        set.nest(5, |data| data.put(1, &vec![0; bits.len()]));
+    });
+}
+
+fn to_gate(list: &mut Batch) {
+    expression(list, "immediate", |set| {
+        set.put(1, &1u32.to_be_bytes());
+        set.nest(2, |data| data.put(1, &PORT.to_be_bytes()));
+    });
+    expression(list, "redir", |set| set.put(1, &1u32.to_be_bytes()));
+}

@@ -1,0 +1,95 @@
+//! The guest's resolver: it answers for allowed names only.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::{Shared, lock};
+use crate::egress::answer::{self, Answer, Kind};
+use crate::sandbox::{Policy, Protocol, Reason, Target};
+
+/// What a message by UDP may have without the client saying more.
+const ROOM: usize = 512;
+
+/// Answers what comes to a socket.
+pub async fn answer_all(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let Ok(permit) = shared.questions.clone().acquire_owned().await else { return };
+        let Ok((count, from)) = socket.recv_from(&mut buffer).await else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let (query, one, socket) = (buffer[..count].to_vec(), shared.clone(), socket.clone());
+        shared.until_stopped(async move {
+            let _permit = permit;
+            if let Some(reply) = answer(&one, &query, ROOM).await {
+                let _ = socket.send_to(&reply, from).await;
+            }
+        });
+    }
+}
+
+/// Answers what comes on a connection.
+pub async fn serve(shared: &Shared, stream: &mut TcpStream) {
+    while let Ok(length) = stream.read_u16().await {
+        let mut query = vec![0; length.into()];
+        if stream.read_exact(&mut query).await.is_err() {
+            return;
+        }
+        let Some(reply) = answer(shared, &query, usize::from(u16::MAX)).await else { return };
+        let mut framed = (reply.len() as u16).to_be_bytes().to_vec();
+        framed.extend(reply);
+        if stream.write_all(&framed).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer(shared: &Shared, message: &[u8], room: usize) -> Option<Vec<u8>> {
+    let query = answer::query(message)?;
+    let reply = |what: Answer<'_>| answer::reply(message, &what, room);
+    let filter = shared.filter();
+    let refuse = |addresses: Option<IpAddr>, reason| {
+        lock(&shared.log).deny(Some(&query.name), addresses, (53, Protocol::Udp), reason);
+    };
+    if !filter.resolves(&query.name) {
+        // Who looks up the name of an address means no harm.
+        if !query.name.ends_with(".arpa") {
+            refuse(None, Reason::NotAllowed);
+        }
+        return reply(Answer::Missing);
+    }
+    if matches!(query.kind, Kind::Hints | Kind::Other) {
+        return reply(Answer::Addresses(&[], 0));
+    }
+    let Ok((found, end)) = shared.resolver.find(&query.name, query.kind).await else {
+        return reply(Answer::Failed);
+    };
+    if found.missing {
+        return reply(Answer::Missing);
+    }
+    let open = |address: &IpAddr| match filter.policy() {
+        Policy::Unrestricted => true,
+        policy => policy.rules().any(|rule| {
+            let inside = match rule.target {
+                Target::Network(network) => network.has(*address),
+                Target::Name { within: Some(within), .. } => {
+                    rule.names(&query.name) && within.has(*address)
+                }
+                _ => false,
+            };
+            inside || crate::egress::special::special(*address).is_none()
+        }),
+    };
+    let (told, kept): (Vec<IpAddr>, Vec<IpAddr>) = found.addresses.iter().partition(|a| open(a));
+    if let (true, Some(first)) = (told.is_empty(), kept.first()) {
+        refuse(Some(*first), Reason::Private);
+    }
+    lock(&shared.names).tell(&query.name, &told, end);
+    let left = end.saturating_duration_since(Instant::now()).as_secs();
+    reply(Answer::Addresses(&told, left.try_into().unwrap_or(u32::MAX)))
+}

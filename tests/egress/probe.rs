@@ -1,0 +1,311 @@
+//! What runs in the guest: this very program, told what to try. It prints what came of it.
+
+use std::io::{Error, Read, Result, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::internet::wire;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub fn run(words: &[String]) -> ExitCode {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match attempt(&words) {
+        Ok(text) => println!("{}", text.trim()),
+        Err(error) => println!("refused: {error}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn attempt(words: &[&str]) -> Result<String> {
+    match words {
+        ["get", to, host] => exchange(to, &request(host)),
+        ["tls", to, name] => exchange(to, &hello(name)),
+        ["text", to, text] => exchange(to, text.as_bytes()),
+        // Two requests on one connection.
+        ["twice", to, first, second] => {
+            let mut stream = connect(to)?;
+            stream.write_all(&request(first))?;
+            let one = read(&mut stream)?;
+            stream.write_all(&request(second))?;
+            Ok(format!("{}, then {}", one.trim(), read(&mut stream)?.trim()))
+        }
+        // Silent at first, as one that waits for the server is.
+        ["late", to, name] => {
+            let mut stream = connect(to)?;
+            std::thread::sleep(Duration::from_millis(900));
+            stream.write_all(&hello(name))?;
+            read(&mut stream)
+        }
+        ["banner", to] => read(&mut connect(to)?),
+        ["hold", to, host] => {
+            let mut stream = connect(to)?;
+            stream.write_all(&request(host))?;
+            println!("{}", read(&mut stream)?.trim());
+            std::io::stdout().flush()?;
+            stream.set_read_timeout(None)?;
+            match stream.read(&mut [0; 64]) {
+                Ok(0) | Err(_) => Ok("cut".into()),
+                Ok(_) => Ok("more".into()),
+            }
+        }
+        ["udp", to] => {
+            let socket = UdpSocket::bind(any(to))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.connect(*to)?;
+            socket.send(b"hello")?;
+            let mut buffer = [0; 512];
+            let count = socket.recv(&mut buffer)?;
+            Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+        }
+        ["ask", to, name, kind] => {
+            let socket = UdpSocket::bind(any(to))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.connect(*to)?;
+            socket.send(&question(name, kind))?;
+            let mut buffer = [0; 4096];
+            let count = socket.recv(&mut buffer)?;
+            addresses(&buffer[..count])
+        }
+        ["ask-tcp", to, name, kind] => {
+            let mut stream = connect(to)?;
+            let query = question(name, kind);
+            stream.write_all(&(query.len() as u16).to_be_bytes())?;
+            stream.write_all(&query)?;
+            let mut length = [0; 2];
+            stream.read_exact(&mut length)?;
+            let mut reply = vec![0; u16::from_be_bytes(length).into()];
+            stream.read_exact(&mut reply)?;
+            addresses(&reply)
+        }
+        // Many names, as fast as it goes.
+        ["flood", to, end, count] => {
+            let socket = UdpSocket::bind(any(to))?;
+            socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+            socket.connect(*to)?;
+            let mut buffer = [0; 4096];
+            for number in 0..count.parse::<u32>().unwrap_or(0) {
+                socket.send(&question(&format!("n{number}.{end}"), "a"))?;
+                if number % 64 == 63 {
+                    while socket.recv(&mut buffer).is_ok_and(|_| number % 4096 == 4095) {}
+                }
+            }
+            Ok("flooded".into())
+        }
+        ["from", source, to] => {
+            let socket = UdpSocket::bind((source.parse::<Ipv4Addr>().map_err(Error::other)?, 0))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.send_to(b"hello", *to)?;
+            let mut buffer = [0; 512];
+            let (count, _) = socket.recv_from(&mut buffer)?;
+            Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+        }
+        ["escape"] => Ok(escape()),
+        ["serve", port] => {
+            let listener = TcpListener::bind(("0.0.0.0", port.parse().map_err(Error::other)?))?;
+            println!("serving");
+            let (mut stream, _) = listener.accept()?;
+            stream.write_all(b"I am a sandbox")?;
+            Ok(String::new())
+        }
+        _ => Err(Error::other(format!("what is {words:?}?"))),
+    }
+}
+
+/// What a guest's root would need to get around the rules. It must have none of it.
+fn escape() -> String {
+    use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, netlink, socket_with};
+    let mut open = Vec::new();
+    let raw = |family, protocol: Option<Protocol>| {
+        socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
+    };
+    if raw(AddressFamily::INET, Some(rustix::net::ipproto::ICMP)).is_ok() {
+        open.push("a raw socket");
+    }
+    if raw(AddressFamily::PACKET, None).is_ok() {
+        open.push("a packet socket");
+    }
+    // Flush all tables: begin, delete all, end.
+    let message = |kind: u16, flags: u16, family: u8, resource: u8| {
+        let mut bytes = 20u32.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([1, 0, 0, 0, 0, 0, 0, 0, family, 0, 0, resource]);
+        bytes
+    };
+    if let Ok(socket) = raw(AddressFamily::NETLINK, Some(netlink::NETFILTER)) {
+        let batch =
+            [message(0x10, 1, 0, 10), message(10 << 8 | 2, 5, 0, 0), message(0x11, 1, 0, 10)];
+        if called(&socket, &batch.concat()) {
+            open.push("flushing the rules");
+        }
+    }
+    if let Ok(socket) = raw(AddressFamily::NETLINK, None) {
+        // A dummy interface.
+        let mut bytes = 44u32.to_ne_bytes().to_vec();
+        bytes.extend(16u16.to_ne_bytes());
+        bytes.extend(0x605u16.to_ne_bytes());
+        bytes.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([0; 16]);
+        bytes.extend([12, 0, 3, 0]);
+        bytes.extend(b"esc0\0\0\0\0");
+        if called(&socket, &bytes) {
+            open.push("adding an interface");
+        }
+        // 203.0.113.0/24 by the loopback interface.
+        let mut bytes = 44u32.to_ne_bytes().to_vec();
+        bytes.extend(24u16.to_ne_bytes());
+        bytes.extend(0x605u16.to_ne_bytes());
+        bytes.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([2, 24, 0, 0, 254, 3, 253, 1, 0, 0, 0, 0]);
+        bytes.extend([8, 0, 1, 0, 203, 0, 113, 0]);
+        bytes.extend([8, 0, 4, 0, 1, 0, 0, 0]);
+        if called(&socket, &bytes) {
+            open.push("adding a route");
+        }
+        // 203.0.113.1 on the loopback interface.
+        let mut bytes = 40u32.to_ne_bytes().to_vec();
+        bytes.extend(20u16.to_ne_bytes());
+        bytes.extend(0x605u16.to_ne_bytes());
+        bytes.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([2, 32, 0, 0, 1, 0, 0, 0]);
+        bytes.extend([8, 0, 1, 0, 203, 0, 113, 1]);
+        bytes.extend([8, 0, 2, 0, 203, 0, 113, 1]);
+        if called(&socket, &bytes) {
+            open.push("adding an address");
+        }
+    }
+    for (path, what) in [
+        ("/proc/sys/net/ipv4/ip_forward", "changing the network's settings"),
+        ("/proc/sys/net/ipv4/ip_nonlocal_bind", "binding to others' addresses"),
+    ] {
+        if std::fs::write(path, "1").is_ok() {
+            open.push(what);
+        }
+    }
+    if open.is_empty() { "nothing is open".into() } else { format!("open: {}", open.join(", ")) }
+}
+
+/// Whether the kernel did what a message asks for.
+fn called(socket: &impl std::os::fd::AsFd, bytes: &[u8]) -> bool {
+    use rustix::net::{RecvFlags, SendFlags, recv, send};
+    if send(socket, bytes, SendFlags::empty()).is_err() {
+        return false;
+    }
+    let mut buffer = [0; 4096];
+    let Ok((count, _)) = recv(socket, &mut buffer, RecvFlags::empty()) else { return false };
+    // An error message with the number 0 says that it is done.
+    buffer[..count].get(16..20).is_some_and(|code| code == [0; 4])
+}
+
+fn any(to: &str) -> SocketAddr {
+    let text = if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    text.parse().unwrap()
+}
+
+fn connect(to: &str) -> Result<TcpStream> {
+    let to: SocketAddr = to.parse().map_err(Error::other)?;
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn exchange(to: &str, bytes: &[u8]) -> Result<String> {
+    let mut stream = connect(to)?;
+    stream.write_all(bytes)?;
+    read(&mut stream)
+}
+
+fn read(stream: &mut TcpStream) -> Result<String> {
+    let mut buffer = [0; 512];
+    match stream.read(&mut buffer)? {
+        0 => Err(Error::other("closed")),
+        count => Ok(String::from_utf8_lossy(&buffer[..count]).into_owned()),
+    }
+}
+
+fn request(host: &str) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
+}
+
+/// A TLS greeting for this name; none for `-`.
+fn hello(name: &str) -> Vec<u8> {
+    let mut extensions = vec![0, 43, 0, 3, 2, 3, 4];
+    if name != "-" {
+        let length = name.len() as u16;
+        extensions.extend([0, 0]);
+        extensions.extend((length + 5).to_be_bytes());
+        extensions.extend((length + 3).to_be_bytes());
+        extensions.push(0);
+        extensions.extend(length.to_be_bytes());
+        extensions.extend(name.bytes());
+    }
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0x13, 1, 1, 0]);
+    body.extend((extensions.len() as u16).to_be_bytes());
+    body.extend(extensions);
+    let mut record = vec![22, 3, 1];
+    record.extend((body.len() as u16 + 4).to_be_bytes());
+    record.extend([1, 0]);
+    record.extend((body.len() as u16).to_be_bytes());
+    record.extend(body);
+    record
+}
+
+fn question(name: &str, kind: &str) -> Vec<u8> {
+    let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    bytes.extend(wire(name));
+    let kind: u16 = match kind {
+        "aaaa" => 28,
+        "https" => 65,
+        "txt" => 16,
+        _ => 1,
+    };
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend([0, 1]);
+    bytes
+}
+
+/// The addresses in an answer, or its code.
+fn addresses(reply: &[u8]) -> Result<String> {
+    if reply.len() < 12 || reply[..2] != [0x12, 0x34] {
+        return Err(Error::other("it is no answer"));
+    }
+    match reply[3] & 15 {
+        0 => {}
+        3 => return Ok("missing".into()),
+        code => return Ok(format!("code {code}")),
+    }
+    let count = u16::from_be_bytes([reply[6], reply[7]]);
+    let mut at = 12;
+    let skip = |mut at: usize| {
+        while reply[at] != 0 {
+            if reply[at] >= 192 {
+                return at + 2;
+            }
+            at += 1 + usize::from(reply[at]);
+        }
+        at + 1
+    };
+    at = skip(at) + 4;
+    let mut found = Vec::new();
+    for _ in 0..count {
+        at = skip(at);
+        let kind = u16::from_be_bytes([reply[at], reply[at + 1]]);
+        let length = usize::from(u16::from_be_bytes([reply[at + 8], reply[at + 9]]));
+        let data = &reply[at + 10..at + 10 + length];
+        match kind {
+            1 => found.push(Ipv4Addr::new(data[0], data[1], data[2], data[3]).to_string()),
+            28 => {
+                let bytes: [u8; 16] = data.try_into().map_err(Error::other)?;
+                found.push(std::net::Ipv6Addr::from(bytes).to_string());
+            }
+            _ => {}
+        }
+        at += 10 + length;
+    }
+    found.sort();
+    Ok(if found.is_empty() { "empty".into() } else { found.join(" ") })
+}

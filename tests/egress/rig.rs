@@ -1,0 +1,273 @@
+//! A store in the made-up internet, and the shortest words for what the tests do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use sandscript::backend::local::{LocalBackend, LocalConfig};
+use sandscript::sandbox::{
+    Backend, Cancel, CloneSpec, Command, EgressLog, Error, Mount, Policy, Restore, Result, Rule,
+    SnapshotSpec, Spec, StopOptions, exec,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Where the guest finds the probe.
+const PROBE: &str = "/srv/probe/probe";
+
+pub struct Rig {
+    pub backend: LocalBackend,
+    pub store: PathBuf,
+    runtime: Runtime,
+    temp: TempDir,
+    serial: AtomicUsize,
+    zone: Mutex<PathBuf>,
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+impl Rig {
+    pub fn open() -> Result<Rig> {
+        // Left-overs of sandboxes become children of this process.
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        let failed = |error: std::io::Error| Error::internal(error.to_string());
+        let temp =
+            tempfile::Builder::new().prefix("sandscript-egress-").tempdir().map_err(failed)?;
+        let store = temp.path().join("store");
+        let probe = temp.path().join("probe");
+        fs::create_dir(&probe).map_err(failed)?;
+        let own = std::env::current_exe().map_err(failed)?;
+        fs::copy(&own, probe.join("probe")).map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let backend = runtime.block_on(async { LocalBackend::open(config(&store)) })?;
+        let zone = Mutex::new(std::env::var_os("SANDSCRIPT_TEST_ZONE").unwrap_or_default().into());
+        let serial = AtomicUsize::new(0);
+        let rig = Rig { backend, store, runtime, temp, serial, zone };
+        let probe = rig.try_sandbox(Policy::allowlist(["allowed.test"])?)?;
+        // The servers may still be starting.
+        eventually("the internet is there", || {
+            probe.probe(&["ask", "9.9.9.9:53", "allowed.test", "a"]).contains("203.0.113.10")
+        });
+        drop(probe);
+        Ok(rig)
+    }
+
+    pub fn wait<T>(&self, call: impl Future<Output = T>) -> T {
+        let call = async { tokio::time::timeout(Duration::from_secs(100), call).await };
+        self.runtime.block_on(call).expect("it hangs")
+    }
+
+    pub fn name(&self) -> String {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        format!("egress-{}-{serial}", std::process::id())
+    }
+
+    fn try_sandbox(&self, policy: Policy) -> Result<Sandbox<'_>> {
+        let mut spec = Spec::new(self.name());
+        spec.egress = policy;
+        let source = self.temp.path().join("probe");
+        spec.mounts.push(Mount { source, target: "/srv/probe".into(), readonly: true });
+        self.wait(self.backend.create(&spec, &Cancel::new()))?;
+        Ok(Sandbox { rig: self, name: spec.name })
+    }
+
+    /// A sandbox with these rules.
+    pub fn sandbox(&self, rules: &[&str]) -> Sandbox<'_> {
+        self.try_sandbox(Policy::allowlist(rules).unwrap()).unwrap()
+    }
+
+    pub fn sandbox_of(&self, policy: Policy) -> Sandbox<'_> {
+        self.try_sandbox(policy).unwrap()
+    }
+
+    /// Another backend on the same store, as another command would have.
+    pub fn another(&self) -> LocalBackend {
+        self.runtime.block_on(async { LocalBackend::open(config(&self.store)) }).unwrap()
+    }
+
+    /// Puts a line into the zone, in front of all others.
+    pub fn put_name(&self, line: &str) {
+        let zone = self.zone.lock().unwrap();
+        let before = fs::read_to_string(&*zone).unwrap();
+        let new = zone.with_extension("new");
+        fs::write(&new, format!("{line}\n{before}")).unwrap();
+        fs::rename(new, &*zone).unwrap();
+    }
+
+    /// The gates that serve this store.
+    pub fn gates(&self) -> Vec<i32> {
+        let store = self.store.canonicalize().unwrap();
+        processes()
+            .into_iter()
+            .filter(|pid| comm(*pid) == "sandscript-gate" && serves(*pid, &store))
+            .collect()
+    }
+
+    pub fn close(&self) -> std::result::Result<(), String> {
+        let left = self.wait(self.backend.list(&Cancel::new())).map_err(|e| e.to_string())?;
+        if let Some(info) = left.first() {
+            return Err(format!("sandbox '{}' is left", info.name));
+        }
+        let end = Instant::now() + Duration::from_secs(20);
+        while !self.gates().is_empty() {
+            if Instant::now() > end {
+                return Err("a gate runs on without a sandbox".into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+pub fn config(store: &Path) -> LocalConfig {
+    LocalConfig {
+        store: store.to_owned(),
+        name_servers: vec!["203.0.113.53:53".parse().unwrap()],
+        // The range of subordinate ids is not to be had inside the namespace that the tests are in.
+        single_id: !is_root(),
+        ..LocalConfig::default()
+    }
+}
+
+pub fn processes() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
+}
+
+pub fn comm(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+fn serves(pid: i32, store: &Path) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).any(|word| word == store.as_os_str().as_encoded_bytes())
+}
+
+pub fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// Waits for it, for 20 seconds: the machine may be busy.
+#[track_caller]
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "not within 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub struct Sandbox<'a> {
+    pub rig: &'a Rig,
+    pub name: String,
+}
+
+impl Drop for Sandbox<'_> {
+    fn drop(&mut self) {
+        let _ = self.rig.wait(self.rig.backend.delete(&self.name, &Cancel::new()));
+    }
+}
+
+impl<'a> Sandbox<'a> {
+    /// What the probe prints.
+    pub fn probe(&self, words: &[&str]) -> String {
+        let argv = [PROBE, "probe"].iter().chain(words).copied();
+        let command = Command::argv(argv);
+        let output = self.rig.wait(exec(&self.rig.backend, &self.name, &command, &Cancel::new()));
+        let output = output.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        assert!(output.exit.ok(), "{words:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    /// Asserts that a server answered the probe.
+    #[track_caller]
+    pub fn reaches(&self, words: &[&str], server: &str) {
+        let said = self.probe(words);
+        assert_eq!(said, format!("I am {server}"), "{words:?}");
+    }
+
+    /// Asserts that nobody answered.
+    #[track_caller]
+    pub fn is_refused(&self, words: &[&str]) {
+        let said = self.probe(words);
+        assert!(said.starts_with("refused") && !said.contains("I am"), "{words:?}: {said}");
+    }
+
+    /// Starts a probe in the background, which prints to a file.
+    pub fn background(&self, words: &[&str], file: &str) {
+        let line = format!("{PROBE} probe {} > {file} 2>&1", words.join(" "));
+        let mut command = Command::shell(line);
+        command.detached = true;
+        self.rig.wait(async {
+            drop(self.rig.backend.spawn(&self.name, &command, &Cancel::new()).await.unwrap());
+        });
+    }
+
+    /// Runs a shell line.
+    pub fn sh(&self, line: &str) -> String {
+        let command = Command::shell(line);
+        let output = self.rig.wait(exec(&self.rig.backend, &self.name, &command, &Cancel::new()));
+        String::from_utf8_lossy(&output.unwrap().stdout).trim().to_owned()
+    }
+
+    /// What is in a file of the guest's.
+    pub fn file(&self, path: &str) -> String {
+        self.sh(&format!("cat {path}"))
+    }
+
+    pub fn set(&self, policy: &Policy) {
+        self.rig.wait(self.rig.backend.set_policy(&self.name, policy, &Cancel::new())).unwrap();
+    }
+
+    pub fn allow(&self, rule: &str) {
+        let rule: Rule = rule.parse().unwrap();
+        self.rig.wait(self.rig.backend.allow(&self.name, &rule, &Cancel::new())).unwrap();
+    }
+
+    pub fn deny(&self, rule: &str) {
+        let rule: Rule = rule.parse().unwrap();
+        self.rig.wait(self.rig.backend.deny(&self.name, &rule, &Cancel::new())).unwrap();
+    }
+
+    pub fn log(&self) -> EgressLog {
+        self.rig.wait(self.rig.backend.egress_log(&self.name, &Cancel::new())).unwrap()
+    }
+
+    pub fn stop(&self) {
+        let options = StopOptions { force: true, ..StopOptions::default() };
+        self.rig.wait(self.rig.backend.stop(&self.name, options, &Cancel::new())).unwrap();
+    }
+
+    pub fn start(&self) {
+        self.rig.wait(self.rig.backend.start(&self.name, &Cancel::new())).unwrap();
+    }
+
+    pub fn snapshot(&self, label: &str) {
+        let spec = SnapshotSpec::new(label);
+        self.rig.wait(self.rig.backend.snapshot(&self.name, &spec, &Cancel::new())).unwrap();
+    }
+
+    pub fn restore(&self, label: &str) {
+        let cancel = Cancel::new();
+        let call = self.rig.backend.restore(&self.name, label, Restore::default(), &cancel);
+        self.rig.wait(call).unwrap();
+    }
+
+    pub fn clone_of(&self) -> Sandbox<'a> {
+        let name = self.rig.name();
+        let backend: &dyn Backend = &self.rig.backend;
+        let spec = CloneSpec::new(&name);
+        self.rig.wait(backend.clone(&self.name, &spec, &Cancel::new())).unwrap();
+        Sandbox { rig: self.rig, name }
+    }
+}

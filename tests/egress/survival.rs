@@ -1,0 +1,143 @@
+//! The policy holds through everything that ends and begins again.
+
+use std::time::Duration;
+
+use sandscript::sandbox::{Backend, Cancel, Policy};
+
+use crate::Test;
+use crate::rig::{Rig, comm, eventually, kill, processes};
+
+pub const TESTS: &[Test] = &[
+    ("attack_restart_restore_and_clone", restart_restore_and_clone),
+    ("attack_before_the_first_process", before_the_first_process),
+    ("attack_kill_of_the_gate", kill_of_the_gate),
+    ("attack_crash_of_everything", crash_of_everything),
+];
+
+const DENIED: [&str; 3] = ["get", "203.0.113.20:80", "denied.test"];
+const ALLOWED: [&str; 3] = ["get", "203.0.113.10:80", "allowed.test"];
+
+fn restart_restore_and_clone(rig: &Rig) {
+    let sandbox = rig.sandbox(&["allowed.test"]);
+    let held = |sandbox: &crate::rig::Sandbox<'_>| {
+        sandbox.reaches(&ALLOWED, "203.0.113.10");
+        sandbox.is_refused(&DENIED);
+        sandbox.is_refused(&["get", "203.0.113.30:80", "cdn.test"]);
+    };
+    held(&sandbox);
+    // Another command's change is kept, too.
+    let rule = "cdn.test".parse().unwrap();
+    let another = rig.another();
+    rig.wait(another.allow(&sandbox.name, &rule, &Cancel::new())).unwrap();
+    sandbox.reaches(&["get", "203.0.113.30:80", "cdn.test"], "203.0.113.30");
+    sandbox.snapshot("s");
+    sandbox.deny("cdn.test");
+    sandbox.stop();
+    sandbox.start();
+    held(&sandbox);
+    sandbox.restore("s");
+    held(&sandbox);
+    held(&sandbox.clone_of());
+    // A clone of one that may reach everything is told apart from it.
+    let open = rig.sandbox_of(Policy::Unrestricted);
+    let clone = open.clone_of();
+    clone.set(&Policy::allowlist(["allowed.test"]).unwrap());
+    held(&clone);
+    open.reaches(&["get", "203.0.113.20:80", "x"], "203.0.113.20");
+}
+
+/// A process that is there from the first moment tries from its first moment on.
+fn before_the_first_process(rig: &Rig) {
+    for _ in 0..5 {
+        let sandbox = rig.sandbox(&["allowed.test"]);
+        sandbox.is_refused(&DENIED);
+        sandbox.stop();
+        sandbox.start();
+        sandbox.is_refused(&DENIED);
+    }
+}
+
+fn kill_of_the_gate(rig: &Rig) {
+    // A store of its own: other tests' sandboxes are served by the other gate.
+    let own = Rig::open().unwrap();
+    let sandbox = own.sandbox(&["allowed.test"]);
+    let line = |words: &[&str; 3], file: &str| {
+        format!(
+            "while ! [ -e /tmp/go ]; do sleep 0.05; done; /srv/probe/probe probe {} > {file}",
+            words.join(" ")
+        )
+    };
+    for (words, file) in [(&ALLOWED, "/tmp/allowed"), (&DENIED, "/tmp/denied")] {
+        let mut command = sandscript::sandbox::Command::shell(line(words, file));
+        command.detached = true;
+        own.wait(async {
+            drop(own.backend.spawn(&sandbox.name, &command, &Cancel::new()).await.unwrap());
+        });
+    }
+    sandbox.reaches(&ALLOWED, "203.0.113.10");
+    sandbox.background(&["hold", "203.0.113.10:80", "allowed.test"], "/tmp/held");
+    eventually("it is held", || sandbox.file("/tmp/held").contains("I am"));
+    let gates = own.gates();
+    assert_eq!(gates.len(), 1);
+    kill(gates[0]);
+    eventually("it is gone", || own.gates().is_empty());
+    let content: sandscript::sandbox::Reader = Box::new(std::io::Cursor::new(Vec::new()));
+    let options = sandscript::sandbox::WriteOptions::default();
+    own.wait(own.backend.write(&sandbox.name, "/tmp/go", content, &options, &Cancel::new()))
+        .unwrap();
+    // Nobody lets anything through, allowed or not.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(own.gates().is_empty());
+    for file in ["/tmp/allowed", "/tmp/denied"] {
+        let options = sandscript::sandbox::ReadOptions::default();
+        let read = own.wait(async {
+            use tokio::io::AsyncReadExt;
+            let mut text = String::new();
+            let reader = own.backend.read(&sandbox.name, file, options, &Cancel::new()).await;
+            if let Ok(mut reader) = reader {
+                reader.read_to_string(&mut text).await.unwrap();
+            }
+            text
+        });
+        assert!(!read.contains("I am"), "{file}: {read}");
+    }
+    // The next command brings it back.
+    sandbox.reaches(&ALLOWED, "203.0.113.10");
+    sandbox.is_refused(&DENIED);
+    assert_eq!(own.gates().len(), 1);
+    eventually("the old connection is cut", || sandbox.file("/tmp/held").contains("cut"));
+    drop(sandbox);
+    own.close().unwrap();
+    let _ = rig;
+}
+
+fn crash_of_everything(_rig: &Rig) {
+    let own = Rig::open().unwrap();
+    let sandbox = own.sandbox(&["allowed.test"]);
+    let marker = 900_000 + std::process::id();
+    sandbox.sh(&format!("sleep {marker} > /dev/null 2>&1 &"));
+    let command =
+        |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let found = |marker: u32| {
+        processes().into_iter().find(|pid| command(*pid) == format!("sleep\0{marker}\0"))
+    };
+    eventually("it runs", || found(marker).is_some());
+    let parent = |pid: i32| -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    let mut init = found(marker).unwrap();
+    while comm(init) != "sandscript-init" {
+        init = parent(init);
+        assert!(init > 1);
+    }
+    for pid in own.gates().into_iter().chain([init]) {
+        kill(pid);
+    }
+    eventually("they are gone", || own.gates().is_empty() && found(marker).is_none());
+    sandbox.start();
+    sandbox.reaches(&ALLOWED, "203.0.113.10");
+    sandbox.is_refused(&DENIED);
+    drop(sandbox);
+    own.close().unwrap();
+}
