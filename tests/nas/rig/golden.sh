@@ -75,7 +75,8 @@ printf '127.0.0.1\tlocalhost\n127.0.1.1\t{{ container.name }}\n' >/mnt/work/meta
 tar -c -f /mnt/work/meta.tar -C /mnt/work/meta metadata.yaml templates
 tar -c -f /mnt/work/rootfs.tar --numeric-owner -C $guest .
 
-export INCUS_DIR=/mnt/host/var/lib/incus
+export INCUS_DIR=/mnt/daemon
+mkdir $INCUS_DIR
 /usr/libexec/incus/incusd --group root >/mnt/work/log 2>&1 &
 daemon=$!
 for i in $(seq 400); do incus query /1.0 >/dev/null 2>&1 && break; sleep 0.05; done
@@ -99,5 +100,5 @@ wait $daemon || true
 rm -rf /mnt/work/*
 sync
 fstrim /mnt || true
-umount -R /mnt/host/var/lib/incus 2>/dev/null || true
+umount -R $INCUS_DIR 2>/dev/null || true
 umount -l /mnt

@@ -33,7 +33,13 @@ case $release in
   26*) ln -sf /usr/local/lib/nas-sim/nas-sim $root/usr/local/bin/truenas-nsexec ;;
 esac
 mkdir -p /mnt/incus/loose /mnt/parents
-export INCUS_DIR=$root/var/lib/incus
+# The daemon's folder has a name of its own: containers are found by sockets that are named after
+# it, and those are the whole machine's. The host's root shows the same, with what is mounted later.
+mv /mnt/daemon "/mnt/$name"
+mount --bind "/mnt/$name" "/mnt/$name"
+mount --make-shared "/mnt/$name"
+mount --rbind "/mnt/$name" $root/var/lib/incus
+export INCUS_DIR=/mnt/$name
 /usr/libexec/incus/incusd --group root >/mnt/work/incusd.log 2>&1 &
 echo ready
 read -r _

@@ -33,8 +33,9 @@ pub async fn serve(nas: Arc<Nas>, path: &Path) {
     }
 }
 
-/// Runs one command: a fault of [`crate::fault::Faults::set`], or `status`, `restart`, `drop`,
-/// `revoke ID`, `expire ID`, `virt-state STATE`.
+/// Runs one command: a fault of [`crate::fault::Faults::set`], or `status`, `restart`, `drop`, `forgive`
+/// (anonymous calls are counted anew),
+/// `revoke ID`, `expire ID`, `virt-state STATE|auto`, `trap N on|off`.
 pub async fn run(nas: &Arc<Nas>, command: &str) -> Result<Value, String> {
     let (name, value) = command.split_once(' ').unwrap_or((command, ""));
     let id = || value.parse::<i64>().map_err(|e| format!("{value}: {e}"));
@@ -51,6 +52,7 @@ pub async fn run(nas: &Arc<Nas>, command: &str) -> Result<Value, String> {
             let nas = nas.clone();
             tokio::spawn(async move { nas.restart().await });
         }
+        "forgive" => nas.auth.lock().anonymous.clear(),
         "drop" => nas.events.sessions().iter().for_each(|s| s.out(Out::Cut)),
         "revoke" | "expire" => {
             let (id, now) = (id()?, nas.now());
@@ -60,6 +62,11 @@ pub async fn run(nas: &Arc<Nas>, command: &str) -> Result<Value, String> {
                 "revoke" => key.revoked = Some("Revoked on demand".into()),
                 _ => key.expires = Some(now - 1000),
             }
+        }
+        "trap" => {
+            let (number, state) = value.split_once(' ').unwrap_or((value, "on"));
+            let number = number.parse::<u8>().ok().filter(|n| (1..=crate::trap::COUNT).contains(n));
+            nas.traps.set(number.ok_or("no such trap")?, state != "off");
         }
         "virt-state" => {
             let state = if value == "auto" { Value::Null } else { value.into() };

@@ -148,7 +148,9 @@ pub async fn run(
 ) -> Result<Value, Fail> {
     let call = prepare(session, method.clone(), params)?;
     let nas = call.nas.clone();
-    if !method.job {
+    // Trap 33: in the betas a container is deleted by a call, later by a job.
+    let turned = method.name == "container.delete" && !nas.traps.on(33);
+    if method.job == turned {
         let result = method::run(&call).await?;
         return Ok(present(session, &method, result));
     }

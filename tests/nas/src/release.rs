@@ -1,7 +1,7 @@
 //! The releases, and what differs between them.
 
 /// A release of TrueNAS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum Release {
     /// 25.04.2.6, Fangtooth.
     #[value(name = "25.04")]

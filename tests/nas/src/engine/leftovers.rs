@@ -79,6 +79,13 @@ fn remove(name: &str, path: &Path) {
             }
         }
     }
+    // The last one takes the daemon's table along.
+    let table = Command::new("nft").args(["list", "table", "inet", "incus"]).output();
+    if table
+        .is_ok_and(|o| o.status.success() && !String::from_utf8_lossy(&o.stdout).contains("chain"))
+    {
+        let _ = Command::new("nft").args(["delete", "table", "inet", "incus"]).output();
+    }
     let trees = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
     for tree in trees.map(|t| t.path()).chain([PathBuf::from("/sys/fs/cgroup")]) {
         fold(&tree.join(name));

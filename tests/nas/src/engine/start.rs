@@ -128,7 +128,18 @@ async fn network(engine: &Engine) -> Result<(), String> {
         "ipv6.address": "none", "ipv4.dhcp.ranges": format!("{0}.10-{0}.250", engine.network()),
     });
     let body = json!({"name": engine.bridge, "type": "bridge", "config": config});
-    engine.send("POST", "/1.0/networks", body).await.map_err(|f| f.reason())?;
+    // The daemon looks at all of the machine's interfaces, and gives up when one goes meanwhile.
+    for attempt in 0.. {
+        match engine.send("POST", "/1.0/networks", body.clone()).await {
+            Ok(_) => break,
+            Err(fail) if attempt == 20 => return Err(fail.reason()),
+            Err(_) => {
+                let path = format!("/1.0/networks/{}", engine.bridge);
+                let _ = engine.send("DELETE", &path, serde_json::Value::Null).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
     let device = json!({"type": "nic", "network": engine.bridge, "name": "eth0"});
     let body = json!({"devices": {
         "root": engine.get("/1.0/profiles/default").await.map_err(|f| f.reason())?["devices"]["root"],

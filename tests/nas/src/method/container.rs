@@ -383,6 +383,11 @@ async fn start(call: &Call) -> Result<Value, Fail> {
                 for (key, value) in row["initenv"].as_object().into_iter().flatten() {
                     config.insert(format!("environment.{key}"), value.clone());
                 }
+                // The image's templates would write the daemon's name into it.
+                config.remove("volatile.apply_template");
+                // Its hostname is its name's first label, not what the daemon calls it.
+                let label = shown.split('.').next().unwrap_or(shown);
+                config.insert("raw.lxc".into(), format!("lxc.uts.name = {label}").into());
                 if let Some(set) = limits.as_str() {
                     // A single number is a count to the daemon and a set to libvirt.
                     let set = if set.contains(['-', ',']) {

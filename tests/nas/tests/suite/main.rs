@@ -1,0 +1,29 @@
+//! The simulator's tests: the fifty traps, clients that others wrote, faults, load, leftovers.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod client;
+mod faults;
+mod pool_traps;
+mod rig;
+mod shell;
+mod trap;
+mod traps_25;
+mod traps_26;
+mod wire;
+mod wire_traps;
+
+fn main() {
+    let args = libtest_mimic::Arguments::from_args();
+    let mut tests = Vec::new();
+    tests.extend(wire_traps::tests());
+    tests.extend(pool_traps::tests());
+    tests.extend(traps_25::tests());
+    tests.extend(traps_26::tests());
+    tests.extend(wire::tests());
+    tests.extend(faults::tests());
+    let conclusion = libtest_mimic::run(&args, tests);
+    // Statics are not dropped: what is shared between tests goes here.
+    rig::end();
+    conclusion.exit();
+}
