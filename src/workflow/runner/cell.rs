@@ -135,9 +135,15 @@ impl One {
 fn settled(attempt: Attempt, before: Option<Attempt>, number: usize) -> Attempt {
     match (attempt.outcome, before) {
         (Outcome::Passed, Some(before)) => {
-            let why = before.failure.map(|failure| failure.to_string()).unwrap_or_default();
+            let why = before.failure.as_ref().map(Failure::to_string).unwrap_or_default();
+            let place = before.failure.as_ref().and_then(|failure| failure.place().cloned());
             let message = format!("it passed at attempt {number}; the one before: {why}");
-            let failure = Some(Failure::new(message));
+            let told = Failure::new(message);
+            let failure = match place {
+                Some(place) => Failure::At { place, failure: Box::new(told) },
+                None => told,
+            };
+            let failure = Some(failure);
             Attempt { outcome: Outcome::Flaky, failure, tail: before.tail, ..attempt }
         }
         // That it was stopped later does not undo that it failed.
