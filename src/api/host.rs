@@ -676,6 +676,7 @@ impl HostBuilder {
                 first: first.clone(),
                 opener,
                 open: tokio::sync::Mutex::default(),
+                opened: Mutex::default(),
             }),
             print: self.print,
             params: self.params,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
@@ -42,6 +42,8 @@ pub(super) struct Machines {
     pub opener: Option<Arc<dyn Opener>>,
     /// Beside the first.
     pub open: tokio::sync::Mutex<BTreeMap<MachineName, Arc<Host>>>,
+    /// All that were opened, also when the run is over.
+    pub opened: Mutex<Vec<Arc<dyn Backend>>>,
 }
 
 /// How many bases are built on a backend at once.
@@ -53,6 +55,15 @@ impl Host {
     /// What the backend is called.
     pub fn machine(&self) -> &MachineName {
         &self.machine
+    }
+
+    /// The backends that the run has used: the one that it began with first.
+    pub fn backends(&self) -> Vec<Arc<dyn Backend>> {
+        let others = self.machines.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = self.machines.first.upgrade();
+        let own = first
+            .map_or_else(|| Arc::clone(&self.run.backend), |first| Arc::clone(&first.run.backend));
+        [own].into_iter().chain(others.iter().cloned()).collect()
     }
 
     /// As the workflow knows it, where it is not what the run began with.
@@ -99,6 +110,8 @@ impl Host {
         self.run
             .events
             .send(Event::BackendOpened { backend: name.backend.clone(), host: name.host.clone() });
+        let opened = &self.machines.opened;
+        opened.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&backend));
         let host = Arc::new(self.beside(name.clone(), backend));
         open.insert(name, Arc::clone(&host));
         Ok(host)

@@ -370,7 +370,9 @@ impl Run {
             Some(outcome) => outcome.result.map(drop),
             None => {
                 host.finish().await;
-                end_all(&host.run.backend, &host.run.run).await;
+                for backend in host.backends() {
+                    end_all(&backend, &host.run.run).await;
+                }
                 Err(ScriptError::new(ErrorKind::Cancelled, "killed"))
             }
         };

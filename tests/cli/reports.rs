@@ -257,7 +257,7 @@ fn a_report_that_cannot_be_written_is_known_before_anything_runs() {
 }
 
 #[test]
-fn a_disk_that_is_full_costs_the_report_and_not_the_run() {
+fn a_disk_that_is_full_costs_the_report_and_is_told() {
     if !Path::new("/dev/full").exists() {
         return skip("there is no /dev/full");
     }
@@ -268,7 +268,8 @@ fn a_disk_that_is_full_costs_the_report_and_not_the_run() {
     );
     for kind in ["junit", "jsonl", "html", "trace"] {
         let run = environment.run(["run", "x.rhai", "--report", &format!("{kind}=/dev/full")]);
-        assert_eq!(run.code, Some(0), "{run}");
+        assert_eq!(run.code, Some(70), "{run}");
+        assert!(run.stderr.contains("2 cells: 2 passed"), "{run}");
         assert!(run.stderr.contains(&format!("the {kind} report is not complete: ")), "{run}");
     }
 }
