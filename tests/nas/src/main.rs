@@ -150,8 +150,9 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-        println!("{}", sim.describe());
+        // Whoever reads the line may end it at once.
         let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        println!("{}", sim.describe());
         match terminate {
             Ok(mut terminate) => tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}

@@ -268,7 +268,8 @@ fn get(
         };
         for property in wanted {
             let (text, source) = value(nas, name, &property, flags.contains('p'));
-            if sources.is_some_and(|s| !s.split(',').any(|s| s == source)) {
+            let kind = source.split(' ').next().unwrap_or_default();
+            if sources.is_some_and(|s| !s.split(',').any(|s| s == kind)) {
                 continue;
             }
             let row: Vec<&str> = columns
@@ -277,7 +278,7 @@ fn get(
                     "name" => name.as_str(),
                     "property" => property.as_str(),
                     "value" => text.as_str(),
-                    _ => source,
+                    _ => source.as_str(),
                 })
                 .collect();
             out += &(row.join(if flags.contains('H') { "\t" } else { "  " }) + "\n");
@@ -299,7 +300,20 @@ fn known(nas: &Nas, name: &str) -> Vec<String> {
 }
 
 /// A property's value and where it comes from.
-fn value(nas: &Nas, name: &str, property: &str, exact: bool) -> (String, &'static str) {
+fn value(nas: &Nas, name: &str, property: &str, exact: bool) -> (String, String) {
+    let (text, source) = known_value(nas, name, property, exact);
+    if source != "user" {
+        return (text, source.to_owned());
+    }
+    match nas.zfs.tree().property(name, property) {
+        Some((text, None)) => (text, "local".to_owned()),
+        Some((text, Some(from))) => (text, format!("inherited from {from}")),
+        None => ("-".to_owned(), "-".to_owned()),
+    }
+}
+
+/// The same; what is set or inherited has the source `user`.
+fn known_value(nas: &Nas, name: &str, property: &str, exact: bool) -> (String, &'static str) {
     let tree = nas.zfs.tree();
     let date = |at: i64| if exact { (at / 1000).to_string() } else { crate::time::zfs(at) };
     let none = || ("-".to_owned(), "-");
@@ -314,10 +328,7 @@ fn value(nas: &Nas, name: &str, property: &str, exact: bool) -> (String, &'stati
             "defer_destroy" => (if snapshot.deferred { "on" } else { "off" }.into(), "-"),
             "clones" => (tree.clones(name).join(","), "-"),
             "used" | "refer" | "referenced" | "written" => ("0".into(), "-"),
-            key => match snapshot.properties.get(key) {
-                Some(value) => (value.clone(), "local"),
-                None => none(),
-            },
+            _ => (String::new(), "user"),
         };
     }
     let Ok(dataset) = tree.get(name) else { return none() };
@@ -332,10 +343,7 @@ fn value(nas: &Nas, name: &str, property: &str, exact: bool) -> (String, &'stati
         "mountpoint" => (method::mountpoint(nas, name, &dataset.folder), "default"),
         "used" | "refer" | "referenced" | "usedbysnapshots" => ("0".into(), "-"),
         "avail" | "available" => ("8589934592".into(), "-"),
-        key => match dataset.properties.get(key) {
-            Some(value) => (value.clone(), "local"),
-            None => none(),
-        },
+        _ => (String::new(), "user"),
     }
 }
 

@@ -104,4 +104,28 @@ impl Tree {
             None => Err(Refused::Missing(name.to_owned())),
         }
     }
+
+    /// A property of a dataset or snapshot, and the dataset that it is inherited from: user
+    /// properties are those of everything below.
+    pub fn property(&self, name: &str, key: &str) -> Option<(String, Option<String>)> {
+        let own = match name.contains('@') {
+            true => self.find(name).ok()?.properties.get(key),
+            false => self.get(name).ok()?.properties.get(key),
+        };
+        if let Some(value) = own {
+            return Some((value.clone(), None));
+        }
+        if !key.contains(':') {
+            return None;
+        }
+        let mut above = name.split('@').next().filter(|d| *d != name);
+        let mut at = name;
+        loop {
+            let parent = above.take().or_else(|| at.rsplit_once('/').map(|(p, _)| p))?;
+            if let Some(value) = self.datasets.get(parent).and_then(|d| d.properties.get(key)) {
+                return Some((value.clone(), Some(parent.to_owned())));
+            }
+            at = parent;
+        }
+    }
 }

@@ -67,6 +67,16 @@ impl Client {
         Self { socket: socket(sim, path, tls).await, next: 0, events: VecDeque::new() }
     }
 
+    /// Connects in plain text to a simulator of another process, and logs in with root's password.
+    pub async fn elsewhere(address: &str) -> Self {
+        let stream = dial(address, None).await;
+        let (socket, _) =
+            client_async("ws://localhost/api/current", stream).await.expect("a handshake");
+        let mut client = Self { socket, next: 0, events: VecDeque::new() };
+        assert_eq!(client.ok("auth.login", json!(["root", "root"])).await, true);
+        client
+    }
+
     /// Connects and logs in with root's key.
     pub async fn root(sim: &Sim) -> Self {
         let mut client = Self::anonymous(sim, "/api/current", true).await;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod client;
+mod containers;
 mod faults;
 mod pool_traps;
 mod rig;
@@ -21,7 +22,10 @@ fn main() {
     tests.extend(traps_25::tests());
     tests.extend(traps_26::tests());
     tests.extend(wire::tests());
+    tests.extend(containers::tests());
     tests.extend(faults::tests());
+    let numbered = |n: u8| tests.iter().any(|t| t.name().starts_with(&format!("trap_{n:02}::")));
+    assert!((1..=nas_sim::TRAPS).all(numbered), "each trap has a test");
     let conclusion = libtest_mimic::run(&args, tests);
     // Statics are not dropped: what is shared between tests goes here.
     rig::end();

@@ -42,6 +42,9 @@ pub async fn small(release: Release, change: impl FnOnce(&mut Options)) -> Small
     let folder = tempfile::tempdir().expect("a folder");
     let mut options = Options::new(release, folder.path());
     change(&mut options);
+    // To see a trap's test fail: NAS_SIM_WITHOUT_TRAP=8 cargo test -p nas-sim -- trap_08
+    let without = std::env::var("NAS_SIM_WITHOUT_TRAP").unwrap_or_default();
+    options.without.extend(without.split(',').filter_map(|n| n.parse::<u8>().ok()));
     let sim = Sim::start(options, program()).await.expect("the simulator starts");
     Small { sim, _folder: folder }
 }
@@ -56,13 +59,18 @@ pub fn end() {
     BIG.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
+/// A test that needs root, and is left out without.
+pub fn rooted(name: String, act: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    Trial::test(name, act).with_ignored_flag(!rustix::process::geteuid().is_root())
+}
+
 /// A test that needs containers.
 pub fn big(
     name: &str,
     release: Release,
     act: impl for<'a> FnOnce(&'a Sim) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> + Send + 'static,
 ) -> Trial {
-    Trial::test(name, move || {
+    rooted(name.to_owned(), move || {
         let rootfs = match needs() {
             Ok(rootfs) => rootfs,
             Err(why) => return why,
@@ -89,10 +97,6 @@ pub fn big(
 /// What containers need, or why there are none: a skip, or with `CI=true` a failure.
 pub fn needs() -> Result<PathBuf, Result<(), Failed>> {
     static FOUND: LazyLock<Result<PathBuf, String>> = LazyLock::new(rootfs);
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skip: containers need root");
-        return Err(Ok(()));
-    }
     match &*FOUND {
         Ok(path) => Ok(path.clone()),
         Err(why) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => Err(Err(why.into())),
