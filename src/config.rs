@@ -4,6 +4,8 @@
 //! which beats the default. This module knows files only; flags and environment are the command
 //! line's.
 
+mod egress;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,10 @@ use serde::de::Error as _;
 
 use crate::workflow::SecretSource;
 
+pub use egress::{
+    EgressConfig, PolicyConfig, PolicyTable, PresetConfig, ProfileConfig, RegistriesConfig,
+};
+
 /// The name of the project file.
 pub const PROJECT_FILE: &str = "sandscript.toml";
 
@@ -22,12 +28,15 @@ const KEYS: &[&str] = &[
     "allow_path",
     "backend",
     "base",
+    "egress",
     "gc",
     "host",
     "hosts",
     "jobs",
     "max_memory",
     "max_operations",
+    "profile",
+    "profiles",
     "secrets",
     "store",
 ];
@@ -46,6 +55,8 @@ pub struct Config {
     pub hosts: BTreeSet<String>,
     /// Which entries of bases are kept.
     pub base: BaseConfig,
+    /// What presets of egress policies stand for.
+    pub egress: EgressConfig,
     /// When what nobody wants any more is deleted by itself.
     pub gc: GcConfig,
     /// How many cells run at once.
@@ -55,6 +66,10 @@ pub struct Config {
     pub max_memory: Option<u64>,
     /// How many operations a script may do.
     pub max_operations: Option<u64>,
+    /// The profile that holds; only the user's file says it.
+    pub profile: Option<String>,
+    /// What the user lays down for all sandboxes, by the profile's name; only the user's file does.
+    pub profiles: BTreeMap<String, ProfileConfig>,
     /// Where secrets come from. Both files count; of one name the project's.
     pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes.
@@ -141,6 +156,9 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.as_os_str().is_empty() {
+            return f.write_str(&self.message);
+        }
         write!(f, "{}", self.path.display())?;
         if let Some((line, column)) = self.at {
             write!(f, ":{line}:{column}")?;
@@ -163,6 +181,7 @@ impl Config {
                 let config = Config::read(&path)?.unwrap_or_default();
                 config.check_secrets(&path, user_file)?;
                 config.check_hosts(&path, user_file)?;
+                config.check_project_egress(&path, &user, user_file)?;
                 config
             }
             None => Config::default(),
@@ -185,6 +204,8 @@ impl Config {
         self.allow_path.extend(below.allow_path);
         let mut secrets = below.secrets;
         secrets.extend(self.secrets);
+        let mut presets = below.egress.presets;
+        presets.extend(self.egress.presets);
         // A machine belongs to the backend that it was named for.
         let same = self.backend.is_none() || self.backend == below.backend;
         Config {
@@ -196,6 +217,9 @@ impl Config {
                 keep: self.base.keep.or(below.base.keep),
                 max_age: self.base.max_age.or(below.base.max_age),
             },
+            egress: EgressConfig { presets, registries: below.egress.registries },
+            profile: below.profile,
+            profiles: below.profiles,
             gc: GcConfig {
                 bases: self.gc.bases.or(below.gc.bases),
                 every: self.gc.every.or(below.gc.every),
@@ -278,6 +302,7 @@ impl Config {
             });
         }
         let config: Config = toml::from_str(text).map_err(wrong)?;
+        config.check_egress()?;
         if config.jobs == Some(0) {
             return Err(ConfigError {
                 path: PathBuf::new(),
@@ -378,7 +403,8 @@ mod tests {
         assert_eq!(
             error.hint.as_deref(),
             Some(
-                "there are: allow_path, backend, base, gc, host, hosts, jobs, max_memory, max_operations, secrets, store"
+                "there are: allow_path, backend, base, egress, gc, host, hosts, jobs, max_memory, max_operations, \
+                 profile, profiles, secrets, store"
             )
         );
         let error = Config::parse("\njobs = \"many\"\n").unwrap_err();

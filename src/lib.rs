@@ -6,12 +6,12 @@ pub mod backend;
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod config;
-#[cfg(feature = "local")]
 pub mod egress;
 #[cfg(feature = "local")]
 pub mod image;
 pub mod lang;
 pub mod sandbox;
+pub mod suggest;
 pub mod transfer;
 pub mod workflow;
 

@@ -118,6 +118,73 @@ function Sandbox:thaw() end
 ---```
 function Sandbox:keep() end
 
+---What it may reach, as it was set: policy ("none", "allowlist", "unrestricted" or the name of a preset), rules (its own, in order), preset and preset_rules (what the preset stood for when it was set). The first rule that matches decides; what none matches is refused.
+---
+---- error `not_found`: It is not there any more.
+---
+---```lua
+---print(box:egress().policy)
+---```
+---@return table<string, any>
+function Sandbox:egress() end
+
+---Replaces what it may reach, all of it, at once. Connections that the new policy does not allow are cut.
+---
+---- error `not_found`: It is not there any more.
+---- error `invalid_input`: It is no policy, or the profile forbids it.
+---- error `unsupported`: The backend can't enforce it; the old one stays.
+---
+---```lua
+---box:set_egress({ "deny tracker.example.com", "*.example.com:443" })
+---```
+---@param policy string|string[]|table<string, any> "none", "unrestricted", the name of a preset, a list of rules, or #{ preset, allow, deny }.
+function Sandbox:set_egress(policy) end
+
+---Allows what a rule matches, from now on and beside all that is allowed already. What is allowed stays so.
+---
+---- error `not_found`: It is not there any more.
+---- error `invalid_input`: It is no rule, or the profile forbids it.
+---
+---```lua
+---box:allow("example.com:443")
+---```
+---@param rule string|string[] A name, *.name, or a network, with :PORT or :FIRST-LAST and tcp:// or udp:// where that matters; or a list of rules.
+function Sandbox:allow(rule) end
+
+---Closes what a rule matches, at once: a rule of that text is taken away, what others allow of it is denied. Open connections are cut.
+---
+---- error `not_found`: It is not there any more.
+---- error `invalid_input`: It is no rule, or nothing of it is allowed.
+---
+---```lua
+---box:allow("example.com")
+---box:deny("example.com")
+---```
+---@param rule string|string[] As allow() takes it.
+function Sandbox:deny(rule) end
+
+---Looks up again what the preset of its policy stands for, and asks the tools of what it was made from again where they fetch from; what happened in it since does not count. Gives what changed: "+ rule" and "- rule".
+---
+---- error `not_found`: It is not there any more.
+---- error `invalid_input`: Its policy has no preset.
+---
+---```lua
+---box:set_egress("git")
+---print(#box:refresh_egress())
+---```
+---@return string[]
+function Sandbox:refresh_egress() end
+
+---What it was refused and what it reached: refused (how many connections), denied (host, name, address, port, protocol, process, reason, count, first, last, and the rule that would allow it) and carried (host, connections, sent, received).
+---
+---- error `not_found`: It is not there any more.
+---
+---```lua
+---for _, one in ipairs(box:egress_log().denied) do print(one.rule) end
+---```
+---@return table<string, any>
+function Sandbox:egress_log() end
+
 ---@class (exact) Sandbox.run.Options
 ---@field env? table<string, string|number|boolean|Secret> Added to its environment.
 ---@field cwd? string Working directory; the user's home when not given.
@@ -415,7 +482,7 @@ function Sandbox:restore(label, options) end
 ---@field inodes? integer How many files it may create.
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
 ---@field hostname? string Its host name; the sandbox's name when not given.
----@field egress? string What it may reach: "none" or "unrestricted".
+---@field egress? string|string[]|table<string, any> What it may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: nothing; of a clone, what its source may.
 ---@field env? table<string, string|number|boolean> Environment of every command in it.
 ---@field labels? table<string, string|number|boolean> Labels of your own, kept with it.
 ---@field keep? boolean Keep it when the run ends. Default: false.
@@ -804,7 +871,7 @@ local Error = {}
 ---@field inodes? integer How many files it may create.
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
 ---@field hostname? string Its host name; the sandbox's name when not given.
----@field egress? string What it may reach: "none" or "unrestricted".
+---@field egress? string|string[]|table<string, any> What it may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: nothing; of a clone, what its source may.
 ---@field env? table<string, string|number|boolean> Environment of every command in it.
 ---@field labels? table<string, string|number|boolean> Labels of your own, kept with it.
 ---@field keep? boolean Keep it when the run ends. Default: false.
@@ -866,7 +933,7 @@ function delete(name, options) end
 ---@field image? string Another word for from, for an image.
 ---@field sha256? string The checksum that an image given by URL must have.
 ---@field label? string Where from is a sandbox: the label of its snapshot.
----@field egress? string What its steps may reach: "none" or "unrestricted".
+---@field egress? string|string[]|table<string, any> What its steps may reach, and what is cloned from it: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: nothing.
 ---@field env? table<string, string|number|boolean> Environment of its steps, and of what is cloned from it.
 ---@field user? string User of its steps.
 ---@field cwd? string Working directory of its steps.
@@ -930,7 +997,7 @@ function build_bases(bases) end
 ---@field options? fun(cell: table<string, any>) Is run for each cell before any of them begins, several at once, with a map of its values and its id; gives what the cell has of its own: backend, host (the machine that the backend drives), from, label, egress, cpu, memory, pids, disk, inodes, env, caches, and weight, of how many others it takes the place. Axes of these names, but for label, env, caches and weight, are the same.
 ---@field setup? fun(cell: Cell) Is run in each cell before its function.
 ---@field teardown? fun(cell: Cell) Is run in each cell after its function, however that ended, a minute at most.
----@field egress? string What cells may reach: "none" or "unrestricted".
+---@field egress? string|string[]|table<string, any> What cells may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: what their source may.
 ---@field env? table<string, string|number|boolean> Added to the environment of their commands.
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
 ---@field cpu? number CPUs it may use, such as 0.5 or 2.

@@ -5,10 +5,11 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
+use super::egress;
 use super::exec::{command_options, command_with, like};
 use super::files::write_options;
 use super::lazy::Lazy;
-use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
+use super::sandbox::{SandboxObject, limit_options, limits, scalar};
 use super::secret::{self, data_or_secret};
 use super::{
     Args, Callable, Ctx, ErrorKind, FnSpec, MachineName, Object, Opt, Result, ScriptError, Type,
@@ -200,9 +201,10 @@ pub(super) async fn build(
 ) -> Result<BaseHandle> {
     let name = args.need("name")?;
     let wanted = ctx.host.plan.bases.clone();
+    let egress = egress::of(ctx, args, &source).await?;
     let options = BaseOptions {
         source,
-        egress: egress(args)?,
+        egress,
         env: args.string_map("env"),
         user: args.string("user").map(str::to_owned),
         cwd: args.string("cwd").map(str::to_owned),
@@ -471,12 +473,9 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .param("name", Type::String, "Its name, for people.")
             .options(source_options())
-            .option(
-                "egress",
-                Type::String,
-                "What its steps may reach: \"none\" or \
-                  \"unrestricted\".",
-            )
+            .options(vec![egress::option(
+                "What its steps may reach, and what is cloned from it: \"none\", \"unrestricted\", a preset such as \"agent\", a list of rules, or #{ preset, allow, deny }. Default: nothing.",
+            )])
             .option(
                 "env",
                 Type::map_of(scalar()),

@@ -7,11 +7,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::base::{BaseObject, is_cancel, source, source_of};
+use super::egress;
 use super::matrix::{to_axis, to_value, told};
 use super::{
     Args, Callable, Ctx, ErrorKind, Handle, Host, Map, Result, ScriptError, Value, cache, suggest,
 };
-use crate::sandbox::{Error, Policy, parse_size};
+use crate::egress::Asked;
+use crate::sandbox::{Error, parse_size};
 use crate::workflow::{Broken, Cell, CellOwn, MatrixSpec, Source};
 
 /// The axis that says what a cell is made from.
@@ -33,6 +35,7 @@ struct Wish {
     own: CellOwn,
     from: Option<Value>,
     label: Option<String>,
+    egress: Option<Asked>,
     backend: Option<String>,
     host: Option<String>,
 }
@@ -52,6 +55,7 @@ pub(super) async fn fill(ctx: &Ctx, args: &Args, spec: &mut MatrixSpec) -> Resul
     }
     if !named && options.is_none() && from.is_none() && !is_lazy(args.get(FROM)) {
         spec.source = source(ctx, args).await?;
+        spec.cell.egress = egress::of(ctx, args, &spec.source).await?;
         return Ok(Homes::new());
     }
     let cells = spec.select().map_err(|error| ctx.error(error))?;
@@ -82,6 +86,12 @@ pub(super) async fn fill(ctx: &Ctx, args: &Args, spec: &mut MatrixSpec) -> Resul
         by_from(ctx, &from, &cells, &homes, &mut wishes, &mut broken).await?;
     }
     sources(ctx, args, &cells, &homes, &mut wishes, &mut broken).await?;
+    for (index, wish) in wishes.iter_mut().enumerate() {
+        if !broken.contains_key(&index) {
+            let host = Arc::clone(homes.get(&cells[index].id).unwrap_or(&ctx.host));
+            wish.resolve(&Ctx { host, ..ctx.clone() }, args).await?;
+        }
+    }
     for (index, (error, tail)) in broken {
         // Where no cell is to run, there is none that could tell of it.
         if spec.list {
@@ -300,6 +310,20 @@ fn wrong(key: &str, what: &str, value: &Value) -> ScriptError {
 }
 
 impl Wish {
+    /// Looks up the cell's policy, for what the cell is made from and where.
+    async fn resolve(&mut self, ctx: &Ctx, args: &Args) -> Result<()> {
+        let source = self.own.source.clone().unwrap_or_default();
+        self.own.egress = match &self.egress {
+            Some(asked) => {
+                let mut env = args.string_map("env");
+                env.extend(self.own.env.clone());
+                Some(egress::resolve(ctx, asked, &egress::origin(&source), env, None).await?)
+            }
+            None => egress::of(ctx, args, &source).await?,
+        };
+        Ok(())
+    }
+
     fn set(&mut self, key: &str, value: &Value) -> Result<()> {
         let wrong = |what: &str| wrong(key, what, value);
         let count = || match value {
@@ -323,10 +347,7 @@ impl Wish {
             "label" => {
                 self.label = Some(value.as_str().ok_or_else(|| wrong("a string"))?.to_owned())
             }
-            "egress" => {
-                let word = value.as_str().ok_or_else(|| wrong("a string"))?;
-                own.egress = Some(Policy::parse(word).map_err(ScriptError::from)?);
-            }
+            "egress" => self.egress = Some(egress::asked(value)?),
             "cpu" => {
                 own.limits.cpu = Some(match value {
                     Value::Int(number) => *number as f64,

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::machines::{MachineName, Machines, Opener, builders};
 use super::{Budget, Ctx, FnSpec, Recorder, Registry, ScriptError, Stop};
+use crate::egress::Catalog;
 use crate::sandbox::{self, Backend, Cancel, Owner};
 use crate::workflow::{
     Event, EventSink, Filter, MatrixReport, OWNED_AFTER, OnFail, Order, Partition, Pins,
@@ -52,6 +53,8 @@ pub struct Host {
     pub(super) machines: Arc<Machines>,
     /// How many bases are built on it at once.
     pub(super) builders: Arc<Semaphore>,
+    /// What the words of egress policies mean.
+    pub(super) egress: Arc<Catalog>,
 }
 
 /// What the command line says about every matrix of a run.
@@ -206,6 +209,7 @@ impl Host {
             recorder: None,
             host: None,
             opener: None,
+            egress: Arc::default(),
         }
     }
 
@@ -223,6 +227,11 @@ impl Host {
         let whole =
             Stop::new(&self.run.cancel, self.timeout, Budget::new(self.operations, self.memory));
         Ctx::main(Arc::clone(self), Stop::within(&whole, cancel))
+    }
+
+    /// What the words of egress policies mean.
+    pub fn egress(&self) -> &Catalog {
+        &self.egress
     }
 
     /// How much memory the values of a script may take, in bytes.
@@ -492,6 +501,7 @@ pub struct HostBuilder {
     recorder: Option<Arc<Recorder>>,
     host: Option<String>,
     opener: Option<Arc<dyn Opener>>,
+    egress: Arc<Catalog>,
 }
 
 impl HostBuilder {
@@ -609,6 +619,13 @@ impl HostBuilder {
         self
     }
 
+    /// What the words of egress policies mean, and what none may allow; when not said, the presets
+    /// that come with sandscript.
+    pub fn egress(mut self, catalog: Arc<Catalog>) -> Self {
+        self.egress = catalog;
+        self
+    }
+
     /// How long the run may take.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -694,6 +711,7 @@ impl HostBuilder {
             reports: Arc::default(),
             modules: Arc::default(),
             recorder: self.recorder,
+            egress: self.egress,
         }))
     }
 }

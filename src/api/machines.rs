@@ -143,6 +143,7 @@ impl Host {
             recorder: self.recorder.clone(),
             machine,
             machines: Arc::clone(&self.machines),
+            egress: Arc::clone(&self.egress),
         }
     }
 }

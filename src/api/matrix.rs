@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use super::base::{BaseObject, failure, is_cancel, source_options};
 use super::cell_own as own;
 use super::ctx::Says;
+use super::egress;
 use super::matrix_report::{report_map, values};
 use super::memory::Cells;
-use super::sandbox::{SandboxObject, egress, limit_options, limits, scalar};
+use super::sandbox::{SandboxObject, limit_options, limits, scalar};
 use super::{
     Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Host, Object, Opt, Position, Result,
     ScriptError, Type, Value, cache,
@@ -274,7 +275,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         artifacts: args.strings("artifacts"),
         cell: CellTemplate {
             limits: limits(&args)?,
-            egress: egress(&args)?,
+            egress: None,
             caches: cache::caches(&args)?,
             env: args.string_map("env"),
         },
@@ -480,7 +481,9 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 on_cell(),
                 "Is run in each cell after its function, however that ended, a minute at most.",
             )
-            .option("egress", Type::String, "What cells may reach: \"none\" or \"unrestricted\".")
+            .options(vec![egress::option(
+                "What cells may reach: \"none\", \"unrestricted\", a preset such as \"agent\", a list of rules, or #{ preset, allow, deny }. Default: what their source may.",
+            )])
             .option("env", Type::map_of(scalar()), "Added to the environment of their commands.")
             .options(vec![cache::option()])
             .options(limit_options())

@@ -11,6 +11,7 @@ mod budget;
 mod cache;
 mod cell_own;
 mod ctx;
+pub(crate) mod egress;
 mod env;
 mod error;
 mod exec;
@@ -34,12 +35,13 @@ mod sandbox;
 mod secret;
 mod snapshot;
 mod spec;
-pub mod suggest;
+
 mod time;
 mod transfer;
 mod types;
 mod value;
 
+pub use crate::suggest;
 pub use args::{Args, to_duration};
 pub use base::BaseObject;
 pub use budget::Budget;
@@ -61,6 +63,7 @@ pub use value::{Callable, Callback, Handle, Map, Object, Value};
 pub(crate) fn standard() -> Vec<FnSpec> {
     [
         sandbox::specs(),
+        egress::specs(),
         exec::specs(),
         process::specs(),
         files::specs(),

@@ -6,13 +6,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::base::{source, source_options};
+use super::egress;
 use super::host::{DELETED, OVER};
 use super::{
     Args, Ctx, FnSpec, HandlerFuture, Host, Map, Object, Opt, Result, ScriptError, Type, Value,
     cache, path,
 };
 use crate::sandbox::{
-    CloneSpec, Error, Info, Kind, Limits, Mount, Policy, Spec, State, StopOptions, check_name,
+    CloneSpec, Error, Info, Kind, Limits, Mount, Spec, State, StopOptions, check_name,
 };
 use crate::workflow::{OutputSink, Source};
 
@@ -107,7 +108,10 @@ pub(super) fn machine_options() -> Vec<Opt> {
     options.extend([
         cache::option(),
         option("hostname", Type::String, "Its host name; the sandbox's name when not given."),
-        option("egress", Type::String, "What it may reach: \"none\" or \"unrestricted\"."),
+        egress::option(
+            "What it may reach: \"none\", \"unrestricted\", a preset such as \"agent\", a list of rules, or #{ preset, allow, deny }. Default: \
+             nothing; of a clone, what its source may.",
+        ),
         option("env", Type::map_of(scalar()), "Environment of every command in it."),
         option("labels", Type::map_of(scalar()), "Labels of your own, kept with it."),
         option("keep", Type::Bool, "Keep it when the run ends. Default: false."),
@@ -137,16 +141,6 @@ pub(super) fn limits(args: &Args) -> Result<Option<Limits>> {
 /// When it may be deleted, from the option `expires`.
 pub(super) fn expires(args: &Args) -> Result<Option<SystemTime>> {
     Ok(args.duration("expires")?.and_then(|after| crate::sandbox::wall_clock().checked_add(after)))
-}
-
-/// The policy in the option `egress`.
-pub(super) fn egress(args: &Args) -> Result<Option<Policy>> {
-    match args.string("egress") {
-        Some(word) => {
-            Ok(Some(Policy::parse(word).map_err(|error| ScriptError::from(error).focus("egress"))?))
-        }
-        None => Ok(None),
-    }
 }
 
 /// A name nobody else has.
@@ -194,11 +188,12 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     let keep = args.flag("keep");
     let name = args.string("name").map_or_else(|| fresh_name("box"), str::to_owned);
     let limits = limits(&args)?;
-    let egress = egress(&args)?;
+    let source = source(&ctx, &args).await?;
+    let egress = egress::of(&ctx, &args, &source).await?;
     let hostname = args.string("hostname").map(str::to_owned);
     let (owner, expires) = (ctx.host.owner(keep), expires(&args)?);
     let caches = cache::caches(&args)?;
-    let (image, sha256) = match source(&ctx, &args).await? {
+    let (image, sha256) = match source {
         Source::Image { image, sha256 } => (image, sha256),
         other => {
             let fixed = ["mounts", "user", "cwd"].into_iter().find(|name| args.has(name));

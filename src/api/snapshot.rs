@@ -1,6 +1,7 @@
 //! Snapshots, restoring and cloning.
 
-use super::sandbox::{egress, expires, fresh_name, limits, machine_options, made, name_of, scalar};
+use super::egress;
+use super::sandbox::{expires, fresh_name, limits, machine_options, made, name_of, scalar};
 use super::{Args, Ctx, FnSpec, Result, Type, Value, cache};
 use crate::sandbox::{
     CloneSpec, Error, Kind, Limits, Restore, Snapshot, SnapshotSpec, check_label, check_name,
@@ -68,7 +69,7 @@ async fn clone(ctx: Ctx, args: Args) -> Result<Value> {
         label: args.string("label").map(str::to_owned),
         hostname: args.string("hostname").map(str::to_owned),
         limits,
-        egress: egress(&args)?,
+        egress: egress::from(&ctx, &args, egress::Origin::Sandbox(source.clone())).await?,
         caches: cache::caches(&args)?,
         env: args.string_map("env"),
         labels: args.string_map("labels"),

@@ -66,7 +66,8 @@ impl Check {
         files.dedup();
         let allowed: Vec<PathBuf> =
             self.allow_path.iter().chain(&session.settings.allow_path).cloned().collect();
-        let checker = Checker::of_project(&registry, &session.project, &allowed, &files);
+        let checker = Checker::of_project(&registry, &session.project, &allowed, &files)
+            .presets(session.settings.egress.names());
         let mut seen = BTreeSet::new();
         let mut checked: Vec<Checked> = files
             .iter()

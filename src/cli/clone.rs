@@ -3,9 +3,11 @@
 use clap::Args;
 
 use super::args::{FormatArg, key_value};
+use super::egress::{self, EgressArgs};
 use super::session::Session;
 use super::{Result, view};
-use crate::sandbox::{Backend, CloneSpec, Policy, check_name};
+use crate::egress::Origin;
+use crate::sandbox::{Backend, CloneSpec, check_name};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,9 +34,8 @@ pub struct Clone {
     /// A variable added to the source's environment
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     env: Vec<(String, String)>,
-    /// Another egress policy
-    #[arg(long, value_name = "POLICY")]
-    egress: Option<String>,
+    #[command(flatten)]
+    egress: EgressArgs,
     /// Leave it stopped
     #[arg(long)]
     bare: bool,
@@ -45,16 +46,21 @@ pub struct Clone {
 impl Clone {
     pub fn call(self, session: &Session<'_>) -> Result {
         check_name(&self.new)?;
+        let asked = self.egress.asked(&session.settings.egress)?;
         let source = self.source;
-        let spec = CloneSpec {
+        let mut spec = CloneSpec {
             label: self.label,
             hostname: self.hostname,
             env: self.env.into_iter().collect(),
-            egress: self.egress.as_deref().map(Policy::parse).transpose()?,
             bare: self.bare,
             ..CloneSpec::new(self.new)
         };
         let info = session.work(false, |work| async move {
+            if let Some(asked) = &asked {
+                let (origin, env) = (Origin::Sandbox(source.clone()), spec.env.clone());
+                let policy = egress::resolve(session, &work, asked, origin, env, None).await?;
+                spec.egress = Some(policy);
+            }
             Ok(Backend::clone(work.backend.as_ref(), &source, &spec, &work.cancel).await?)
         })?;
         if self.format.json() {

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CommandError, Global, Result};
-use crate::config::{Config, Every};
+use crate::config::{Config, ConfigError, Every};
+use crate::egress::Catalog;
 use crate::workflow::{BASES_EXPIRE, KeepPolicy, SecretSource};
 
 /// How often a call looks for what may go, when nothing else is said.
@@ -36,6 +38,8 @@ pub struct Environment {
     pub no_color: bool,
     /// `GITHUB_STEP_SUMMARY`: the file of what GitHub shows of a step.
     pub step_summary: Option<PathBuf>,
+    /// `SANDSCRIPT_PROFILE`: the profile that holds.
+    pub profile: Option<String>,
     /// `SANDSCRIPT_STORE`: as `--store`.
     pub store: Option<PathBuf>,
     /// `TERM`.
@@ -66,6 +70,7 @@ impl Environment {
             host: text("SANDSCRIPT_HOST"),
             jobs: text("SANDSCRIPT_JOBS"),
             no_color: var("NO_COLOR").is_some(),
+            profile: text("SANDSCRIPT_PROFILE"),
             step_summary: var("GITHUB_STEP_SUMMARY").map(PathBuf::from),
             store: var("SANDSCRIPT_STORE").map(PathBuf::from),
             term: text("TERM"),
@@ -113,6 +118,8 @@ pub struct Settings {
     pub hosts: BTreeSet<String>,
     /// Where your own settings are.
     user_file: Option<PathBuf>,
+    /// What the words of egress policies mean.
+    pub egress: Arc<Catalog>,
     /// Which entries of bases are kept.
     pub keep: KeepPolicy,
     /// After how long without use bases expire; never without it.
@@ -134,11 +141,9 @@ pub struct Settings {
 impl Settings {
     /// Flag over environment over project file over user file over default.
     pub fn resolve(global: &Global, environment: &Environment, folder: &Path) -> Result<Settings> {
-        let config = Config::load(folder, environment.user_file().as_deref()).map_err(|error| {
-            let mut command = CommandError::usage(error.to_string());
-            command.hint = error.hint;
-            command
-        })?;
+        let config = Config::load(folder, environment.user_file().as_deref()).map_err(wrong)?;
+        let catalog = config.catalog(environment.profile.as_deref()).map_err(wrong)?;
+        let folder_of_answers = environment.state().map(|state| state.join("registries"));
         let jobs = match &environment.jobs {
             Some(text) => match text.parse() {
                 Ok(jobs) if jobs > 0 => Some(jobs),
@@ -170,6 +175,7 @@ impl Settings {
         hosts.extend([&global.host, &environment.host].into_iter().flatten().cloned());
         let settings = Settings {
             allow_path: config.allow_path,
+            egress: Arc::new(catalog.folder(folder_of_answers)),
             backend,
             host,
             bases_expire: config.gc.bases.map_or(Some(BASES_EXPIRE), Every::duration),
@@ -210,6 +216,12 @@ impl Settings {
             None => format!("if it is meant, use --host {host}"),
         }
     }
+}
+
+fn wrong(error: ConfigError) -> CommandError {
+    let mut command = CommandError::usage(error.to_string());
+    command.hint = error.hint;
+    command
 }
 
 /// The backend and the machine that it drives, of what was said about both, the nearest first. A

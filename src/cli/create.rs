@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::args::{FormatArg, LimitArgs, key_value};
+use super::egress::{self, EgressArgs};
 use super::session::Session;
 use super::{Result, view};
+use crate::egress::Origin;
 use crate::sandbox::{CacheMount, Mount, Policy, Spec};
 
 const EXAMPLES: &str = "\
 Examples:
   sandscript create web
   sandscript create web --image ./rootfs.tar.zst --memory 512MiB --cpu 2
-  sandscript create web --mount ./src:/src:ro --env LANG=C --label team=infra";
+  sandscript create web --mount ./src:/src:ro --env LANG=C --label team=infra
+  sandscript create web --egress registries --allow example.com:443";
 
 /// Make a sandbox and start it
 ///
@@ -38,9 +41,8 @@ pub struct Create {
     /// A folder of the backend's that outlives it, in the guest: who has it has it alone
     #[arg(long, value_name = "NAME=PATH", value_parser = key_value)]
     cache: Vec<(String, String)>,
-    /// What it may reach: none or unrestricted
-    #[arg(long, value_name = "POLICY", default_value = "none")]
-    egress: String,
+    #[command(flatten)]
+    egress: EgressArgs,
     /// User of every command that names none [default: root]
     #[arg(long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -76,7 +78,7 @@ impl Create {
             limits: self.limits.limits(),
             mounts,
             caches: self.cache.into_iter().map(|(n, path)| CacheMount::new(n, path)).collect(),
-            egress: Policy::parse(&self.egress)?,
+            egress: Policy::None,
             env: self.env.into_iter().collect(),
             user: self.user,
             cwd: self.cwd,
@@ -91,8 +93,14 @@ impl Create {
 
     pub fn call(self: Box<Self>, session: &Session<'_>) -> Result {
         let json = self.format.json();
-        let spec = self.spec(&session.folder)?;
+        let catalog = &session.settings.egress;
+        let asked = self.egress.asked(catalog)?.unwrap_or_else(|| catalog.standard());
+        let mut spec = self.spec(&session.folder)?;
         let info = session.work(false, |work| async move {
+            let (image, sha256) = (spec.image.clone(), spec.sha256.clone());
+            let origin = Origin::Image { image, sha256 };
+            let (env, user) = (spec.env.clone(), spec.user.clone());
+            spec.egress = egress::resolve(session, &work, &asked, origin, env, user).await?;
             Ok(work.backend.create(&spec, &work.cancel).await?)
         })?;
         if json {

@@ -11,6 +11,7 @@ mod create;
 mod delete;
 mod doctor;
 mod editor;
+mod egress;
 mod enter;
 mod error;
 mod exec;
@@ -132,6 +133,7 @@ enum Verb {
     Enter(enter::Enter),
     Runs(runs::Runs),
     Snapshot(snapshot::Snapshot),
+    Egress(egress::Egress),
     Clone(clone::Clone),
     Delete(delete::Delete),
     Gc(gc::Gc),
@@ -153,6 +155,7 @@ impl Verb {
             Verb::Base(verb) => verb.json(),
             Verb::Cache(verb) => verb.json(),
             Verb::Snapshot(verb) => verb.json(),
+            Verb::Egress(verb) => verb.json(),
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
             Verb::Doctor(verb) => verb.format.json(),
@@ -187,6 +190,7 @@ impl Verb {
             Verb::Enter(verb) => verb.call(session),
             Verb::Runs(verb) => verb.call(session),
             Verb::Snapshot(verb) => verb.call(session),
+            Verb::Egress(verb) => verb.call(session),
             Verb::Clone(verb) => verb.call(session),
             Verb::Delete(verb) => verb.call(session),
             Verb::Gc(verb) => verb.call(session),

@@ -324,6 +324,7 @@ impl Run {
             .cache(&settings.store)
             .on(settings.host.clone())
             .opener(Backends::new(settings, stage.dry))
+            .egress(Arc::clone(&settings.egress))
             .keep(self.keep)
             .on_fail(match self.on_fail {
                 Some(OnFailArg::Shell) => OnFail::Shell,

@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::sandbox::{Info, Limits, Snapshot, State, format_duration, format_size};
+use crate::sandbox::{
+    Denied, EgressLog, Info, Limits, Snapshot, State, format_duration, format_size,
+};
 
 /// A sandbox for `--format json`: times are RFC 3339, sizes bytes.
 pub fn sandbox_json(info: &Info) -> Value {
@@ -48,6 +50,32 @@ pub fn snapshot_json(snapshot: &Snapshot) -> Value {
         "size": snapshot.size,
         "frozen": snapshot.frozen.as_secs_f64(),
         "labels": snapshot.labels,
+    })
+}
+
+/// A log of egress for `--format json`: times are RFC 3339, `sent` and `received` bytes, `rule` what would
+/// allow it.
+pub fn egress_log_json(name: &str, log: &EgressLog) -> Value {
+    let denied = |denied: &Denied| {
+        json!({
+            "host": denied.host(),
+            "name": denied.name,
+            "address": denied.address,
+            "port": denied.port,
+            "protocol": denied.protocol,
+            "process": denied.process,
+            "reason": denied.reason,
+            "count": denied.count,
+            "first": timestamp(denied.first),
+            "last": timestamp(denied.last),
+            "rule": denied.rule(),
+        })
+    };
+    json!({
+        "name": name,
+        "refused": log.refused(),
+        "denied": log.denied.iter().map(denied).collect::<Value>(),
+        "carried": log.carried,
     })
 }
 

@@ -1,18 +1,43 @@
-//! Deciding what a sandbox may reach, and carrying it there.
+//! What a sandbox may reach: policies as they are asked for, deciding by them, and carrying what is
+//! allowed there.
 //!
-//! [`Filter`] decides; [`Gate`] carries one sandbox's connections by it: it accepts them on sockets
-//! that were opened inside the sandbox, reads the name that a client asks for, and dials only what the
-//! filter allows and the [`Resolver`] has found for that name.
+//! [`Asked`] is a policy as a person writes it; a [`Catalog`] knows what its words mean, asks the
+//! guest's own tools where they fetch from, and gives the [`crate::sandbox::Policy`] that backends
+//! enforce. [`Filter`] decides by that; [`Gate`] carries one sandbox's connections by it: it accepts
+//! them on sockets that were opened inside the sandbox, reads the name that a client asks for, and
+//! dials only what the filter allows and the [`Resolver`] has found for that name.
 
+#[cfg(feature = "local")]
 mod answer;
+mod ask;
+mod asked;
+mod catalog;
+mod files;
+#[cfg(feature = "local")]
 mod filter;
+#[cfg(feature = "local")]
 mod gate;
+#[cfg(feature = "local")]
 mod http;
+#[cfg(feature = "local")]
 mod names;
+mod preset;
+#[cfg(feature = "local")]
 mod resolver;
+#[cfg(feature = "local")]
 mod sniff;
+mod sources;
 mod special;
+mod tools;
 
+pub use ask::{Asker, Origin};
+pub use asked::Asked;
+pub use catalog::{Catalog, Profile, Resolved, changes};
+#[cfg(feature = "local")]
 pub use filter::{Filter, Verdict};
+#[cfg(feature = "local")]
 pub use gate::{Gate, Sockets};
+pub use preset::{PresetSpec, REGISTRIES, builtin};
+#[cfg(feature = "local")]
 pub use resolver::Resolver;
+pub use sources::{Answer, Source};

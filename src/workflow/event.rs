@@ -6,7 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{AxisValue, CellTest, Change, Counts, Mask, Order, Outcome, Place, StepKey, Usage};
+use super::{
+    AxisValue, CellEgress, CellTest, Change, Counts, Mask, Order, Outcome, Place, StepKey, Usage,
+};
 
 /// The version of [`Record`] as it is written. It grows when a field changes its meaning or goes;
 /// new fields and new events don't change it.
@@ -226,6 +228,9 @@ pub enum Event {
         /// The folder its artifacts were copied to.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         artifacts: Option<String>,
+        /// What it was refused and what it reached, at the last attempt.
+        #[serde(default, skip_serializing_if = "CellEgress::is_empty")]
+        egress: CellEgress,
     },
     /// A test inside of a cell, as the guest's own report has it.
     CellTest { matrix: String, cell: String, test: CellTest },

@@ -8,6 +8,7 @@ mod base;
 mod caches;
 mod context;
 mod dispatcher;
+mod egress;
 mod event;
 pub mod exit;
 mod failure;
@@ -30,6 +31,7 @@ pub use base::{
 pub use caches::Waiter;
 pub use context::{Machine, OnFail, RunContext};
 pub use dispatcher::Dispatcher;
+pub use egress::{CellEgress, Refusal};
 pub use event::{CellInfo, Event, EventSink, Level, Receiver, Record, SCHEMA, Stream};
 pub use failure::{Failure, Place};
 pub use gc::{BASES_EXPIRE, Collected, OWNED_AFTER, Sweep, Swept, Why, sweep};

@@ -89,8 +89,8 @@ fn bad_policy() {
     assert_snapshot!(TestEnvironment::fake().run(["create", "a", "--egress", "some"]), @r#"
     exit code 2
     -- stderr
-    error: egress: 'some' is not a policy
-    hint: use "none" or "unrestricted"
+    error: egress: there is no policy or preset 'some'
+    hint: there are: agent, ai, git, none, registries, unrestricted
     "#);
 }
 

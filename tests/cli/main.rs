@@ -6,6 +6,7 @@ mod base;
 mod caches;
 mod check;
 mod docs;
+mod egress;
 mod enter;
 mod environment;
 mod errors;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sandscript::backend::fake::{Effect, Fault, Verb};
-use sandscript::sandbox::{Backend, Cancel, Command, Error, Limits};
+use sandscript::sandbox::{
+    Backend, Cancel, Carried, Command, Denied, EgressLog, Error, Limits, Policy, Protocol, Reason,
+};
 use sandscript::workflow::{
-    CellContext, CellTemplate, Event, MatrixSpec, Outcome, Source, exit, run_matrix,
+    CellContext, CellTemplate, Event, Failure, MatrixSpec, Outcome, Source, exit, run_matrix,
 };
 
 use crate::cells::{body, commands, numbers, outcomes, spec};
@@ -333,4 +335,49 @@ async fn what_is_wrong_with_the_matrix_is_an_error() {
     let error = run_matrix(&run.ctx, spec(&[]), commands()).await.unwrap_err();
     assert_eq!(error.code(), "invalid_input");
     assert!(run.fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_cell_says_what_it_was_refused_and_what_it_reached() {
+    let mut run = Run::new();
+    let denied = Denied {
+        first: SystemTime::UNIX_EPOCH,
+        last: SystemTime::UNIX_EPOCH,
+        count: 3,
+        name: Some("pkg.test".into()),
+        address: None,
+        port: 443,
+        protocol: Protocol::Tcp,
+        process: None,
+        reason: Reason::NotAllowed,
+    };
+    let carried = Carried { host: "a.test".into(), connections: 1, sent: 7, received: 9 };
+    let log = EgressLog { denied: vec![denied], more: 0, carried: vec![carried.clone()] };
+    let fake = Arc::clone(&run.fake);
+    let body = body(move |cell: CellContext| {
+        let (fake, log) = (Arc::clone(&fake), log.clone());
+        async move {
+            fake.set_egress_log(&cell.sandbox, log)?;
+            match cell.cell.values[0].1.to_string().as_str() {
+                "good" => Ok(()),
+                _ => Err(Failure::new("no")),
+            }
+        }
+    });
+    let template = |egress| CellTemplate { egress, ..CellTemplate::default() };
+    let open = template(Some(Policy::allowlist(["a.test"]).unwrap()));
+    for (cell, wanted) in [(open, [3, 3]), (template(None), [0, 3])] {
+        let spec = MatrixSpec { cell, ..spec(&["good", "bad"]) };
+        let report = run_matrix(&run.ctx, spec, body.clone()).await.unwrap();
+        assert_eq!(report.cells.iter().map(|cell| cell.egress.refused).collect::<Vec<_>>(), wanted);
+        let told = run.told();
+        let bad = told.iter().find_map(|event| match event {
+            Event::CellEnded { egress, outcome: Outcome::Failed, .. } => Some(egress),
+            _ => None,
+        });
+        let bad = bad.unwrap();
+        assert_eq!(bad.said().unwrap(), "3 connections were refused: pkg.test:443 (3 times)");
+        assert_eq!(bad.remedy(None).unwrap(), "egress: #{ allow: [\"pkg.test:443\"] }");
+        assert_eq!(bad.carried, std::slice::from_ref(&carried));
+    }
 }

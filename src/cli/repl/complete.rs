@@ -246,7 +246,10 @@ fn quoted(cursor: &Cursor, typed: &str, now: &Now) -> Vec<Offer> {
             ("open" | "delete", "name") | (_, "from") => offers.extend(sandboxes(now)),
             ("snapshot", _) => {}
             (_, "label") => offers.extend(labels(&call.before, now)),
-            (_, "egress") => offers.extend(["none", "unrestricted"].map(Offer::plain)),
+            (_, "egress") => {
+                offers.extend(["none", "unrestricted"].map(Offer::plain));
+                offers.extend(now.host.egress().names().map(Offer::plain));
+            }
             _ => {
                 if let Type::Word(words) = ty {
                     offers.extend(words.iter().map(|word| Offer::plain(*word)));

@@ -461,6 +461,7 @@ fn host(
         .cache(&session.settings.store)
         .on(at)
         .opener(Backends::new(&session.settings, false))
+        .egress(Arc::clone(&session.settings.egress))
         .keep(options.keep);
     host = options.limits.apply(host, &session.settings);
     for folder in options.allow_path.iter().chain(&session.settings.allow_path) {

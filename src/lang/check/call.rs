@@ -252,6 +252,15 @@ impl<'a> Walk<'a> {
         {
             self.report("wrong-arity", at, error);
         }
+        if spec.receiver == Some("Sandbox")
+            && let Some(arg) = args.first()
+        {
+            match spec.name {
+                "set_egress" => self.egress(arg),
+                "allow" | "deny" => self.rules(arg),
+                _ => {}
+            }
+        }
         for (key, at, value) in options.into_iter().flatten() {
             self.option(spec, key, *at, value);
         }
@@ -298,6 +307,9 @@ impl<'a> Walk<'a> {
                 let hint = error.hint.clone().unwrap_or_default();
                 self.report("wrong-type", value.at, ScriptError::runtime(message).hint(hint));
             }
+        }
+        if key == "egress" {
+            self.egress(value);
         }
         if key == "mounts"
             && let Kind::List(mounts) = &value.kind

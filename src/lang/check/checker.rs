@@ -27,6 +27,8 @@ struct Module {
 /// Checks scripts, and knows the modules that they import.
 pub struct Checker<'a> {
     pub(super) registry: &'a Registry,
+    /// The presets that policies may name; not looked at where they are not known.
+    pub(super) presets: Option<BTreeSet<String>>,
     project: Option<Project>,
     modules: Mutex<BTreeMap<Id, Arc<Module>>>,
     imported: Mutex<Vec<(PathBuf, Source)>>,
@@ -47,6 +49,7 @@ impl<'a> Checker<'a> {
     pub fn new(registry: &'a Registry) -> Checker<'a> {
         Checker {
             registry,
+            presets: None,
             project: None,
             modules: Mutex::default(),
             imported: Mutex::default(),
@@ -69,6 +72,12 @@ impl<'a> Checker<'a> {
             scripts: scripts.collect(),
         };
         Checker { project: Some(project), ..Checker::new(registry) }
+    }
+
+    /// Knows the presets that egress policies may name.
+    pub fn presets<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.presets = Some(names.into_iter().map(Into::into).collect());
+        self
     }
 
     /// Reads a script without running it, and finds all that is wrong in it, in the order it stands

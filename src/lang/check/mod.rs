@@ -2,6 +2,7 @@
 
 mod call;
 mod checker;
+mod egress;
 mod import;
 mod matrix;
 mod shape;

@@ -172,7 +172,14 @@ impl StepKey {
         changes.option("user", "user", &old.user, &self.user);
         changes.option("cwd", "directory", &old.cwd, &self.cwd);
         let (before, now) = (old.egress.to_string(), self.egress.to_string());
-        changes.text("egress", "egress", &before, &now);
+        if before == now && self.egress != old.egress {
+            // What a preset stands for is another.
+            let differences = crate::egress::changes(&old.egress, &self.egress).join(", ");
+            changes.add("egress", text(&before), text(&format!("{now}: {differences}")));
+            changes.say(format!("egress changed: `{now}` stands for others now: {differences}"));
+        } else {
+            changes.text("egress", "egress", &before, &now);
+        }
         if changes.add("parent", old.parent.clone(), self.parent.clone()) {
             changes.say("an earlier step changed");
         }
@@ -464,6 +471,23 @@ mod tests {
         let before = digests.len();
         digests.dedup();
         assert_eq!(digests.len(), before);
+    }
+
+    #[test]
+    fn a_preset_that_stands_for_others_is_another_key() {
+        let with = |rule: &str| {
+            let rules = vec![rule.parse().unwrap(), "git.test".parse().unwrap()];
+            let preset = Some(crate::sandbox::Preset { name: "agent".into(), rules });
+            let rules = vec!["a.test".parse().unwrap()];
+            let egress = Policy::Rules(crate::sandbox::Ruleset { preset, rules });
+            StepKey { egress, ..key() }
+        };
+        let (old, new) = (with("old.test:443"), with("new.test:443"));
+        assert_ne!(old.digest(), new.digest());
+        assert_eq!(
+            new.difference(&old).unwrap(),
+            "egress changed: `agent (a.test)` stands for others now: - old.test:443, + new.test:443"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::{Failure, Machine, Usage};
+use super::super::{CellEgress, Failure, Machine, Usage};
 use super::{Cell, Counts, Outcome};
 
 /// How one cell ended.
@@ -34,6 +34,8 @@ pub struct CellReport {
     pub usage: Usage,
     /// The folder its artifacts were copied to.
     pub artifacts: Option<PathBuf>,
+    /// What it was refused and what it reached, at the last attempt.
+    pub egress: CellEgress,
 }
 
 impl CellReport {
@@ -52,6 +54,7 @@ impl CellReport {
             enter: None,
             usage: Usage::default(),
             artifacts: None,
+            egress: CellEgress::default(),
         }
     }
 

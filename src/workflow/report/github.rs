@@ -117,11 +117,18 @@ impl Report for GitHub {
                 let text = test.message.clone().unwrap_or_else(|| "failed".into());
                 self.annotate("error", &title, test.place.as_ref(), &text)?;
             }
-            Event::CellEnded { matrix, cell, outcome, message, hint, tail, place, .. } => {
+            Event::CellEnded {
+                matrix, cell, outcome, message, hint, tail, place, egress, ..
+            } => {
                 let title = format!("{matrix}: {cell} {outcome}");
                 let mut text = message.clone().unwrap_or_else(|| outcome.to_string());
                 if let Some(hint) = hint {
                     text.push_str(&format!("\nhint: {hint}"));
+                }
+                let remedy = egress.remedy(self.story.script.as_deref());
+                let remedy = remedy.map(|line| format!("to allow it: {line}"));
+                for line in egress.said().into_iter().chain(remedy) {
+                    text.push_str(&format!("\n{line}"));
                 }
                 match outcome {
                     Outcome::Failed | Outcome::TimedOut => {

@@ -70,12 +70,12 @@ fn suite(story: &Story, matrix: &MatrixStory) -> TestSuite {
     suite.add_property(Property::new("run", story.run.as_str()));
     suite.add_property(Property::new("backend", story.backend.as_str()));
     for cell in &matrix.cells {
-        suite.add_test_case(case(matrix, cell));
+        suite.add_test_case(case(story, matrix, cell));
     }
     suite
 }
 
-fn case(matrix: &MatrixStory, cell: &CellStory) -> TestCase {
+fn case(story: &Story, matrix: &MatrixStory, cell: &CellStory) -> TestCase {
     let message = clean(cell.message.as_deref().unwrap_or_default());
     let mut status = match cell.outcome {
         Outcome::Passed | Outcome::Flaky => TestCaseStatus::success(),
@@ -102,6 +102,12 @@ fn case(matrix: &MatrixStory, cell: &CellStory) -> TestCase {
                 text.push_str(&format!("\n{label}: {}", clean(more)));
             }
         }
+        if let Some(said) = cell.egress.said() {
+            text.push_str(&format!("\n{}", clean(&said)));
+        }
+        if let Some(remedy) = cell.egress.remedy(story.script.as_deref()) {
+            text.push_str(&format!("\nto allow it: {}", clean(&remedy)));
+        }
         status.set_description(text);
     }
     for retry in &cell.retries {
@@ -125,6 +131,10 @@ fn case(matrix: &MatrixStory, cell: &CellStory) -> TestCase {
     }
     if let Some(cpu) = cell.usage.cpu {
         case.add_property(Property::new("cpu_seconds", format!("{:.6}", cpu.as_secs_f64())));
+    }
+    for carried in &cell.egress.carried {
+        let bytes = format!("{} sent, {} received", carried.sent, carried.received);
+        case.add_property(Property::new(format!("egress {}", clean(&carried.host)), bytes));
     }
     if !cell.tail.is_empty() {
         case.set_system_out(clean(&cell.tail));

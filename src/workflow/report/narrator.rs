@@ -24,6 +24,8 @@ pub(super) struct Narrator {
     /// Bases on their way: with more than one, step lines say whose they are.
     bases: Vec<String>,
     kept: Vec<String>,
+    /// The script, whose language a line of it is told in.
+    script: Option<String>,
     /// Why the last step failed, which need not be said twice.
     failed: Option<String>,
 }
@@ -84,6 +86,10 @@ impl Narrator {
             }
             Event::SandboxKept { name, why } => {
                 self.kept.push(format!("{name} ({why})"));
+                Vec::new()
+            }
+            Event::RunStarted { script, .. } => {
+                self.script.clone_from(script);
                 Vec::new()
             }
             Event::RunEnded { .. } => self.end(),
@@ -219,12 +225,15 @@ impl Narrator {
                 attempts,
                 enter,
                 artifacts,
+                egress,
                 ..
             } => {
+                let script = self.script.as_deref();
                 let ended = Ended {
                     attempts: *attempts,
                     enter: enter.clone(),
                     artifacts: artifacts.clone(),
+                    refused: egress.said().map(|said| (said, egress.remedy(script))),
                     outcome: *outcome,
                     duration: *duration,
                     message: message.clone(),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::{AxisValue, CellInfo, Counts, Event, Level, Order, Outcome, Stream, Usage};
+use super::super::{
+    AxisValue, CellEgress, CellInfo, Counts, Event, Level, Order, Outcome, Stream, Usage,
+};
+use crate::sandbox::{Carried, Denied, EgressLog, Protocol, Reason};
 
 /// Milliseconds.
 pub fn ms(milliseconds: u64) -> Duration {
@@ -60,11 +63,32 @@ pub fn ended(cell: &str, outcome: Outcome, message: Option<&str>, tail: &str) ->
         enter: None,
         usage: Usage::default(),
         artifacts: None,
+        egress: Default::default(),
     }
 }
 
 pub fn matrix_ended(counts: Counts) -> Event {
     Event::MatrixEnded { matrix: "tests".into(), counts, duration: ms(3400) }
+}
+
+/// Three connections that were refused, and one host that was reached.
+fn refused() -> CellEgress {
+    let denied = |name: &str, port, count| Denied {
+        first: std::time::SystemTime::UNIX_EPOCH,
+        last: std::time::SystemTime::UNIX_EPOCH,
+        count,
+        name: Some(name.into()),
+        address: None,
+        port,
+        protocol: Protocol::Tcp,
+        process: None,
+        reason: Reason::NotAllowed,
+    };
+    CellEgress::of(EgressLog {
+        denied: vec![denied("pkg.test", 443, 2), denied("b.test", 80, 1)],
+        more: 0,
+        carried: vec![Carried { host: "a.test".into(), connections: 1, sent: 512, received: 4096 }],
+    })
 }
 
 /// A base of which a step changed, then a matrix in which all outcomes occur.
@@ -105,13 +129,17 @@ pub fn run() -> Vec<Event> {
         begun("opt=-O2,std=c99"),
     ];
     let output: String = (1..=22).map(|line| format!("line {line}\n")).collect();
+    let mut failed = ended(
+        "opt=-O0,std=c11",
+        Outcome::Failed,
+        Some("make test: exit code 2"),
+        &format!("{output}\x1b[31mred\x1b[0m\x1b[2J end\n"),
+    );
+    if let Event::CellEnded { egress, .. } = &mut failed {
+        *egress = refused();
+    }
     events.extend([
-        ended(
-            "opt=-O0,std=c11",
-            Outcome::Failed,
-            Some("make test: exit code 2"),
-            &format!("{output}\x1b[31mred\x1b[0m\x1b[2J end\n"),
-        ),
+        failed,
         ended("opt=-O2,std=c99", Outcome::TimedOut, Some("the cell timed out after 1s"), ""),
         ended("opt=-O2,std=c11", Outcome::NotRun, None, ""),
         matrix_ended(Counts {

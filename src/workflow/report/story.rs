@@ -4,7 +4,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
-use super::super::{CellInfo, CellTest, Counts, Event, Outcome, Place, Record, Stream, Usage};
+use super::super::{
+    CellEgress, CellInfo, CellTest, Counts, Event, Outcome, Place, Record, Stream, Usage,
+};
 
 /// How much of one cell's output is kept, and of all cells' together.
 const OUTPUT: usize = 64 << 10;
@@ -82,6 +84,7 @@ pub(super) struct CellStory {
     pub enter: Option<String>,
     pub usage: Usage,
     pub artifacts: Option<String>,
+    pub egress: CellEgress,
     /// The attempts before the last one.
     pub retries: Vec<Retry>,
     /// What the guest's own reports told.
@@ -120,6 +123,7 @@ impl CellStory {
             enter: None,
             usage: Usage::default(),
             artifacts: None,
+            egress: CellEgress::default(),
             retries: Vec::new(),
             tests: Vec::new(),
             output: VecDeque::new(),
@@ -260,6 +264,7 @@ impl Story {
                 enter,
                 usage,
                 artifacts,
+                egress,
             } => {
                 let Some(story) = self.cell(matrix, cell) else { return };
                 story.outcome = *outcome;
@@ -274,6 +279,7 @@ impl Story {
                 story.enter.clone_from(enter);
                 story.usage = *usage;
                 story.artifacts.clone_from(artifacts);
+                story.egress.clone_from(egress);
                 self.let_go(matrix, cell);
             }
             _ => {}

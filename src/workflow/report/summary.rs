@@ -25,6 +25,8 @@ pub(super) struct Ended {
     pub attempts: usize,
     pub enter: Option<String>,
     pub artifacts: Option<String>,
+    /// What it was refused, and the line that would allow it.
+    pub refused: Option<(String, Option<String>)>,
 }
 
 /// A matrix that is over.
@@ -170,6 +172,12 @@ fn failure(id: &str, ended: &Ended, show: Show, style: Style) -> Vec<String> {
         lines.extend(tail(&ended.tail, style));
     }
     lines.extend(why(ended.message.as_deref(), ended.hint.as_deref(), style));
+    if let Some((said, remedy)) = &ended.refused {
+        lines.push(format!("    {}", clean(said)));
+        if let Some(remedy) = remedy {
+            lines.push(format!("    {} {}", style.dim("to allow it:"), clean(remedy)));
+        }
+    }
     if let Some(folder) = &ended.artifacts {
         lines.push(format!("    {} {folder}", style.dim("artifacts:")));
     }
@@ -229,6 +237,7 @@ mod tests {
             attempts: 1,
             enter: None,
             artifacts: None,
+            refused: None,
         };
         let ended: Vec<Ended> = cells.iter().map(|(_, outcome)| ended(outcome)).collect();
         let mut counts = Counts::default();
@@ -305,6 +314,7 @@ mod tests {
             attempts: 1,
             enter: None,
             artifacts: None,
+            refused: None,
         };
         let ended = [ended(true), ended(false)];
         let counts = Counts { passed: 2, ..Counts::default() };

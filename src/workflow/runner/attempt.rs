@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::sandbox::{Cancel, Error, Result, Usage};
 
 use super::super::output::Origin;
-use super::super::{Cell, CellReport, Event, Failure, Outcome, OutputSink, RunContext};
+use super::super::{Cell, CellEgress, CellReport, Event, Failure, Outcome, OutputSink, RunContext};
 use super::CellContext;
 use super::executor::Shared;
 use super::lane::Lane;
@@ -28,13 +28,24 @@ pub(super) struct Attempt {
     pub usage: Usage,
     /// Where its artifacts are.
     pub artifacts: Option<PathBuf>,
+    pub egress: CellEgress,
 }
 
 impl Attempt {
     pub fn report(self, cell: Cell, attempts: usize) -> CellReport {
-        let Attempt { outcome, failure, duration, tail, usage, artifacts } = self;
+        let Attempt { outcome, failure, duration, tail, usage, artifacts, egress } = self;
         let not_run = CellReport::not_run(cell);
-        CellReport { outcome, failure, duration, tail, attempts, usage, artifacts, ..not_run }
+        CellReport {
+            outcome,
+            failure,
+            duration,
+            tail,
+            attempts,
+            usage,
+            artifacts,
+            egress,
+            ..not_run
+        }
     }
 }
 
@@ -85,7 +96,11 @@ impl Shared {
         };
         let duration = started.elapsed();
         let usage = if exists { self.usage(lane, sandbox).await } else { Usage::default() };
-        Attempt { outcome, failure, duration, tail, usage, artifacts }
+        let egress = match exists && (outcome.failed() || self.reaches(cell)) {
+            true => self.egress(lane, sandbox).await,
+            false => CellEgress::default(),
+        };
+        Attempt { outcome, failure, duration, tail, usage, artifacts, egress }
     }
 
     async fn body(&self, context: CellContext) -> (Outcome, Option<Failure>) {

@@ -172,6 +172,7 @@ impl Shared {
             enter: report.enter.clone(),
             usage: report.usage,
             artifacts: report.artifacts.as_ref().map(|folder| folder.display().to_string()),
+            egress: report.egress.clone(),
         });
     }
 }

@@ -5,10 +5,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::sandbox::{
-    Backend, Cancel, CloneSpec, Error, Kind, Limits, Result, SnapshotSpec, Spec, StopOptions, Usage,
+    Backend, Cancel, CloneSpec, Error, Kind, Limits, Policy, Result, SnapshotSpec, Spec,
+    StopOptions, Usage,
 };
 
-use super::super::{Cell, Event, FAILED_LABEL, Failure, OnFail, Source, Waiter};
+use super::super::{Cell, CellEgress, Event, FAILED_LABEL, Failure, OnFail, Source, Waiter};
 use super::executor::Shared;
 use super::lane::Lane;
 
@@ -185,6 +186,27 @@ impl Shared {
         let usage = lane.ctx.backend.usage(sandbox, &cancel);
         let usage = tokio::time::timeout(Duration::from_secs(5), usage).await;
         usage.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Whether a cell may reach anything at all, as far as that is known.
+    pub fn reaches(&self, cell: &Cell) -> bool {
+        let own = self.spec.own.get(&cell.id);
+        let source = own.and_then(|own| own.source.as_ref()).unwrap_or(&self.spec.source);
+        let policy = own.and_then(|own| own.egress.as_ref()).or(self.spec.cell.egress.as_ref());
+        match (policy, source) {
+            (Some(policy), _) => *policy != Policy::None,
+            (None, Source::Base(base)) => base.egress != Policy::None,
+            (None, Source::Snapshot { .. }) => true,
+            (None, Source::Image { .. }) => false,
+        }
+    }
+
+    /// What a sandbox was refused and what it reached; nothing where that can't be told.
+    pub async fn egress(&self, lane: &Lane, sandbox: &str) -> CellEgress {
+        let cancel = Cancel::new();
+        let log = lane.ctx.backend.egress_log(sandbox, &cancel);
+        let log = tokio::time::timeout(Duration::from_secs(5), log).await;
+        CellEgress::of(log.ok().and_then(Result::ok).unwrap_or_default())
     }
 
     /// Deletes a sandbox, also when the run was cancelled. Where nobody answers it is tried once

@@ -81,21 +81,21 @@ fn document(story: &Story) -> Value {
         "counts": story.counts(),
         "warnings": story.warnings,
         "bases": story.bases.iter().map(base).collect::<Vec<_>>(),
-        "matrices": story.matrices.iter().map(matrix).collect::<Vec<_>>(),
+        "matrices": story.matrices.iter().map(|one| matrix(one, story.script.as_deref())).collect::<Vec<_>>(),
     })
 }
 
-fn matrix(matrix: &MatrixStory) -> Value {
+fn matrix(matrix: &MatrixStory, script: Option<&str>) -> Value {
     json!({
         "name": matrix.name,
         "total": matrix.total,
         "duration": matrix.duration.as_secs_f64(),
         "counts": matrix.counts(),
-        "cells": matrix.cells.iter().map(cell).collect::<Vec<_>>(),
+        "cells": matrix.cells.iter().map(|one| cell(one, script)).collect::<Vec<_>>(),
     })
 }
 
-fn cell(cell: &CellStory) -> Value {
+fn cell(cell: &CellStory, script: Option<&str>) -> Value {
     let mut value = json!({
         "outcome": cell.outcome,
         "start": cell.start.map(|time| time.as_secs_f64()),
@@ -108,6 +108,9 @@ fn cell(cell: &CellStory) -> Value {
         "attempts": cell.attempts,
         "memory": cell.usage.memory,
         "cpu": cell.usage.cpu.map(|cpu| cpu.as_secs_f64()),
+        "refused": cell.egress.said(),
+        "remedy": cell.egress.remedy(script),
+        "carried": cell.egress.carried,
         "tail": cell.tail,
         "dropped": cell.dropped,
         "output": cell.output,

@@ -103,6 +103,13 @@ function details(cell) {
     const body = el("div", { class: "body" });
     if (cell.message) { const said = el("pre"); ansi(cell.message, said); body.append(said); }
     if (cell.hint) body.append(el("p", {}, `hint: ${cell.hint}`));
+    if (cell.refused) body.append(el("p", {}, cell.refused));
+    if (cell.refused && cell.remedy) body.append(el("p", {}, "To allow it: ", el("code", {}, cell.remedy)));
+    if (cell.carried.length) {
+      const table = el("table", { class: "tests" }, el("tr", {}, el("th", {}, "reached"), el("th", {}, "connections"), el("th", {}, "sent"), el("th", {}, "received")));
+      for (const one of cell.carried) table.append(el("tr", {}, el("td", {}, one.host), el("td", {}, one.connections), el("td", {}, size(one.sent)), el("td", {}, size(one.received))));
+      body.append(table);
+    }
     if (cell.enter) body.append(el("p", {}, "A shell in the state it failed in: ", el("code", {}, `sandscript enter ${cell.enter}`)));
     if (cell.artifacts) body.append(el("p", {}, "Artifacts: ", el("code", {}, cell.artifacts)));
     if (cell.tests.length) {

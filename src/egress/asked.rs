@@ -1,0 +1,166 @@
+//! A policy as a person writes it.
+
+use crate::sandbox::{Action, Error, Policy, Result, Rule, Ruleset};
+
+/// A policy before anybody has looked up what its preset stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing.
+    #[default]
+    None,
+    /// Rules of its own, in order, and a preset behind them.
+    Rules {
+        /// The preset's name.
+        preset: Option<String>,
+        /// Its own rules.
+        rules: Vec<Rule>,
+    },
+    /// Everything.
+    Unrestricted,
+}
+
+impl Asked {
+    /// From one word: `none`, `unrestricted`, or a preset's name.
+    pub fn word(word: &str) -> Result<Asked> {
+        match word {
+            "none" => Ok(Asked::None),
+            "unrestricted" => Ok(Asked::Unrestricted),
+            "allowlist" => Err(Error::invalid_hint(
+                "egress",
+                "an allowlist is written as its rules",
+                "write the rules themselves: [\"example.com\", \"*.example.org:443\"]",
+            )),
+            _ if is_preset_name(word) => {
+                Ok(Asked::Rules { preset: Some(word.to_owned()), rules: Vec::new() })
+            }
+            _ if word.parse::<Rule>().is_ok() => Err(Error::invalid_hint(
+                "egress",
+                format!("'{word}' is a rule, not a policy"),
+                format!("an allowlist is a list of rules: [\"{word}\"]"),
+            )),
+            _ => Err(Error::invalid_hint(
+                "egress",
+                format!("'{word}' is not a policy"),
+                "use \"none\", \"unrestricted\", the name of a preset such as \"agent\", or a list of rules",
+            )),
+        }
+    }
+
+    /// An allowlist: rules in order, `deny …` among them.
+    pub fn list<T: AsRef<str>>(rules: impl IntoIterator<Item = T>) -> Result<Asked> {
+        let rules = rules.into_iter().map(|rule| rule.as_ref().parse()).collect::<Result<_>>()?;
+        Ok(Asked::Rules { preset: None, rules })
+    }
+
+    /// What is allowed beside a preset, and what is not. What is denied comes first: it holds against
+    /// what is allowed as well as against the preset.
+    pub fn merged<A: AsRef<str>, D: AsRef<str>>(
+        preset: Option<&str>,
+        allow: impl IntoIterator<Item = A>,
+        deny: impl IntoIterator<Item = D>,
+    ) -> Result<Asked> {
+        let mut rules = Vec::new();
+        for text in deny {
+            rules.push(text.as_ref().parse::<Rule>()?.with(Action::Deny));
+        }
+        for text in allow {
+            let rule: Rule = text.as_ref().parse()?;
+            if rule.action == Action::Deny {
+                return Err(Error::invalid_hint(
+                    "egress",
+                    format!("'{rule}' stands among what is allowed"),
+                    "put it into deny",
+                ));
+            }
+            rules.push(rule);
+        }
+        let preset = match preset.map(Asked::word).transpose()? {
+            None => None,
+            Some(Asked::Rules { preset, .. }) => preset,
+            Some(other) if rules.is_empty() => return Ok(other),
+            Some(Asked::None) => None,
+            Some(Asked::Unrestricted) => {
+                return Err(Error::invalid_hint(
+                    "egress",
+                    "\"unrestricted\" takes no rules",
+                    "allow \"*\", which is everything public, and deny from that",
+                ));
+            }
+        };
+        Ok(Asked::Rules { preset, rules })
+    }
+
+    /// From what a command line says: one policy and rules that are added to it.
+    pub fn options(
+        policy: Option<&str>,
+        allow: &[String],
+        deny: &[String],
+    ) -> Result<Option<Asked>> {
+        if policy.is_none() && allow.is_empty() && deny.is_empty() {
+            return Ok(None);
+        }
+        Asked::merged(policy, allow, deny).map(Some)
+    }
+
+    /// The policy, where it has no preset.
+    pub(super) fn plain(&self) -> Option<Policy> {
+        match self {
+            Asked::None => Some(Policy::None),
+            Asked::Unrestricted => Some(Policy::Unrestricted),
+            Asked::Rules { preset: None, rules } => {
+                Some(Policy::Rules(Ruleset { preset: None, rules: rules.clone() }))
+            }
+            Asked::Rules { .. } => None,
+        }
+    }
+}
+
+/// Whether a word can be the name of a preset: letters, digits, `-` and `_`, a letter in front.
+pub(super) fn is_preset_name(word: &str) -> bool {
+    let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    word.starts_with(|c: char| c.is_ascii_lowercase()) && word.len() <= 40 && word.chars().all(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: [&str; 0] = [];
+
+    fn said(error: Error) -> String {
+        format!("{error} ({})", error.hint().unwrap_or_default())
+    }
+
+    #[test]
+    fn words() {
+        assert_eq!(Asked::word("none").unwrap(), Asked::None);
+        assert_eq!(Asked::word("unrestricted").unwrap(), Asked::Unrestricted);
+        let preset = Asked::Rules { preset: Some("agent".into()), rules: vec![] };
+        assert_eq!(Asked::word("agent").unwrap(), preset);
+        assert_eq!(Asked::merged(Some("agent"), NONE, NONE).unwrap(), preset);
+        assert_eq!(Asked::merged(Some("none"), NONE, NONE).unwrap(), Asked::None);
+        let wrong: Vec<String> = ["allowlist", "example.com", "*", "10.0.0.0/8", "A b", ""]
+            .into_iter()
+            .map(|word| said(Asked::word(word).unwrap_err()))
+            .collect();
+        insta::assert_snapshot!(wrong.join("\n"));
+    }
+
+    #[test]
+    fn what_is_denied_comes_first() {
+        let asked = Asked::merged(Some("git"), ["b.test"], ["a.test", "deny c.test"]).unwrap();
+        let Asked::Rules { rules, .. } = &asked else { unreachable!() };
+        let rules: Vec<String> = rules.iter().map(Rule::to_string).collect();
+        assert_eq!(rules, ["deny a.test", "deny c.test", "b.test"]);
+        assert_eq!(
+            Asked::merged(None, ["a.test"], NONE).unwrap(),
+            Asked::list(["a.test"]).unwrap()
+        );
+        assert_eq!(
+            Asked::merged(Some("none"), ["a.test"], NONE).unwrap(),
+            Asked::list(["a.test"]).unwrap()
+        );
+        insta::assert_snapshot!(said(Asked::merged(None, ["deny a.test"], NONE).unwrap_err()), @"egress: 'deny a.test' stands among what is allowed (put it into deny)");
+        insta::assert_snapshot!(said(Asked::merged(Some("unrestricted"), NONE, ["a.test"]).unwrap_err()), @r#"egress: "unrestricted" takes no rules (allow "*", which is everything public, and deny from that)"#);
+    }
+}

@@ -1,0 +1,123 @@
+//! Egress on the command line, in settings and in `check`.
+
+use insta::assert_snapshot;
+
+use crate::environment::TestEnvironment;
+
+fn egress(args: &[&str]) -> String {
+    let answer = TestEnvironment::fake().ok(["create", "web", "--format", "json"]
+        .iter()
+        .chain(args)
+        .copied()
+        .collect::<Vec<_>>());
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    answer["egress"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_sandbox_gets_the_policy_that_was_asked_for() {
+    assert_eq!(egress(&[]), "none");
+    assert_eq!(
+        egress(&["--allow", "a.test", "--allow", "*.b.test:443"]),
+        "allowlist (a.test, *.b.test:443)"
+    );
+    assert_eq!(egress(&["--egress", "git"]), "git");
+    let merged = ["--egress", "agent", "--allow", "a.test", "--deny", "gist.github.com"];
+    assert_eq!(egress(&merged), "agent (deny gist.github.com, a.test)");
+}
+
+#[test]
+fn what_is_no_policy_says_what_would_be_one() {
+    let run = |args: &[&str]| {
+        TestEnvironment::fake().run([&["create", "web"][..], args].concat()).to_string()
+    };
+    assert_snapshot!(run(&["--egress", "agnet"]));
+    assert_snapshot!(run(&["--egress", "example.com"]));
+    assert_snapshot!(run(&["--egress", "unrestricted", "--deny", "a.test"]));
+    assert_snapshot!(run(&["--allow", "http://a.test"]));
+}
+
+#[test]
+fn the_verbs_say_what_is_wrong() {
+    let environment = TestEnvironment::fake();
+    assert_snapshot!(environment.run(["egress", "show", "nope"]));
+    assert_snapshot!(environment.run(["egress", "log", "nope", "--format", "json"]));
+    assert_snapshot!(environment.run(["egress", "allow", "web", "a test"]));
+    assert_snapshot!(environment.run(["egress", "set", "web"]));
+}
+
+#[test]
+fn presets_and_profiles_of_the_settings() {
+    let environment = TestEnvironment::fake();
+    std::fs::create_dir(environment.path("config/sandscript")).unwrap();
+    let user = environment.path("config/sandscript/config.toml");
+    std::fs::write(
+        &user,
+        "profile = 'strict'\n[egress.presets.corp]\nallow = ['git.corp@10.0.0.0/8']\n\
+         [profiles.strict]\negress = 'corp'\nforbid = ['gist.github.com']\n",
+    )
+    .unwrap();
+    environment
+        .write("sandscript.toml", "[egress.presets.ci]\ninclude = ['corp']\nallow = ['ci.test']\n");
+    let policy = |environment: &TestEnvironment, args: &[&str]| {
+        let answer = environment.ok([&["create", "web", "--format", "json"][..], args].concat());
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        answer["egress"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(policy(&environment, &[]), "corp (deny gist.github.com)");
+    assert_eq!(policy(&environment, &["--egress", "ci"]), "ci (deny gist.github.com)");
+    assert_eq!(policy(&environment, &["--egress", "none"]), "none");
+    assert_snapshot!(environment.run(["create", "web", "--egress", "unrestricted"]));
+    environment.write("sandscript.toml", "[egress.presets.corp]\nallow = ['*']\n");
+    assert_snapshot!(environment.run(["create", "web"]));
+    environment.write("sandscript.toml", "profile = 'agents'\n");
+    assert_snapshot!(environment.run(["create", "web"]));
+    environment.write("sandscript.toml", "");
+    let environment = environment.env("SANDSCRIPT_PROFILE", "agents");
+    assert_eq!(policy(&environment, &[]), "agent");
+    let environment = environment.env("SANDSCRIPT_PROFILE", "agent");
+    assert_snapshot!(environment.run(["create", "web"]));
+}
+
+#[test]
+fn a_script_has_the_profiles_policy_and_the_presets() {
+    let environment = TestEnvironment::fake();
+    environment.write("sandscript.toml", "[egress.presets.ci]\nallow = ['ci.test']\n");
+    environment.write(
+        "x.rhai",
+        "let a = sandbox(); print(a.info().egress); let b = sandbox(#{ egress: \"ci\" }); print(b.info().egress);\n\
+         matrix(\"m\", #{ axes: #{ egress: [\"ci\", \"none\"] } }, |cell| { print(cell.sandbox.info().egress); });",
+    );
+    let environment = environment.env("SANDSCRIPT_PROFILE", "agents");
+    let said = environment.ok(["run", "x.rhai"]);
+    let mut lines: Vec<&str> = said.lines().take(4).collect();
+    lines[2..].sort_unstable();
+    assert_eq!(lines, ["agent", "ci", "ci", "none"], "{said}");
+}
+
+#[test]
+fn check_knows_policies() {
+    let environment = TestEnvironment::fake();
+    environment.write("sandscript.toml", "[egress.presets.ci]\nallow = ['ci.test']\n");
+    environment.write(
+        "x.rhai",
+        r#"let fine = "computed";
+let box = sandbox("a", #{ egress: "ci" });
+sandbox("b", #{ egress: #{ preset: fine, allow: ["a.test", fine], deny: "b.test" } });
+sandbox("c", #{ egress: "agnet" });
+sandbox("d", #{ egress: ["a.test", "http://b.test"] });
+sandbox("e", #{ egress: #{ preste: "git", allow: ["a b"] } });
+box.set_egress("example.com");
+box.allow("10.0.0.0/99");
+matrix("m", #{ egress: 3 }, |cell| { cell.sandbox.deny(["a:99999"]); });
+"#,
+    );
+    environment.write(
+        "y.lua",
+        r#"local box = sandbox("a", { egress = { preset = "ci", allow = { "a.test" } } })
+box:set_egress({ "a.test", "*.*.test" })
+box:clone({ egress = { alow = { "a.test" } } })
+"#,
+    );
+    assert_snapshot!(environment.run(["check"]));
+}

@@ -1,0 +1,8 @@
+local box = sandbox("box")
+box:allow("a.test:443")
+box:allow({ "a.test:443", "udp://192.0.2.1:123" })
+print(box:info().egress)
+local _, e = pcall(box.allow, box, "http://a.test")
+print(e.message)
+print(e.hint)
+box:allow(3)

@@ -1,0 +1,8 @@
+local box = sandbox("box", { egress = { "a.test", "*.b.test" } })
+box:deny("a.test")
+print(box:info().egress)
+box:deny("x.b.test")
+print(box:info().egress)
+box:allow("x.b.test")
+print(box:info().egress)
+box:deny("a.test")

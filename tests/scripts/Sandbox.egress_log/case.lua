@@ -1,0 +1,7 @@
+local box = sandbox("box", { egress = { "a.test" } })
+local log = box:egress_log()
+print(log.refused)
+print(#log.denied)
+print(#log.carried)
+box:delete()
+box:egress_log()
