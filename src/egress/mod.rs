@@ -36,7 +36,7 @@ pub use catalog::{Catalog, Profile, Resolved, changes};
 #[cfg(feature = "local")]
 pub use filter::{Filter, Verdict};
 #[cfg(feature = "local")]
-pub use gate::{Gate, Sockets};
+pub use gate::{Gate, Sockets, carry};
 pub use preset::{PresetSpec, REGISTRIES, builtin};
 #[cfg(feature = "local")]
 pub use resolver::Resolver;

@@ -1,5 +1,6 @@
 //! The contract every backend keeps.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -233,6 +234,20 @@ pub trait Backend: Send + Sync {
         let mut policy = self.policy(name, cancel).await?;
         policy.deny(rule)?;
         self.set_policy(name, &policy, cancel).await
+    }
+
+    /// Opens a port of this host's for one that a running sandbox's programs listen on, by its loopback
+    /// interface too, and says where: on this host's loopback, at a free port, where `at` says nothing else.
+    /// It ends with the sandbox, whatever its policy.
+    async fn publish(
+        &self,
+        _name: &str,
+        _port: u16,
+        _at: Option<SocketAddr>,
+        _cancel: &Cancel,
+    ) -> Result<SocketAddr> {
+        self.capabilities().require(Capability::Publish)?;
+        Err(Error::unsupported("publish", &self.capabilities().backend, ""))
     }
 
     /// What it was refused and what it reached since it was made or restored.

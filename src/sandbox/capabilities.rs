@@ -38,6 +38,8 @@ pub enum Capability {
     Mounts,
     /// Real Linux programs run in the guest: pipes, devices and terminals are the kernel's.
     Programs,
+    /// Ports of a sandbox on this host.
+    Publish,
     /// The guest may change the image's system folders (`/usr`), whatever image it is.
     SystemWritable,
     /// Images from a tarball.
@@ -64,6 +66,7 @@ impl Capability {
         Capability::LimitPids,
         Capability::Mounts,
         Capability::Programs,
+        Capability::Publish,
         Capability::SystemWritable,
         Capability::TarImage,
         Capability::Usage,
@@ -86,6 +89,7 @@ impl Capability {
             Capability::LimitPids => "limit-pids",
             Capability::Mounts => "mounts",
             Capability::Programs => "programs",
+            Capability::Publish => "publish",
             Capability::SystemWritable => "system-writable",
             Capability::TarImage => "tar-image",
             Capability::Usage => "usage",

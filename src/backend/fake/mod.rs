@@ -137,6 +137,7 @@ impl Default for FakeBuilder {
             (Capability::Init, kernel),
             (Capability::Mounts, "the fake backend never touches this machine"),
             (Capability::Programs, kernel),
+            (Capability::Publish, "the fake backend has no network"),
             (Capability::TarImage, "the fake backend knows its images by name only"),
             (Capability::Usage, kernel),
         ];

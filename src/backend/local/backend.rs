@@ -206,6 +206,16 @@ impl Backend for LocalBackend {
         unless(cancel, self.0.change_policy(name, |policy| policy.deny(rule))).await
     }
 
+    async fn publish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<std::net::SocketAddr>,
+        cancel: &Cancel,
+    ) -> Result<std::net::SocketAddr> {
+        unless(cancel, self.0.publish(name, port, at)).await
+    }
+
     async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {
         unless(cancel, self.0.egress_log(name)).await
     }

@@ -48,6 +48,7 @@ impl Inner {
             groups: Vec::new(),
             address: None,
             gated: false,
+            published: Vec::new(),
             maker: None,
         };
         self.make(record, ahead, caches).await
@@ -201,6 +202,7 @@ impl Inner {
         }
         let caches = self.take_caches(&record.spec.name, &record.spec.caches).await?;
         record.gated = self.is_gated(&record.spec.egress);
+        record.published.clear();
         let name = cgroup::name_of_start(&record.spec.name);
         let group = self.groups.create(&name, &record.spec.limits)?;
         let groups = group.folders.clone();
@@ -377,6 +379,7 @@ fn damaged(name: &str, message: String) -> Info {
         groups: Vec::new(),
         address: None,
         gated: false,
+        published: Vec::new(),
         maker: None,
     };
     info(&record, State::Error(message))

@@ -17,6 +17,7 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         Capability::HostImage,
         Capability::Mounts,
         Capability::Programs,
+        Capability::Publish,
         Capability::TarImage,
     ]);
     let mut missing = BTreeMap::from([(

@@ -287,6 +287,13 @@ pub enum Request {
     /// The sockets at which the guest's connections arrive: first those for TCP, then as many for
     /// UDP. From now on all connections go there.
     Gate,
+    /// A socket that is being connected to a port of the guest's own, by its loopback interface.
+    Dial {
+        /// The port.
+        port: u16,
+        /// By IPv6.
+        six: bool,
+    },
     /// Go on with a write: put the file in place.
     Commit,
     /// Give a write up.

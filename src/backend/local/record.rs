@@ -49,6 +49,9 @@ pub struct Record {
     /// All its connections go through the gate, since its last start.
     #[serde(default)]
     pub gated: bool,
+    /// Its ports that are open on this host since its last start, and where.
+    #[serde(default)]
+    pub published: Vec<(u16, std::net::SocketAddr)>,
     /// The run that is making it; none when it is made.
     pub maker: Option<String>,
 }

@@ -331,6 +331,7 @@ impl Inner {
             groups: Vec::new(),
             address: None,
             gated: false,
+            published: Vec::new(),
             maker: None,
         };
         Ok((record, ahead, caches, referring))

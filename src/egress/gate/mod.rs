@@ -23,6 +23,8 @@ use super::names::Names;
 use super::resolver::Resolver;
 use crate::sandbox::{EgressLog, Policy, Protocol};
 
+pub use relay::carry;
+
 /// As many connections of one sandbox at once; more wait. One guest must not use up what all share.
 const CONNECTIONS: usize = 1024;
 

@@ -45,6 +45,12 @@ pub async fn relay(
     tokio::try_join!(up, down).map(drop)
 }
 
+/// Carries between two connections until both sides have ended.
+pub async fn carry(one: &mut TcpStream, other: &mut TcpStream) -> io::Result<()> {
+    let (_, _) = (one.set_nodelay(true), other.set_nodelay(true));
+    relay(one, other, Watch::Free, &Count::default()).await
+}
+
 async fn pass(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,

@@ -46,6 +46,25 @@ impl Gate {
         }
     }
 
+    /// Opens a port of this host's for one of a running sandbox's; where it is.
+    pub async fn publish(
+        &self,
+        store: &Store,
+        name: &str,
+        port: u16,
+        at: SocketAddr,
+    ) -> Result<SocketAddr> {
+        match self.ask(store, &Ask::Publish { name: name.into(), port, at }).await? {
+            Answer::Published(at) => Ok(at),
+            Answer::Failed(why) => Err(Error::invalid_hint(
+                "publish",
+                format!("{at} can't be opened: {why}"),
+                "choose another port, or none: then a free one is taken",
+            )),
+            answer => Err(unexpected(name, answer)),
+        }
+    }
+
     /// The log of a sandbox; none when it is not served.
     pub async fn log(&self, store: &Store, name: &str) -> Result<Option<EgressLog>> {
         match self.ask(store, &Ask::Log { name: name.into() }).await? {

@@ -4,6 +4,7 @@
 //! keeps.
 
 mod client;
+mod publish;
 mod serve;
 
 use std::net::SocketAddr;
@@ -32,6 +33,8 @@ enum Ask {
     Attach { name: String, policy: Policy },
     /// Serve it by another policy from now on.
     Set { name: String, policy: Policy },
+    /// Open a port of this host's for one of a running sandbox's.
+    Publish { name: String, port: u16, at: SocketAddr },
     /// What did it reach?
     Log { name: String },
 }
@@ -41,6 +44,8 @@ enum Ask {
 enum Answer {
     /// Done.
     Ok,
+    /// Where the port is.
+    Published(SocketAddr),
     /// The log.
     Log(EgressLog),
     /// It does not serve this sandbox.

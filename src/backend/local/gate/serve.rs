@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, openat, renameat};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::publish::Published;
 use super::{Answer, Ask, Config, LOG};
 use crate::backend::local::control;
 use crate::backend::local::link::Link;
@@ -64,12 +65,17 @@ struct Served {
 
 struct State {
     boxes: Mutex<HashMap<String, Served>>,
+    published: Mutex<Vec<Published>>,
     resolver: Arc<Resolver>,
     serial: AtomicU64,
     clients: AtomicUsize,
 }
 
 impl State {
+    fn published(&self) -> MutexGuard<'_, Vec<Published>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn boxes(&self) -> MutexGuard<'_, HashMap<String, Served>> {
         self.boxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,6 +86,7 @@ async fn run(listener: OwnedFd, config: Config) -> io::Result<()> {
     let listener = UnixListener::from_std(listener.into())?;
     let state = Arc::new(State {
         boxes: Mutex::default(),
+        published: Mutex::default(),
         resolver: Arc::new(Resolver::new(config.servers)),
         serial: AtomicU64::new(0),
         clients: AtomicUsize::new(1),
@@ -107,7 +114,9 @@ async fn run(listener: OwnedFd, config: Config) -> io::Result<()> {
                 for served in boxes.values() {
                     write_news(served);
                 }
-                let busy = !boxes.is_empty() || state.clients.load(Ordering::Relaxed) > 0;
+                let mut published = state.published();
+                published.retain(|one| !one.ended());
+                let busy = !boxes.is_empty() || !published.is_empty() || state.clients.load(Ordering::Relaxed) > 0;
                 idle = if busy { 0 } else { idle + 1 };
                 if idle > IDLE {
                     return Ok(());
@@ -121,11 +130,16 @@ async fn run(listener: OwnedFd, config: Config) -> io::Result<()> {
 async fn revive(state: &Arc<State>) {
     for entry in std::fs::read_dir("boxes").into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if let Ok(Some(record)) = record::load::<Record>(&entry.path().join("record.json"))
-            && record.gated
-        {
+        if let Ok(Some(record)) = record::load::<Record>(&entry.path().join("record.json")) {
+            for (port, at) in record.published {
+                let control = format!("boxes/{name}/control");
+                let opened = Published::open(&name, &control, port, at).await;
+                state.published().extend(opened.ok());
+            }
             // A stopped one has nobody to ask for sockets.
-            let _ = attach(state, name, record.spec.egress, false).await;
+            if record.gated {
+                let _ = attach(state, name, record.spec.egress, false).await;
+            }
         }
     }
 }
@@ -144,6 +158,17 @@ async fn talk(state: &Arc<State>, mut link: Link) {
                 }
                 None => Answer::Unknown,
             },
+            Ask::Publish { name, port, at } => {
+                let control = format!("boxes/{name}/control");
+                match Published::open(&name, &control, port, at).await {
+                    Ok(published) => {
+                        let at = published.at;
+                        state.published().push(published);
+                        Answer::Published(at)
+                    }
+                    Err(error) => Answer::Failed(error.to_string()),
+                }
+            }
             Ask::Log { name } => match state.boxes().get(&name) {
                 Some(served) => Answer::Log(served.gate.log()),
                 None => Answer::Unknown,

@@ -3,7 +3,7 @@
 //! served from outside. Whoever undoes the rules in here closes the door and opens nothing.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use super::filter::{
@@ -63,6 +63,22 @@ pub fn enter() -> io::Result<Inside> {
     // The last step: before it, nothing leads anywhere.
     link::local_route(IPV4, Some(ADDRESS))?;
     Ok(inside)
+}
+
+/// A socket that is being connected to a port of this very namespace.
+pub fn dial(port: u16, six: bool) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType};
+    let to: SocketAddr = match six {
+        true => (Ipv6Addr::LOCALHOST, port).into(),
+        false => (Ipv4Addr::LOCALHOST, port).into(),
+    };
+    let family = if six { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrAny::from(to)) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn rules() -> io::Result<()> {
