@@ -188,6 +188,9 @@ pub async fn exec(
     })
 }
 
+/// The most that is read at once.
+const MOST: usize = 256 << 10;
+
 struct Tee<'a> {
     from: Option<Reader>,
     stream: Stream,
@@ -205,12 +208,15 @@ impl<'a> Tee<'a> {
     /// The caller gets the bytes as they are, the sink gets them without secrets.
     async fn pump(&mut self) {
         let Some(from) = self.from.as_mut() else { return };
-        // As much as a pipe holds.
+        // As much as a pipe holds; more from one that has much to say.
         let mut buffer = vec![0; 64 << 10];
         let mut masker: Option<Masker> = None;
         // A pty answers EIO when its last holder closes it: the end, like 0.
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
             let room = self.max - self.bytes.len();
+            if count == buffer.len() && count < MOST {
+                buffer.resize(MOST, 0);
+            }
             self.truncated |= count > room;
             self.bytes.extend_from_slice(&buffer[..count.min(room)]);
             if masker.is_none() && self.sink.mask().is_empty() {

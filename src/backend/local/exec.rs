@@ -55,7 +55,36 @@ fn failed(error: io::Error) -> Error {
 }
 
 fn reader(fd: OwnedFd) -> Result<Reader> {
-    Ok(Box::new(pipe::Receiver::from_owned_fd(fd).map_err(failed)?))
+    Ok(Box::new(Stream { pipe: pipe::Receiver::from_owned_fd(fd).map_err(failed)?, read: 0 }))
+}
+
+/// Of a stream that gave so much the pipe is made larger: who prints much and who reads it then take
+/// turns less often. Not before: the kernel grants a user only so much of it.
+const MUCH: usize = 256 << 10;
+const LARGE: usize = 512 << 10;
+
+/// What a command prints.
+struct Stream {
+    pipe: pipe::Receiver,
+    read: usize,
+}
+
+impl tokio::io::AsyncRead for Stream {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = std::pin::Pin::new(&mut self.pipe).poll_read(context, buffer);
+        let count = buffer.filled().len() - before;
+        if self.read < MUCH && self.read + count >= MUCH {
+            // Without it everything goes on as it was.
+            let _ = rustix::pipe::fcntl_setpipe_size(&self.pipe, LARGE);
+        }
+        self.read = self.read.saturating_add(count);
+        polled
+    }
 }
 
 impl Inner {
