@@ -108,7 +108,7 @@ impl Sim {
         json!({
             "url": format!("wss://{}/api/current", self.address), "release": self.nas.release.name(),
             "address": self.address.to_string(), "api_key": self.keys.first(), "keys": self.keys,
-            "fingerprint": self.fingerprint, "bridge": engine.map(|e| e.bridge.clone()),
+            "fingerprint": self.fingerprint, "certificate": self.certificate, "bridge": engine.map(|e| e.bridge.clone()),
             "gateway": engine.map(|e| format!("{}.1", e.network())),
             "root": self.nas.host.root, "pool": self.nas.zfs.pool,
         })

@@ -44,5 +44,12 @@ pub async fn disk(rootfs: &Path, pool: &str) -> Result<PathBuf, String> {
         return Err(format!("the disk can't be built: {}", text.trim()));
     }
     std::fs::rename(&part, &disk).map_err(|e| e.to_string())?;
+    // Those of older root file systems are of no use any more.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("golden-") && entry.path() != disk {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
     Ok(disk)
 }
