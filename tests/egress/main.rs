@@ -8,6 +8,7 @@ mod internet;
 mod names;
 mod probe;
 mod rig;
+mod speed;
 mod survival;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -108,7 +109,7 @@ fn host() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let all: [&[Test]; 3] = [names::TESTS, attacks::TESTS, survival::TESTS];
+    let all = [names::TESTS, attacks::TESTS, survival::TESTS, speed::TESTS];
     let trials = all.into_iter().flatten().map(|(name, test)| {
         let rig = rig.clone();
         Trial::test(*name, move || {

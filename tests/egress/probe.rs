@@ -23,6 +23,14 @@ fn attempt(words: &[&str]) -> Result<String> {
         ["get", to, host] => exchange(to, &request(host)),
         ["tls", to, name] => exchange(to, &hello(name)),
         ["text", to, text] => exchange(to, text.as_bytes()),
+        ["many", to, host, count] => {
+            let count: u32 = count.parse().map_err(Error::other)?;
+            let start = std::time::Instant::now();
+            for _ in 0..count {
+                exchange(to, &request(host))?;
+            }
+            Ok(format!("{:?}", start.elapsed() / count))
+        }
         // Two requests on one connection.
         ["twice", to, first, second] => {
             let mut stream = connect(to)?;

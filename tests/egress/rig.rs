@@ -73,10 +73,14 @@ impl Rig {
     fn try_sandbox(&self, policy: Policy) -> Result<Sandbox<'_>> {
         let mut spec = Spec::new(self.name());
         spec.egress = policy;
-        let source = self.temp.path().join("probe");
-        spec.mounts.push(Mount { source, target: "/srv/probe".into(), readonly: true });
+        spec.mounts = self.probe_mount();
         self.wait(self.backend.create(&spec, &Cancel::new()))?;
         Ok(Sandbox { rig: self, name: spec.name })
+    }
+
+    pub fn probe_mount(&self) -> Vec<Mount> {
+        let source = self.temp.path().join("probe");
+        vec![Mount { source, target: "/srv/probe".into(), readonly: true }]
     }
 
     /// A sandbox with these rules.
