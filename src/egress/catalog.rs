@@ -233,6 +233,15 @@ impl Catalog {
                 }
             }
             notes = answer.notes;
+            for source in &answer.closed {
+                if !self.mirrors.iter().any(|rule| rule.covers(&source.rule)) {
+                    notes.push(format!(
+                        "{} fetches from {}, a private address, which a guest's own word does not open: \
+                         list it under [egress.registries] if it may",
+                        source.tool, source.rule
+                    ));
+                }
+            }
             if name == REGISTRIES && rules.is_empty() && !asker.dry {
                 notes.push(
                     "no tool here says where it fetches from, so 'registries' allows nothing"
@@ -247,7 +256,8 @@ impl Catalog {
         let origin = pristine(asker, origin).await?;
         let (key, lasting) = key(asker, &origin).await?;
         if known && let Some(answer) = self.recall(&key, lasting) {
-            return Ok(Answer { notes: Vec::new(), ..answer });
+            // It was told when they were asked.
+            return Ok(Answer { notes: Vec::new(), closed: Vec::new(), ..answer });
         }
         if asker.dry {
             return Ok(Answer::default());

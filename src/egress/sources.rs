@@ -21,7 +21,10 @@ pub struct Source {
 pub struct Answer {
     /// Where they fetch from.
     pub sources: Vec<Source>,
-    /// What could not be found out or is not opened, in sentences.
+    /// Private addresses that they fetch from, which a guest's own word does not open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<Source>,
+    /// What could not be found out, in sentences.
     pub notes: Vec<String>,
 }
 
@@ -31,12 +34,6 @@ impl Answer {
     pub(super) fn add(&mut self, tool: &str, url: &str) {
         let Some((host, port)) = place(url) else { return };
         let target = match host.parse::<IpAddr>() {
-            Ok(address) if special(address.to_canonical()).is_some() => {
-                return self.note(format!(
-                    "{tool} fetches from {host}:{port}, a private address, which a guest's own \
-                     word does not open: list it under [egress.registries] if it may"
-                ));
-            }
             Ok(address) => Target::Network(Cidr::single(address)),
             Err(_) => match host.parse::<Rule>() {
                 Ok(Rule { target: target @ Target::Name { within: None, .. }, .. })
@@ -52,8 +49,13 @@ impl Answer {
         }
         let rule = Rule { ports: Some((port, port)), ..Rule::allow(target) };
         let known = |source: &Source| source.tool == tool && source.rule == rule;
-        if !self.sources.iter().any(known) {
-            self.sources.push(Source { tool: tool.to_owned(), rule });
+        let address = host.parse::<IpAddr>().map(|address| address.to_canonical());
+        let list = match address.is_ok_and(|address| special(address).is_some()) {
+            true => &mut self.closed,
+            false => &mut self.sources,
+        };
+        if !list.iter().any(known) {
+            list.push(Source { tool: tool.to_owned(), rule });
         }
     }
 
@@ -75,6 +77,11 @@ impl Answer {
         for source in other.sources {
             if !self.sources.contains(&source) {
                 self.sources.push(source);
+            }
+        }
+        for source in other.closed {
+            if !self.closed.contains(&source) {
+                self.closed.push(source);
             }
         }
         other.notes.into_iter().for_each(|note| self.note(note));
@@ -168,6 +175,9 @@ mod tests {
         ];
         urls.iter().for_each(|url| answer.add("pip", url));
         let rules: Vec<String> = answer.rules().iter().map(Rule::to_string).collect();
-        insta::assert_snapshot!(format!("{}\n\n{}", rules.join("\n"), answer.notes.join("\n")));
+        let closed: Vec<String> =
+            answer.closed.iter().map(|source| format!("closed: {}", source.rule)).collect();
+        let parts = [rules, closed, answer.notes];
+        insta::assert_snapshot!(parts.map(|lines| lines.join("\n")).join("\n\n"));
     }
 }

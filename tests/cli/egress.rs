@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::environment::TestEnvironment;
+use crate::environment::{TestEnvironment, skip};
 
 fn egress(args: &[&str]) -> String {
     let answer = TestEnvironment::fake().ok(["create", "web", "--format", "json"]
@@ -120,4 +120,93 @@ box:clone({ egress = { alow = { "a.test" } } })
 "#,
     );
     assert_snapshot!(environment.run(["check"]));
+}
+
+/// On a real sandbox, one call after the other: as it was set, changed, logged and refreshed.
+#[test]
+fn a_policy_over_its_life() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    if !environment.has("egress-allowlist") {
+        return skip("the local backend enforces no rules here");
+    }
+    environment
+        .write("sandscript.toml", "[egress.presets.ci]\nallow = ['old.test', 'both.test']\n");
+    environment.ok(["create", "web", "--egress", "ci", "--allow", "10.9.0.0/16:443"]);
+    assert_snapshot!(environment.ok(["egress", "show", "web"]), @"
+    policy    ci
+    rules     10.9.0.0/16:443
+    preset    old.test
+              both.test
+    ");
+    environment.ok(["egress", "allow", "web", "a.test:80", "10.9.0.0/16:443"]);
+    environment.ok(["egress", "deny", "web", "both.test"]);
+    // What a preset stands for changes with nothing but a refresh.
+    environment
+        .write("sandscript.toml", "[egress.presets.ci]\nallow = ['new.test', 'both.test']\n");
+    environment.ok(["stop", "web"]);
+    environment.ok(["start", "web"]);
+    assert_snapshot!(environment.ok(["egress", "show", "web", "--format", "json"]), @r#"
+    {
+      "name": "web",
+      "policy": "ci",
+      "preset": {
+        "name": "ci",
+        "rules": [
+          "old.test",
+          "both.test"
+        ]
+      },
+      "rules": [
+        "deny both.test",
+        "10.9.0.0/16:443",
+        "a.test:80"
+      ]
+    }
+    "#);
+    assert_snapshot!(environment.run(["egress", "refresh", "web"]), @"
+    exit code 2
+    -- stdout
+    - old.test
+    + new.test
+    -- stderr
+    error: not asked whether to change what web may reach
+    hint: this is no terminal; add --yes to change it without a question
+    ");
+    assert_snapshot!(environment.run(["egress", "refresh", "web", "--yes"]), @"
+    exit code 0
+    -- stdout
+    - old.test
+    + new.test
+    -- stderr
+    web may reach: ci (deny both.test, 10.9.0.0/16:443, a.test:80)
+    ");
+    assert_snapshot!(environment.run(["egress", "refresh", "web", "--yes"]), @"
+    exit code 0
+    -- stderr
+    nothing changes: ci (deny both.test, 10.9.0.0/16:443, a.test:80)
+    ");
+    let run = environment.run(["egress", "deny", "web", "nope.test"]);
+    assert_eq!(run.code, Some(2), "{run}");
+    assert!(run.stderr.contains("nothing of 'nope.test' is allowed"), "{run}");
+
+    environment.run(["exec", "web", "--", "getent", "hosts", "refused.test"]);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let log = loop {
+        let log = environment.ok(["egress", "log", "web", "--format", "json"]);
+        let log: serde_json::Value = serde_json::from_str(&log).unwrap();
+        if log["refused"].as_u64() > Some(0) || std::time::Instant::now() > end {
+            break log;
+        }
+    };
+    assert_eq!(log["denied"][0]["host"], "refused.test", "{log}");
+    assert_eq!(log["denied"][0]["rule"], "refused.test", "{log}");
+    let run = environment.run(["egress", "log", "web"]);
+    assert!(
+        run.stderr.contains("to allow it: sandscript egress allow web refused.test\n"),
+        "{run}"
+    );
+
+    environment.ok(["egress", "set", "web", "none"]);
+    assert_eq!(environment.ok(["egress", "show", "web"]), "policy    none\n");
+    environment.ok(["delete", "web", "--yes"]);
 }

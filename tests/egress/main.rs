@@ -7,6 +7,7 @@ mod attacks;
 mod internet;
 mod names;
 mod probe;
+mod registries;
 mod rig;
 mod speed;
 mod survival;
@@ -109,7 +110,8 @@ fn host() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let all = [names::TESTS, attacks::TESTS, survival::TESTS, speed::TESTS];
+    let all: [&[Test]; 5] =
+        [names::TESTS, attacks::TESTS, survival::TESTS, registries::TESTS, speed::TESTS];
     let trials = all.into_iter().flatten().map(|(name, test)| {
         let rig = rig.clone();
         Trial::test(*name, move || {

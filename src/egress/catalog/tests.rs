@@ -104,6 +104,20 @@ async fn what_an_image_says_is_kept() {
 }
 
 #[tokio::test]
+async fn a_private_mirror_is_the_operators_to_open() {
+    let (backend, cancel) = (FakeBackend::new(), Cancel::new());
+    let mut asker = asker(&backend, &cancel);
+    asker.env = [("PIP_INDEX_URL".to_owned(), "http://10.1.2.3:8080/simple".to_owned())].into();
+    let asked = Asked::word("registries").unwrap();
+    let closed = Catalog::default().resolve(&asked, &asker, &image()).await.unwrap();
+    assert_eq!(texts(&closed.policy), Vec::<String>::new());
+    assert!(closed.notes[0].starts_with("pip fetches from 10.1.2.3:8080, a private address"));
+    let catalog = Catalog::default().registries(vec!["10.1.0.0/16".parse().unwrap()], true);
+    let open = catalog.resolve(&asked, &asker, &image()).await.unwrap();
+    assert_eq!((texts(&open.policy), open.notes), (vec!["10.1.0.0/16".to_owned()], Vec::new()));
+}
+
+#[tokio::test]
 async fn a_profile_holds_against_all() {
     let (backend, cancel) = (FakeBackend::new(), Cancel::new());
     let catalog =
