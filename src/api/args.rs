@@ -74,6 +74,11 @@ impl Args {
         Ok(Args { spec: Arc::clone(spec), receiver, params, options })
     }
 
+    /// All that was given.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Value> {
+        self.params.iter().chain(self.options.values())
+    }
+
     /// The parameter or option; [`Value::Unit`] when it was not given.
     pub fn get(&self, name: &str) -> &Value {
         match self.spec.params.iter().position(|param| param.name == name) {

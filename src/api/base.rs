@@ -182,6 +182,7 @@ pub(super) fn failure(ctx: &Ctx, what: &str, failure: Failure) -> ScriptError {
 }
 
 async fn base(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let name = args.need("name")?.to_owned();
     if args.flag("lazy") && !ctx.host.plan.wants(&name) {
         let lazy = Lazy::new(name, args);
@@ -311,6 +312,7 @@ impl<'a> Step<'a> {
 }
 
 async fn run(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let (command, secrets) = command_with(&ctx, &args)?;
     let options = RunOptions { secrets, volatile: args.flag("volatile") };
     let mut step = Step::of(&args).await?;
@@ -319,6 +321,7 @@ async fn run(ctx: Ctx, args: Args) -> Result<Value> {
 }
 
 async fn script(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let words = args.strings("args");
     let (command, secrets) = like(&ctx, &args, Program::Argv(words.clone()))?;
     let options = RunOptions { secrets, volatile: args.flag("volatile") };
@@ -342,6 +345,7 @@ async fn fetch(ctx: Ctx, args: Args) -> Result<Value> {
 }
 
 async fn git(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let (url, wanted, to) = (args.need("url")?, args.need("ref")?, args.need("to")?);
     let owner = args.string("owner").map(str::to_owned);
     let mut step = Step::of(&args).await?;
@@ -350,6 +354,7 @@ async fn git(ctx: Ctx, args: Args) -> Result<Value> {
 }
 
 async fn snapshot(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let mut step = Step::of(&args).await?;
     let done = step.builder()?.snapshot(args.need("name")?).await;
     step.done(&ctx, done)
@@ -378,6 +383,7 @@ fn point(base: &BaseHandle, name: &str) -> Result<BaseHandle> {
 }
 
 async fn copy(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let written = write_options(&args, true)?;
     let options = CopyOptions {
         pack: PackOptions {
@@ -400,6 +406,7 @@ async fn copy(ctx: Ctx, args: Args) -> Result<Value> {
 }
 
 async fn write(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let options = write_options(&args, true)?;
     if let Some(secret) = secret::of(args.get("content")) {
         let message = format!("the secret '{}' would stay in the base", secret.name());
@@ -414,13 +421,15 @@ async fn write(ctx: Ctx, args: Args) -> Result<Value> {
     step.done(&ctx, done)
 }
 
-async fn env(_ctx: Ctx, args: Args) -> Result<Value> {
+async fn env(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let value = args.get("value").to_string();
     Step::of(&args).await?.builder()?.env(args.need("name")?, value);
     Ok(Value::Unit)
 }
 
 async fn cache(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let (name, target) = (args.need("name")?, args.need("path")?);
     let cache = CacheMount { shared: args.flag("share"), ..CacheMount::new(name, target) };
     let mut step = Step::of(&args).await?;
@@ -428,12 +437,14 @@ async fn cache(ctx: Ctx, args: Args) -> Result<Value> {
     step.done(&ctx, done)
 }
 
-async fn user(_ctx: Ctx, args: Args) -> Result<Value> {
+async fn user(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     Step::of(&args).await?.builder()?.user(args.need("user")?);
     Ok(Value::Unit)
 }
 
-async fn workdir(_ctx: Ctx, args: Args) -> Result<Value> {
+async fn workdir(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     Step::of(&args).await?.builder()?.workdir(args.need("path")?);
     Ok(Value::Unit)
 }

@@ -7,11 +7,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::base::{BaseObject, is_cancel, source, source_of};
-use super::egress;
 use super::matrix::{to_axis, to_value, told};
 use super::{
     Args, Callable, Ctx, ErrorKind, Handle, Host, Map, Result, ScriptError, Value, cache, suggest,
 };
+use super::{egress, secret};
 use crate::egress::Asked;
 use crate::sandbox::{Error, parse_size};
 use crate::workflow::{Broken, Cell, CellOwn, MatrixSpec, Source};
@@ -172,6 +172,7 @@ async fn by_function(
             }
         };
         for (key, value) in &map {
+            secret::check_kept_value(ctx, value)?;
             wishes[index].set(key, value)?;
         }
     }

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use super::base::{BaseObject, failure, is_cancel, source_options};
 use super::cell_own as own;
 use super::ctx::Says;
-use super::egress;
 use super::matrix_report::{report_map, values};
 use super::memory::Cells;
 use super::sandbox::{SandboxObject, limit_options, limits, scalar};
@@ -16,6 +15,7 @@ use super::{
     Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Host, Object, Opt, Position, Result,
     ScriptError, Type, Value, cache,
 };
+use super::{egress, secret};
 use crate::sandbox::{Error, ReadOptions};
 use crate::workflow::{
     AxisValue, Cell, CellBody, CellContext, CellMemory, CellTemplate, Event, EventSink, Failure,
@@ -229,6 +229,7 @@ fn combinations(args: &Args, option: &'static str) -> Result<Vec<Vec<(String, Ax
 }
 
 async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let Some(body) = args.callback("body") else { return Ok(Value::Unit) };
     let plan = &ctx.host.plan;
     let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);

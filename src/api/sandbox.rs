@@ -6,12 +6,12 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::base::{source, source_options};
-use super::egress;
 use super::host::{DELETED, OVER};
 use super::{
     Args, Ctx, FnSpec, HandlerFuture, Host, Map, Object, Opt, Result, ScriptError, Type, Value,
     cache, path,
 };
+use super::{egress, secret};
 use crate::sandbox::{
     CloneSpec, Error, Info, Kind, Limits, Mount, Spec, State, StopOptions, check_name,
 };
@@ -185,6 +185,7 @@ fn mounts(ctx: &Ctx, args: &Args) -> Result<Vec<Mount>> {
 }
 
 async fn create(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let keep = args.flag("keep");
     let name = args.string("name").map_or_else(|| fresh_name("box"), str::to_owned);
     let limits = limits(&args)?;

@@ -95,6 +95,36 @@ pub(super) fn check_argv(ctx: &Ctx, program: &Program) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a call of which something is kept and has a secret's value in a text: in a name, a label,
+/// an environment, what a step is known by.
+pub(super) fn check_kept(ctx: &Ctx, args: &Args) -> Result<()> {
+    args.values().try_for_each(|value| check_kept_value(ctx, value))
+}
+
+/// The same for one value.
+pub(super) fn check_kept_value(ctx: &Ctx, value: &Value) -> Result<()> {
+    let mask = ctx.host.run.events.mask();
+    match found(value, &|text| mask.found(text)) {
+        Some(name) => Err(ScriptError::runtime(format!(
+            "the secret '{name}' is in a text that would be kept with what is made"
+        ))
+        .hint(WAYS)),
+        None => Ok(()),
+    }
+}
+
+fn found(value: &Value, within: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    match value {
+        Value::String(text) => within(text),
+        Value::Bytes(bytes) => within(&String::from_utf8_lossy(bytes)),
+        Value::List(items) => items.iter().find_map(|item| found(item, within)),
+        Value::Map(map) => {
+            map.iter().find_map(|(key, item)| within(key).or_else(|| found(item, within)))
+        }
+        _ => None,
+    }
+}
+
 async fn secret(ctx: Ctx, args: Args) -> Result<Value> {
     let name = args.need("name")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);

@@ -1,8 +1,8 @@
 //! Snapshots, restoring and cloning.
 
-use super::egress;
 use super::sandbox::{expires, fresh_name, limits, machine_options, made, name_of, scalar};
 use super::{Args, Ctx, FnSpec, Result, Type, Value, cache};
+use super::{egress, secret};
 use crate::sandbox::{
     CloneSpec, Error, Kind, Limits, Restore, Snapshot, SnapshotSpec, check_label, check_name,
 };
@@ -18,6 +18,7 @@ fn map(snapshot: Snapshot) -> Value {
 }
 
 async fn snapshot(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let (name, label) = (name_of(&args)?, args.need("label")?);
     check_label(label)?;
     let spec = SnapshotSpec { label: label.to_owned(), labels: args.string_map("labels") };
@@ -51,6 +52,7 @@ async fn restore(ctx: Ctx, args: Args) -> Result<Value> {
 }
 
 async fn clone(ctx: Ctx, args: Args) -> Result<Value> {
+    secret::check_kept(&ctx, &args)?;
     let source = name_of(&args)?;
     let name = args.string("name").map_or_else(|| fresh_name("clone"), str::to_owned);
     check_name(&name)?;

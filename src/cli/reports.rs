@@ -129,7 +129,10 @@ pub(super) fn open(
             None => Ok(Box::new(io::stdout()) as Out),
         };
         reports.push(match kind.as_str() {
-            "github" => Box::new(GitHub::new(out()?, summary(session)?)),
+            "github" => {
+                let report = GitHub::new(out()?, summary(session)?);
+                Box::new(if path.is_some() { report.into_file() } else { report })
+            }
             "html" => Box::new(Html::new(out()?)),
             "junit" => Box::new(Junit::new(out()?)),
             "trace" => Box::new(Trace::new(out()?)),

@@ -195,8 +195,11 @@ fn printed(store: &Store, run: &RunFile, cell: &str) -> Result {
     }
     let Some((matrix, id)) = found else {
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        return Err(CommandError::usage(format!("run {} has no cell '{cell}'", run.run))
-            .hint(crate::config::suggest(cell, &ids)));
+        let error = CommandError::usage(format!("run {} has no cell '{cell}'", run.run));
+        return Err(match ids.is_empty() {
+            true => error.hint("no cell of it was run; 'sandscript runs list' shows the others"),
+            false => error.hint(crate::config::suggest(cell, &ids)),
+        });
     };
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
     for (stream, text) in store.output(&run.run, &matrix, &id) {

@@ -196,6 +196,12 @@ fn github_is_told_what_to_mask_before_anything_else() {
         });"#,
     );
     environment.write("summary.md", "");
+    // A report in a file is kept and passed on: it says no secret, not even to hide it.
+    let run = environment.run(["run", "x.rhai", "--report", "github=log.txt"]);
+    assert_eq!(run.code, Some(1), "{run}");
+    let kept = std::fs::read_to_string(environment.path("project/log.txt")).unwrap();
+    assert!(kept.contains("::error") && !kept.contains("::add-mask::"), "{kept}");
+    assert!(!kept.contains(SECRET), "{kept}");
     let run = environment.run(["run", "x.rhai"]);
     assert_eq!(run.code, Some(1), "{run}");
     let said = if run.stdout.contains("::add-mask::") { &run.stdout } else { &run.stderr };

@@ -22,6 +22,8 @@ pub struct GitHub {
     summary: Option<Out>,
     story: Story,
     mask: Option<Arc<Mask>>,
+    /// Whether `out` is the log itself, and no file that is kept.
+    log: bool,
     masked: HashSet<Vec<u8>>,
     errors: usize,
     warnings: usize,
@@ -36,6 +38,7 @@ impl GitHub {
             summary,
             story: Story::default(),
             mask: None,
+            log: true,
             masked: HashSet::new(),
             errors: 0,
             warnings: 0,
@@ -43,9 +46,17 @@ impl GitHub {
         }
     }
 
+    /// The same into a file, which gets no masks: a mask has the secret that it is about.
+    pub fn into_file(mut self) -> Self {
+        self.log = false;
+        self
+    }
+
     /// Tells GitHub what it must not show, before anything else is told.
     fn mask(&mut self) -> io::Result<()> {
-        let Some(mask) = self.mask.as_ref().filter(|mask| !mask.is_empty()) else { return Ok(()) };
+        let Some(mask) = self.mask.as_ref().filter(|mask| self.log && !mask.is_empty()) else {
+            return Ok(());
+        };
         for secret in mask.secrets() {
             let value = secret.expose().to_vec();
             if self.masked.insert(value.clone()) {
