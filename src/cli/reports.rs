@@ -123,7 +123,14 @@ pub(super) fn open(
     anew: bool,
 ) -> Result<Vec<Box<dyn Report>>> {
     let mut reports: Vec<Box<dyn Report>> = Vec::new();
-    for (kind, path) in asked {
+    for (index, (kind, path)) in asked.iter().enumerate() {
+        if let Some(path) = path
+            && !path.starts_with("/dev/")
+            && asked[..index].iter().any(|(_, other)| other.as_ref() == Some(path))
+        {
+            return Err(CommandError::usage(format!("two reports are to go to '{path}'"))
+                .hint("name a file of its own for each"));
+        }
         let out = || match path {
             Some(path) => create(Path::new(path), anew || kind != "jsonl"),
             None => Ok(Box::new(io::stdout()) as Out),

@@ -416,7 +416,7 @@ fn help_from_the_registry() {
     for name in sandscript::Registry::standard().functions() {
         assert!(run.stdout.contains(name), "{name}: {run}");
     }
-    assert!(run.stdout.contains("\nSandbox     clone, delete, "), "{run}");
+    assert!(run.stdout.contains("\nSandbox     allow, clone, delete, "), "{run}");
     assert!(run.stdout.contains("\ncommands    :backend, :help, :lang, :load, :quit, "), "{run}");
     assert!(run.stdout.contains("Ctrl-C ends a call, Ctrl-D leaves.\n"), "{run}");
     // One's own function of that name is one's own.

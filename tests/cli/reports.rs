@@ -234,6 +234,13 @@ fn a_report_that_cannot_be_written_is_known_before_anything_runs() {
             assert!(run.stderr.contains("can't be written"), "{run}");
         }
     }
+    let twice = ["run", "x.rhai", "--report", "junit=x.xml", "--report", "html=x.xml"];
+    insta::assert_snapshot!(environment.run(twice), @"
+    exit code 2
+    -- stderr
+    error: two reports are to go to 'x.xml'
+    hint: name a file of its own for each
+    ");
     insta::assert_snapshot!(environment.run(["run", "x.rhai", "--report", "junit=nowhere/x"]), @"
     exit code 2
     -- stderr
