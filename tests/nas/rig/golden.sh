@@ -11,7 +11,7 @@ mkfs.btrfs -q -f -m single "$disk"
 mount -o loop,noatime,discard "$disk" /mnt
 btrfs -q subvolume create /mnt/host
 btrfs -q subvolume create /mnt/incus
-mkdir /mnt/kept /mnt/work
+mkdir /mnt/kept /mnt/golden
 tar -x -f "$tar" -C /mnt/host --exclude './dev/*' --numeric-owner
 cd /mnt/host
 rm -f etc/resolv.conf etc/ssh/ssh_host_*
@@ -25,7 +25,7 @@ chmod 700 mnt/.truenas_containers
 btrfs -q subvolume create "mnt/$pool"
 
 # What the guests add to the root file system.
-guest=/mnt/work/guest
+guest=/mnt/golden/guest
 mkdir -p $guest
 tar -x -f "$tar" -C $guest --numeric-owner
 printf 'auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet dhcp\n' >$guest/etc/network/interfaces
@@ -49,8 +49,8 @@ END
 for unit in e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer systemd-timesyncd.service; do
   ln -sf /dev/null "$guest/etc/systemd/system/$unit"
 done
-mkdir /mnt/work/meta
-cat >/mnt/work/meta/metadata.yaml <<'END'
+mkdir /mnt/golden/meta
+cat >/mnt/golden/meta/metadata.yaml <<'END'
 architecture: x86_64
 creation_date: 1785571200
 properties:
@@ -69,15 +69,15 @@ templates:
     when: [create, copy]
     template: hosts.tpl
 END
-mkdir /mnt/work/meta/templates
-printf '{{ container.name }}\n' >/mnt/work/meta/templates/hostname.tpl
-printf '127.0.0.1\tlocalhost\n127.0.1.1\t{{ container.name }}\n' >/mnt/work/meta/templates/hosts.tpl
-tar -c -f /mnt/work/meta.tar -C /mnt/work/meta metadata.yaml templates
-tar -c -f /mnt/work/rootfs.tar --numeric-owner -C $guest .
+mkdir /mnt/golden/meta/templates
+printf '{{ container.name }}\n' >/mnt/golden/meta/templates/hostname.tpl
+printf '127.0.0.1\tlocalhost\n127.0.1.1\t{{ container.name }}\n' >/mnt/golden/meta/templates/hosts.tpl
+tar -c -f /mnt/golden/meta.tar -C /mnt/golden/meta metadata.yaml templates
+tar -c -f /mnt/golden/rootfs.tar --numeric-owner -C $guest .
 
 export INCUS_DIR=/mnt/daemon
 mkdir $INCUS_DIR
-/usr/libexec/incus/incusd --group root >/mnt/work/log 2>&1 &
+/usr/libexec/incus/incusd --group root >/mnt/golden/log 2>&1 &
 daemon=$!
 for i in $(seq 400); do incus query /1.0 >/dev/null 2>&1 && break; sleep 0.05; done
 incus admin init --preseed <<END
@@ -91,13 +91,13 @@ profiles:
     root: {type: disk, path: /, pool: $pool}
 END
 incus config set images.auto_update_interval 0
-incus image import /mnt/work/meta.tar /mnt/work/rootfs.tar --alias debian/12 >/dev/null
+incus image import /mnt/golden/meta.tar /mnt/golden/rootfs.tar --alias debian/12 >/dev/null
 # The first container unpacks the image into the pool.
 incus create debian/12 warm -n '' 2>/dev/null >/dev/null || incus create debian/12 warm >/dev/null
 incus delete warm
 incus admin shutdown
 wait $daemon || true
-rm -rf /mnt/work/*
+rm -rf /mnt/golden/*
 sync
 fstrim /mnt || true
 umount -R $INCUS_DIR 2>/dev/null || true

@@ -40,7 +40,7 @@ mount --bind "/mnt/$name" "/mnt/$name"
 mount --make-shared "/mnt/$name"
 mount --rbind "/mnt/$name" $root/var/lib/incus
 export INCUS_DIR=/mnt/$name
-/usr/libexec/incus/incusd --group root >/mnt/work/incusd.log 2>&1 &
+/usr/libexec/incus/incusd --group root >/mnt/golden/incusd.log 2>&1 &
 echo ready
 read -r _
 exit 0

@@ -127,9 +127,9 @@ async fn host_shell(sim: &Sim) {
 async fn devices(sim: &Sim) {
     let mut client = Client::root(sim).await;
     let id = new(&mut client, false).await;
-    client.host("mkdir -p /mnt/tank/work && echo hello >/mnt/tank/work/file").await;
+    client.host("mkdir -p /mnt/tank/shared && echo hello >/mnt/tank/shared/file").await;
     let add = |attributes| json!([{"container": id, "attributes": attributes}]);
-    let folder = json!({"dtype": "FILESYSTEM", "source": "/mnt/tank/work", "target": "/work"});
+    let folder = json!({"dtype": "FILESYSTEM", "source": "/mnt/tank/shared", "target": "/shared"});
     let disk = client.ok("container.device.create", add(folder)).await;
     let mac = "00:A0-98.1a:2b:3c";
     let nic = client
@@ -138,7 +138,7 @@ async fn devices(sim: &Sim) {
     assert_eq!(nic["attributes"]["mac"], "00:a0:98:1a:2b:3c");
     client.ok("container.start", json!([id])).await;
     let row = client
-        .host("truenas-nsexec -n dev -- sh -c 'cat /work/file /sys/class/net/eth0/address'")
+        .host("truenas-nsexec -n dev -- sh -c 'cat /shared/file /sys/class/net/eth0/address'")
         .await;
     assert_eq!(row["logs_excerpt"], "hello\n00:a0:98:1a:2b:3c\n");
     client.fails("container.device.delete", json!([nic["id"]])).await;

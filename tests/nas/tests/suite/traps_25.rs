@@ -109,8 +109,8 @@ async fn readonly(sim: &Sim) -> bool {
 async fn no_job(sim: &Sim) -> bool {
     let mut client = Client::root(sim).await;
     dev(&mut client, false).await;
-    client.host("mkdir -p /mnt/tank/work").await;
-    let disk = json!({"dev_type": "DISK", "name": "work", "source": "/mnt/tank/work", "destination": "/work"});
+    client.host("mkdir -p /mnt/tank/shared").await;
+    let disk = json!({"dev_type": "DISK", "name": "work", "source": "/mnt/tank/shared", "destination": "/shared"});
     let added = client.ok("virt.instance.device_add", json!(["dev", disk])).await;
     let removed = client.ok("virt.instance.device_delete", json!(["dev", "work"])).await;
     let error = client.fails("virt.instance.device_delete", json!(["dev", "work"])).await;
