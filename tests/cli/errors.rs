@@ -256,14 +256,16 @@ fn too_few_files_may_be_open() {
     let mut command = environment.command(["create", "a"]);
     let program = command.get_program().to_owned();
     let limited = |most: &str| {
-        let mut shell = environment.command(["-c", "ulimit -n \"$1\"; exec \"$0\" create a"]);
+        let script = r#"for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -lt 3 ] || eval "exec $fd<&-"; done
+            ulimit -n "$1"; exec "$0" create a"#;
+        let mut shell = environment.command(["-c", script]);
         shell.arg(&program).arg(most);
         let args: Vec<_> = shell.get_args().map(ToOwned::to_owned).collect();
         let env: Vec<_> = shell
             .get_envs()
             .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
             .collect();
-        let mut shell = std::process::Command::new("sh");
+        let mut shell = std::process::Command::new("bash");
         shell.args(args).env_clear().envs(env);
         let output = shell.output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
