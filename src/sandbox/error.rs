@@ -176,6 +176,17 @@ impl Error {
         Error::Internal { message: message.into() }
     }
 
+    /// What a refusal of the system means: an [`Error::Internal`], or one of too many open files.
+    pub fn io(doing: impl AsRef<str>, error: impl std::borrow::Borrow<std::io::Error>) -> Self {
+        let (doing, error) = (doing.as_ref(), error.borrow());
+        match rustix::io::Errno::from_io_error(error) {
+            Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+                Self::too_many_files(doing)
+            }
+            _ => Self::internal(format!("{doing}: {error}")),
+        }
+    }
+
     /// An [`Error::Exhausted`]: this process may open no more files.
     pub fn too_many_files(doing: &str) -> Self {
         Error::Exhausted {

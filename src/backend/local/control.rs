@@ -24,7 +24,7 @@ impl Inner {
                 Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENOENT | libc::ENOTDIR) => {
                     Ok(None)
                 }
-                _ => Err(Error::internal(format!("connecting to sandbox '{name}': {error}"))),
+                _ => Err(Error::io(format!("connecting to sandbox '{name}'"), error)),
             },
         }
     }
@@ -133,7 +133,7 @@ async fn ask_to_end(link: &mut Link, name: &str, grace: Duration) -> Result<Opti
 
 /// Waits for a process to be gone; after `patience` it is killed.
 async fn gone(name: &str, pidfd: OwnedFd, patience: Duration) -> Result<()> {
-    let failed = |error: std::io::Error| Error::internal(format!("waiting for init: {error}"));
+    let failed = |error: std::io::Error| Error::io("waiting for init", error);
     let pidfd = sys::register(pidfd, Interest::READABLE).map_err(failed)?;
     if let Ok(ready) = tokio::time::timeout(patience, pidfd.readable()).await {
         return ready.map(drop).map_err(failed);

@@ -93,7 +93,7 @@ fn make(path: &Path, limits: &Limits) -> Result<()> {
         .env_clear()
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| Error::internal(format!("running mkfs.ext4: {error}")))?;
+        .map_err(|error| Error::io("running mkfs.ext4", error))?;
     if output.status.success() {
         return Ok(());
     }

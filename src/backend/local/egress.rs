@@ -48,7 +48,7 @@ impl Inner {
             if let Some(address) = record.address.take() {
                 // It had a network that led everywhere: from here on, there is none.
                 net::detach(address).map_err(|error| {
-                    Error::internal(format!("closing the network of sandbox '{name}': {error}"))
+                    Error::io(format!("closing the network of sandbox '{name}'"), error)
                 })?;
             }
             if record.gated || policy != Policy::None {

@@ -23,7 +23,7 @@ impl From<Failure> for Error {
             return Error::internal(failure.what);
         }
         let error = std::io::Error::from_raw_os_error(failure.errno);
-        Error::internal(format!("{} failed: {error}", failure.what))
+        Error::io(format!("{} failed", failure.what), error)
     }
 }
 

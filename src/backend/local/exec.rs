@@ -51,7 +51,7 @@ fn argv(command: &Command) -> Vec<String> {
 }
 
 fn failed(error: io::Error) -> Error {
-    Error::internal(format!("connecting a command's streams: {error}"))
+    Error::io("connecting a command's streams", error)
 }
 
 fn reader(fd: OwnedFd) -> Result<Reader> {

@@ -217,7 +217,7 @@ fn trouble(path: &str, error: std::io::Error) -> Error {
             what: format!("no space left in the sandbox for {path}"),
             hint: "delete something in it, or give it more with `disk`".into(),
         },
-        _ => Error::internal(format!("{path}: {error}")),
+        _ => Error::io(path, error),
     }
 }
 

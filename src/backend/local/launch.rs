@@ -35,7 +35,7 @@ impl Inner {
         let name = &record.spec.name;
         let listener = self.listen(name)?;
         let (lifeline, held) =
-            std::io::pipe().map_err(|error| Error::internal(format!("opening a pipe: {error}")))?;
+            std::io::pipe().map_err(|error| Error::io("opening a pipe", error))?;
         let (map, lock) = match &self.mode {
             Mode::Root => {
                 let (base, lock) = range::allocate()?;
@@ -50,7 +50,7 @@ impl Inner {
         let lease = match record.spec.egress {
             Policy::Unrestricted if !record.gated => {
                 Some(net::lease(Path::new(NETWORKS), name).map_err(|error| {
-                    Error::internal(format!("making a network for sandbox '{name}': {error}"))
+                    Error::io(format!("making a network for sandbox '{name}'"), error)
                 })?)
             }
             _ => None,
@@ -104,7 +104,7 @@ impl Inner {
     /// Tells a process 1 that was made ahead who it is, and waits until it is that.
     pub(super) async fn wake(&self, record: &Record, ahead: &Ahead) -> Result<Started> {
         let name = &record.spec.name;
-        let failed = |error| Error::internal(format!("starting sandbox '{name}': {error}"));
+        let failed = |error| Error::io(format!("starting sandbox '{name}'"), error);
         let listener = self.listen(name)?;
         let (lifeline, held) = std::io::pipe().map_err(failed)?;
         let wake = Wake { machine: machine(record), defaults: defaults(record) };
@@ -137,7 +137,7 @@ impl Inner {
         let listener = std::os::unix::net::UnixListener::bind(&path).map_err(|error| {
             store_error("making the control socket of", &self.store.folder(name), error)
         })?;
-        let failed = |error| Error::internal(format!("making the control socket: {error}"));
+        let failed = |error| Error::io("making the control socket", error);
         listener.set_nonblocking(true).map_err(failed)?;
         rustix::net::listen(&listener, 1024).map_err(|error| failed(error.into()))?;
         Ok(listener.into())

@@ -141,7 +141,8 @@ impl Inner {
             return Ok(());
         }
         let told = rustix::io::write(&started.lifeline, protocol::LET_GO);
-        told.map(drop).map_err(|error| Error::internal(format!("letting a sandbox go: {error}")))
+        told.map(drop)
+            .map_err(|error| Error::io("letting a sandbox go", std::io::Error::from(error)))
     }
 
     fn enter_run(&self, run: &str) -> Result<()> {

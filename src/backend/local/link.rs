@@ -78,5 +78,8 @@ fn eof() -> io::Error {
 }
 
 fn lost(error: io::Error) -> Error {
+    if let Some(libc::EMFILE | libc::ENFILE) = error.raw_os_error() {
+        return Error::io("talking to a sandbox", error);
+    }
     Error::Transport { message: error.to_string() }
 }

@@ -217,6 +217,6 @@ pub fn store_error(doing: &str, path: &Path, error: io::Error) -> Error {
             "name another folder with --store",
         ),
         io::ErrorKind::PermissionDenied => Error::Permission { what: path.display().to_string() },
-        _ => Error::internal(format!("{doing} {}: {error}", path.display())),
+        _ => Error::io(format!("{doing} {}", path.display()), error),
     }
 }

@@ -44,6 +44,9 @@ impl Store {
     /// Opens it, making what is missing. It holds real setuid programs, so nobody else may enter.
     pub fn open(root: &Path) -> Result<Store> {
         let failed = |error: io::Error| match error.kind() {
+            _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                store_error("opening the store", root, error)
+            }
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 store_error("opening the store", root, error)
             }

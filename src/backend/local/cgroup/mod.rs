@@ -384,7 +384,7 @@ fn open(path: &Path, write: bool) -> Result<OwnedFd> {
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {
-    Error::internal(format!("the sandbox's cgroup {} can't be set up: {error}", path.display()))
+    Error::io(format!("the sandbox's cgroup {} can't be set up", path.display()), error)
 }
 
 #[cfg(test)]

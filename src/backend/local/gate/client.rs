@@ -153,7 +153,7 @@ async fn connect(path: &std::path::Path) -> Result<Option<UnixStream>> {
 }
 
 fn failed(error: io::Error) -> Error {
-    Error::internal(format!("starting the egress gate: {error}"))
+    Error::io("starting the egress gate", error)
 }
 
 fn unexpected(name: &str, answer: Answer) -> Error {

@@ -53,7 +53,7 @@ impl Keeper {
     /// Has a worker start a sandbox and waits for its report; `None` when it died over it.
     pub async fn launch(&self, launch: Box<Launch>, fds: Vec<OwnedFd>) -> Result<Option<Done>> {
         let task = Task::Launch(launch);
-        let gone = |error: io::Error| Error::internal(format!("the keeper is gone: {error}"));
+        let gone = |error: io::Error| Error::io("the keeper is gone", error);
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(gone)?;
         let mut all = vec![theirs.as_fd()];
         all.extend(fds.iter().map(AsFd::as_fd));
@@ -76,8 +76,7 @@ impl Keeper {
             return Ok(worker);
         }
         let worker = self.worker()?;
-        sys::send(&worker, task, fds)
-            .map_err(|error| Error::internal(format!("the keeper is gone: {error}")))?;
+        sys::send(&worker, task, fds).map_err(|error| Error::io("the keeper is gone", error))?;
         Ok(worker)
     }
 
@@ -106,7 +105,7 @@ impl Keeper {
     }
 
     fn worker(&self) -> Result<OwnedFd> {
-        let gone = |error: io::Error| Error::internal(format!("the keeper is gone: {error}"));
+        let gone = |error: io::Error| Error::io("the keeper is gone", error);
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(gone)?;
         self.tell(&Task::Serve, &[theirs.as_fd()])?;
         Ok(ours.into())
@@ -114,7 +113,7 @@ impl Keeper {
 
     /// Asks for a task; the answer comes on the returned link.
     pub fn ask(&self, task: &Task, fds: &[BorrowedFd<'_>]) -> Result<Link> {
-        let gone = |error: io::Error| Error::internal(format!("the keeper is gone: {error}"));
+        let gone = |error: io::Error| Error::io("the keeper is gone", error);
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(gone)?;
         let mut all = vec![theirs.as_fd()];
         all.extend_from_slice(fds);
@@ -127,7 +126,7 @@ impl Keeper {
         if sys::send(running.socket.as_fd(), task, fds).is_err() {
             *running = Running::start(self.helper.as_deref(), &self.mode)?;
             sys::send(running.socket.as_fd(), task, fds)
-                .map_err(|error| Error::internal(format!("the keeper is gone: {error}")))?;
+                .map_err(|error| Error::io("the keeper is gone", error))?;
         }
         Ok(())
     }
@@ -152,7 +151,7 @@ impl Keeper {
 impl Running {
     fn start(helper: Option<&Path>, mode: &Mode) -> Result<Running> {
         let program = helper.map_or_else(|| PathBuf::from("/proc/self/exe"), Path::to_owned);
-        let lost = |what: &str, error: io::Error| Error::internal(format!("{what}: {error}"));
+        let lost = |what: &str, error: io::Error| Error::io(what, error);
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()
             .map_err(|error| lost("opening a socket for the keeper", error))?;
         let mut child = Command::new(&program)
