@@ -16,7 +16,7 @@
 ---@field state string Its state: "running", "stopped", "frozen", "transitional" or "error".
 local Sandbox = {}
 
----All that is known about it: name, state, image, fingerprint, hostname, created, used, source, limits, mounts, caches, egress, env, user, cwd, labels, run, expires, addresses.
+---All that is known about it: name, state, image, fingerprint, hostname, created, used, source, limits, mounts, caches, egress, env, user, cwd, labels, run, expires, addresses, ports (its own, each with where it is reached: port and at).
 ---
 ---- error `not_found`: It is not there any more.
 ---
@@ -184,6 +184,24 @@ function Sandbox:refresh_egress() end
 ---```
 ---@return table<string, any>
 function Sandbox:egress_log() end
+
+---@class (exact) Sandbox.forward.Options
+---@field at? integer|string Where on this machine: a port (9000), an address ("0.0.0.0" is for everybody who reaches this machine) or both ("127.0.0.1:9000"). Default: a free port, for this machine only.
+
+---Opens a port of this machine for one that its programs listen on, and says where it is reached, such as "127.0.0.1:40123". It is open under every egress policy, opens nothing outward, and ends with the sandbox: at a stop, a restart, a restore or a delete. A port that is open for it already is told again.
+---
+---- error `invalid_input`: It is no port, or no place that can be had on this machine.
+---- error `not_found`: It is not there any more.
+---- error `not_running`: It does not run.
+---- error `unsupported`: The backend can't.
+---
+---```lua
+---print("http://" .. box:forward(8080))
+---```
+---@param port integer The port that its programs listen on.
+---@param options? Sandbox.forward.Options
+---@return string
+function Sandbox:forward(port, options) end
 
 ---@class (exact) Sandbox.run.Options
 ---@field env? table<string, string|number|boolean|Secret> Added to its environment.

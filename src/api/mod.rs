@@ -27,6 +27,7 @@ mod memory;
 mod options;
 mod param;
 mod path;
+mod port;
 mod process;
 mod registry;
 mod render;
@@ -64,6 +65,7 @@ pub(crate) fn standard() -> Vec<FnSpec> {
     [
         sandbox::specs(),
         egress::specs(),
+        port::specs(),
         exec::specs(),
         process::specs(),
         files::specs(),

@@ -9,7 +9,7 @@ use super::base::{source, source_options};
 use super::host::{DELETED, OVER};
 use super::{
     Args, Ctx, FnSpec, HandlerFuture, Host, Map, Object, Opt, Result, ScriptError, Type, Value,
-    cache, path,
+    cache, path, port,
 };
 use super::{egress, secret};
 use crate::sandbox::{
@@ -433,6 +433,7 @@ fn info_map(info: Info) -> Value {
         ("run".into(), Value::option(info.owner.map(|owner| owner.run))),
         ("expires".into(), Value::option(info.expires)),
         ("addresses".into(), info.addresses.into()),
+        ("ports".into(), port::list(&info.ports)),
     ]);
     map.into()
 }
@@ -496,7 +497,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .doc(
                 "All that is known about it: name, state, image, fingerprint, hostname, created, \
                   used, source, limits, mounts, caches, egress, env, user, cwd, labels, run, expires, \
-                  addresses.",
+                  addresses, ports (its own, each with where it is reached: port and at).",
             )
             .returns(Type::Map)
             .error("not_found", "It is not there any more.")

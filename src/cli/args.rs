@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::config::Settings;
 use crate::api::HostBuilder;
-use crate::sandbox::{self, Limits};
+use crate::sandbox::{self, Limits, PublishSpec};
 use crate::workflow::{Order, Partition, SecretSource};
 
 /// How an answer is printed.
@@ -103,6 +103,11 @@ pub fn count(text: &str) -> Result<u64, String> {
 /// A duration.
 pub fn duration(text: &str) -> Result<Duration, String> {
     sandbox::parse_duration(text).map_err(sentence)
+}
+
+/// A port of a sandbox, and where on this machine.
+pub fn port(text: &str) -> Result<PublishSpec, String> {
+    text.parse().map_err(sentence)
 }
 
 /// In which order cells start.

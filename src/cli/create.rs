@@ -4,19 +4,20 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::args::{FormatArg, LimitArgs, key_value};
+use super::args::{FormatArg, LimitArgs, key_value, port};
 use super::egress::{self, EgressArgs};
 use super::session::Session;
-use super::{Result, view};
+use super::{Result, publish, view};
 use crate::egress::Origin;
-use crate::sandbox::{CacheMount, Mount, Policy, Spec};
+use crate::sandbox::{CacheMount, Cancel, Mount, Policy, PublishSpec, Spec};
 
 const EXAMPLES: &str = "\
 Examples:
   sandscript create web
   sandscript create web --image ./rootfs.tar.zst --memory 512MiB --cpu 2
   sandscript create web --mount ./src:/src:ro --env LANG=C --label team=infra
-  sandscript create web --egress registries --allow example.com:443";
+  sandscript create web --egress registries --allow example.com:443
+  sandscript create web --publish 9000:8080";
 
 /// Make a sandbox and start it
 ///
@@ -41,6 +42,10 @@ pub struct Create {
     /// A folder of the backend's that outlives it, in the guest: who has it has it alone
     #[arg(long, value_name = "NAME=PATH", value_parser = key_value)]
     cache: Vec<(String, String)>,
+    /// A port that its programs listen on, to be opened on this machine until it stops: 8080,
+    /// 9000:8080 or ADDRESS:9000:8080; without ADDRESS for this machine only
+    #[arg(long, value_name = "PORT", value_parser = port, conflicts_with = "bare")]
+    publish: Vec<PublishSpec>,
     #[command(flatten)]
     egress: EgressArgs,
     /// User of every command that names none [default: root]
@@ -91,22 +96,37 @@ impl Create {
         Ok(spec)
     }
 
-    pub fn call(self: Box<Self>, session: &Session<'_>) -> Result {
+    pub fn call(mut self: Box<Self>, session: &Session<'_>) -> Result {
         let json = self.format.json();
+        let ports = std::mem::take(&mut self.publish);
         let catalog = &session.settings.egress;
         let asked = self.egress.asked(catalog)?.unwrap_or_else(|| catalog.standard());
         let mut spec = self.spec(&session.folder)?;
         let info = session.work(false, |work| async move {
+            publish::check(&work, &ports)?;
             let (image, sha256) = (spec.image.clone(), spec.sha256.clone());
             let origin = Origin::Image { image, sha256 };
             let (env, user) = (spec.env.clone(), spec.user.clone());
             spec.egress = egress::resolve(session, &work, &asked, origin, env, user).await?;
-            Ok(work.backend.create(&spec, &work.cancel).await?)
+            let mut info = work.backend.create(&spec, &work.cancel).await?;
+            match publish::open(&work, &info.name, &ports).await {
+                Ok(opened) => info.ports = opened,
+                Err(error) => {
+                    // As if it had never been: with a token of its own, a cancelled one, too.
+                    let _ = work.backend.delete(&info.name, &Cancel::new()).await;
+                    return Err(error);
+                }
+            }
+            Ok(info)
         })?;
+        publish::warn(session.output, &info.ports);
         if json {
             session.output.json(&view::sandbox_json(&info));
         } else {
             session.output.note(format!("{} is {}", info.name, info.state.word()));
+            for open in &info.ports {
+                session.output.note(format!("port {} of it is at {}", open.port, open.at));
+            }
         }
         Ok(0)
     }

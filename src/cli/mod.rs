@@ -25,6 +25,7 @@ mod opener;
 mod output;
 mod params;
 mod plan;
+mod publish;
 mod repl;
 mod reports;
 mod run;
@@ -134,6 +135,7 @@ enum Verb {
     Runs(runs::Runs),
     Snapshot(snapshot::Snapshot),
     Egress(egress::Egress),
+    Publish(publish::Publish),
     Clone(clone::Clone),
     Delete(delete::Delete),
     Gc(gc::Gc),
@@ -156,6 +158,7 @@ impl Verb {
             Verb::Cache(verb) => verb.json(),
             Verb::Snapshot(verb) => verb.json(),
             Verb::Egress(verb) => verb.json(),
+            Verb::Publish(verb) => verb.format.json(),
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
             Verb::Doctor(verb) => verb.format.json(),
@@ -191,6 +194,7 @@ impl Verb {
             Verb::Runs(verb) => verb.call(session),
             Verb::Snapshot(verb) => verb.call(session),
             Verb::Egress(verb) => verb.call(session),
+            Verb::Publish(verb) => verb.call(session),
             Verb::Clone(verb) => verb.call(session),
             Verb::Delete(verb) => verb.call(session),
             Verb::Gc(verb) => verb.call(session),

@@ -59,6 +59,7 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
             format!("{}:{}{end}", mount.source.display(), mount.target)
         })
         .collect();
+    let ports: Vec<String> = info.ports.iter().map(ToString::to_string).collect();
     let until = info.owner.as_ref().and_then(|owner| owner.until);
     let expires = info.expires.into_iter().chain(until).min();
     let owner = info.owner.as_ref().map(|owner| format!("run {} on {}", owner.run, owner.host));
@@ -75,6 +76,7 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
         ("limits", view::limits(&info.limits)),
         ("egress", info.egress.to_string()),
         ("addresses", info.addresses.join(" ")),
+        ("ports", ports.join(", ")),
         ("mounts", mounts.join(" ")),
         ("env", pairs(&info.env)),
         ("user", info.user.clone().unwrap_or_default()),

@@ -237,8 +237,10 @@ pub trait Backend: Send + Sync {
     }
 
     /// Opens a port of this host's for one that a running sandbox's programs listen on, by its loopback
-    /// interface too, and says where: on this host's loopback, at a free port, where `at` says nothing else.
-    /// It ends with the sandbox, whatever its policy.
+    /// interface too, and says where. Where `at` says nothing else that is a free port of this host's
+    /// loopback interface, or the one there that is open for it already; port 0 of `at` is a free one.
+    /// It is open under every policy, and ends with the sandbox: at a stop, a restore and a delete. Then
+    /// nothing opens it again but another call.
     async fn publish(
         &self,
         _name: &str,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheMount, Limits, Mount, Owner, Policy};
+use super::{CacheMount, Limits, Mount, Owner, Policy, Published};
 
 /// The state a sandbox is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,4 +78,6 @@ pub struct Info {
     pub expires: Option<SystemTime>,
     /// Addresses of its network interfaces.
     pub addresses: Vec<String>,
+    /// Its ports that are open on the host.
+    pub ports: Vec<Published>,
 }

@@ -17,6 +17,7 @@ mod local;
 mod machines;
 mod matrix;
 mod plan;
+mod ports;
 mod progress;
 mod readme;
 mod repl;

@@ -6,6 +6,7 @@
 mod attacks;
 mod internet;
 mod names;
+mod ports;
 mod probe;
 mod registries;
 mod rig;
@@ -110,8 +111,14 @@ fn host() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let all: [&[Test]; 5] =
-        [names::TESTS, attacks::TESTS, survival::TESTS, registries::TESTS, speed::TESTS];
+    let all: [&[Test]; 6] = [
+        names::TESTS,
+        attacks::TESTS,
+        survival::TESTS,
+        registries::TESTS,
+        ports::TESTS,
+        speed::TESTS,
+    ];
     let trials = all.into_iter().flatten().map(|(name, test)| {
         let rig = rig.clone();
         Trial::test(*name, move || {

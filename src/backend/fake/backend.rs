@@ -18,7 +18,7 @@ use crate::sandbox::{
     Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, Condition, EgressLog,
     Error, FileEntry, GcReport, Info, Kind, Limits, Policy, Process, ReadOptions, Reader, Restore,
     Result, Rule, Snapshot, SnapshotSpec, Spec, State, StopOptions, WriteOptions, check_label,
-    check_name, check_path,
+    check_name, check_path, check_port,
 };
 
 impl FakeBackend {
@@ -205,6 +205,7 @@ impl Backend for FakeBackend {
             owner: spec.owner.clone(),
             expires: spec.expires,
             addresses: Vec::new(),
+            ports: Vec::new(),
         };
         let half = self.begin(machine(info, &found), "creating")?;
         self.call(Verb::Create, &spec.name, image, cancel).await?;
@@ -589,6 +590,7 @@ impl Backend for FakeBackend {
             info.labels = spec.labels.clone();
             info.owner = spec.owner.clone();
             info.expires = spec.expires;
+            info.ports.clear();
             Machine {
                 serial: 0,
                 info,
@@ -637,6 +639,20 @@ impl Backend for FakeBackend {
         check_name(name)?;
         self.call(Verb::Deny, name, rule.to_string(), cancel).await?;
         self.change_policy(name, |policy| policy.deny(rule))
+    }
+
+    async fn publish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<std::net::SocketAddr>,
+        cancel: &Cancel,
+    ) -> Result<std::net::SocketAddr> {
+        check_name(name)?;
+        check_port(port)?;
+        self.shared.capabilities.require(Capability::Publish)?;
+        self.call(Verb::Publish, name, port.to_string(), cancel).await?;
+        self.shared.world().publish(name, port, at)
     }
 
     async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {

@@ -42,6 +42,7 @@ verbs! {
     Mkdir "mkdir",
     Pack "pack",
     Policy "policy",
+    Publish "publish",
     Read "read",
     ReadDir "read_dir",
     Ready "ready",

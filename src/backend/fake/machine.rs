@@ -73,6 +73,7 @@ impl Machine {
     /// Kills every process and makes it ready for the next boot.
     pub fn halt(&mut self) {
         self.boot.cancel();
+        self.info.ports.clear();
         self.boot = Cancel::new();
         self.processes.clear();
         self.frozen.send_replace(false);

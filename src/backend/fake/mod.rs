@@ -36,6 +36,7 @@ mod fault;
 mod image;
 mod machine;
 mod parse;
+mod port;
 mod process;
 mod shell;
 #[cfg(test)]
@@ -137,7 +138,6 @@ impl Default for FakeBuilder {
             (Capability::Init, kernel),
             (Capability::Mounts, "the fake backend never touches this machine"),
             (Capability::Programs, kernel),
-            (Capability::Publish, "the fake backend has no network"),
             (Capability::TarImage, "the fake backend knows its images by name only"),
             (Capability::Usage, kernel),
         ];

@@ -1,7 +1,5 @@
 //! A sandbox's egress policy and its log.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use super::gate::LOG;
 use super::mode::Mode;
 use super::{Inner, net, record};
@@ -61,26 +59,6 @@ impl Inner {
             self.gate.set(&self.store, name, &before).await?;
         }
         saved
-    }
-
-    /// Opens a port of this host's for one of a running sandbox's, until it ends.
-    pub(super) async fn publish(
-        &self,
-        name: &str,
-        port: u16,
-        at: Option<SocketAddr>,
-    ) -> Result<SocketAddr> {
-        check_name(name)?;
-        let _lock = self.store.changing(name).await?;
-        let mut record = self.store.record(name)?;
-        if !matches!(self.state(name).await?, State::Running | State::Frozen) {
-            return Err(Error::NotRunning { name: name.into() });
-        }
-        let at = at.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-        let at = self.gate.publish(&self.store, name, port, at).await?;
-        record.published.push((port, at));
-        self.store.save(&record)?;
-        Ok(at)
     }
 
     pub(super) async fn egress_log(&self, name: &str) -> Result<EgressLog> {

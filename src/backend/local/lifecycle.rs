@@ -339,6 +339,10 @@ impl Inner {
 /// A sandbox as the contract reports it.
 pub(super) fn info(record: &Record, state: State) -> Info {
     let spec = record.spec.clone();
+    let ports = match state {
+        State::Running | State::Frozen => record.published.clone(),
+        _ => Vec::new(),
+    };
     Info {
         hostname: spec.hostname.unwrap_or_else(|| spec.name.clone()),
         name: spec.name,
@@ -359,6 +363,7 @@ pub(super) fn info(record: &Record, state: State) -> Info {
         owner: spec.owner,
         expires: spec.expires,
         addresses: record.address.map(|address| address.to_string()).into_iter().collect(),
+        ports,
     }
 }
 

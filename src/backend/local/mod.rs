@@ -25,6 +25,7 @@ mod lifecycle;
 mod link;
 mod mode;
 mod net;
+mod ports;
 mod probe;
 mod protocol;
 mod range;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::protocol::Tree;
 use super::sys;
-use crate::sandbox::{Error, Result, Snapshot, Spec};
+use crate::sandbox::{Error, Published, Result, Snapshot, Spec};
 
 /// A sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub struct Record {
     pub gated: bool,
     /// Its ports that are open on this host since its last start, and where.
     #[serde(default)]
-    pub published: Vec<(u16, std::net::SocketAddr)>,
+    pub published: Vec<Published>,
     /// The run that is making it; none when it is made.
     pub maker: Option<String>,
 }

@@ -21,8 +21,6 @@ cases!["egress";
     allowing_is_idempotent [EgressAllowlist],
     denying_what_is_not_allowed_is_an_error [EgressAllowlist],
     a_policy_can_be_set_while_stopped [EgressAllowlist],
-    a_published_port_ends_with_the_sandbox [Publish, Programs],
-    nothing_is_published_of_a_stopped_one [Publish],
 ];
 
 async fn interfaces(sandbox: &Sandbox) -> CaseResult<Vec<String>> {
@@ -205,55 +203,5 @@ async fn a_policy_can_be_set_while_stopped(scope: Scope) -> CaseResult {
     scope.backend().set_policy(&sandbox.name, &policy, &scope.cancel).await?;
     sandbox.start().await?;
     assert_eq!(sandbox.info().await?.egress, policy);
-    Ok(())
-}
-
-async fn a_published_port_ends_with_the_sandbox(scope: Scope) -> CaseResult {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-    let policies = [Policy::None, Policy::allowlist(["a.test"])?, Policy::Unrestricted];
-    for policy in policies
-        .into_iter()
-        .filter(|policy| scope.backend().capabilities().require_egress(policy).is_ok())
-    {
-        let sandbox = scope.sandbox_of(|spec| spec.egress = policy).await?;
-        let at = scope.backend().publish(&sandbox.name, 8080, None, &scope.cancel).await?;
-        assert!(at.ip().is_loopback());
-        // Nobody listens in there.
-        let mut answer = Vec::new();
-        let mut stream = TcpStream::connect(at).await?;
-        assert!(matches!(stream.read_to_end(&mut answer).await, Ok(0) | Err(_)));
-        let serve = "import socket; s = socket.create_server(('127.0.0.1', 8080)); print('up', flush=True)\n\
-                     while True:\n c = s.accept()[0]; c.sendall(b'<' + c.recv(9) + b'>'); c.close()";
-        sandbox.write("/tmp/serve.py", serve).await?;
-        sandbox.run("python3 /tmp/serve.py > /tmp/up 2>&1 &").await?;
-        crate::sandbox::eventually("it serves", async || {
-            Ok(sandbox.run("cat /tmp/up").await? == "up")
-        })
-        .await?;
-        let mut stream = TcpStream::connect(at).await?;
-        stream.write_all(b"hello").await?;
-        answer.clear();
-        stream.read_to_end(&mut answer).await?;
-        assert_eq!(answer, b"<hello>");
-        // A place that is taken.
-        let again = scope.backend().publish(&sandbox.name, 8080, Some(at), &scope.cancel).await;
-        fails!(&again, Error::InvalidInput { .. });
-        sandbox.stop().await?;
-        crate::sandbox::eventually("the port is closed", async || {
-            Ok(TcpStream::connect(at).await.is_err())
-        })
-        .await?;
-    }
-    Ok(())
-}
-
-async fn nothing_is_published_of_a_stopped_one(scope: Scope) -> CaseResult {
-    let sandbox = scope.sandbox().await?;
-    sandbox.stop().await?;
-    let stopped = scope.backend().publish(&sandbox.name, 80, None, &scope.cancel).await;
-    fails!(stopped, Error::NotRunning { .. });
-    let missing = scope.backend().publish(&scope.name(), 80, None, &scope.cancel).await;
-    fails!(missing, Error::NotFound { .. });
     Ok(())
 }

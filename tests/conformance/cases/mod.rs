@@ -17,6 +17,7 @@ mod limits;
 mod mounts;
 mod ownership;
 mod paths;
+mod ports;
 mod process;
 mod rollback;
 mod snapshots;
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         mounts::CASES,
         ownership::CASES,
         paths::CASES,
+        ports::CASES,
         process::CASES,
         rollback::CASES,
         snapshots::CASES,

@@ -1,8 +1,8 @@
 //! The backend's side of the gate.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -46,21 +46,20 @@ impl Gate {
         }
     }
 
-    /// Opens a port of this host's for one of a running sandbox's; where it is.
+    /// Has what comes to a listening socket carried to a port of a running sandbox's.
     pub async fn publish(
         &self,
         store: &Store,
         name: &str,
         port: u16,
-        at: SocketAddr,
-    ) -> Result<SocketAddr> {
-        match self.ask(store, &Ask::Publish { name: name.into(), port, at }).await? {
-            Answer::Published(at) => Ok(at),
-            Answer::Failed(why) => Err(Error::invalid_hint(
-                "publish",
-                format!("{at} can't be opened: {why}"),
-                "choose another port, or none: then a free one is taken",
-            )),
+        listener: &TcpListener,
+    ) -> Result<()> {
+        let ask = Ask::Publish { name: name.into(), port };
+        match self.ask_with(store, &ask, &[listener.as_fd()]).await? {
+            Answer::Ok => Ok(()),
+            Answer::Failed(why) => {
+                Err(Error::internal(format!("opening port {port} of sandbox '{name}': {why}")))
+            }
             answer => Err(unexpected(name, answer)),
         }
     }
@@ -80,10 +79,14 @@ impl Gate {
     }
 
     async fn ask(&self, store: &Store, ask: &Ask) -> Result<Answer> {
+        self.ask_with(store, ask, &[]).await
+    }
+
+    async fn ask_with(&self, store: &Store, ask: &Ask, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
         let mut last = None;
         for _ in 0..3 {
             let mut link = Link::over(self.connect(store).await?);
-            let answer = match link.send(ask, &[]) {
+            let answer = match link.send(ask, fds) {
                 Ok(()) => tokio::time::timeout(PATIENCE, link.receive::<Answer>()).await,
                 Err(error) => Ok(Err(error)),
             };

@@ -33,8 +33,8 @@ enum Ask {
     Attach { name: String, policy: Policy },
     /// Serve it by another policy from now on.
     Set { name: String, policy: Policy },
-    /// Open a port of this host's for one of a running sandbox's.
-    Publish { name: String, port: u16, at: SocketAddr },
+    /// Carry what comes to the listening socket that is sent along to a port of a running sandbox's.
+    Publish { name: String, port: u16 },
     /// What did it reach?
     Log { name: String },
 }
@@ -44,8 +44,6 @@ enum Ask {
 enum Answer {
     /// Done.
     Ok,
-    /// Where the port is.
-    Published(SocketAddr),
     /// The log.
     Log(EgressLog),
     /// It does not serve this sandbox.

@@ -1,7 +1,7 @@
 //! Ports of a sandbox on this host.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::TcpListener as Listener;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -10,14 +10,39 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::local::control;
 use crate::backend::local::link::Link;
+use crate::backend::local::ports;
 use crate::backend::local::protocol::{Reply, Request};
+use crate::backend::local::record::{self, Record};
 use crate::egress::carry;
 
 /// A port that is open on this host until this is dropped, or the sandbox ends.
 pub struct Published {
-    /// Where.
-    pub at: SocketAddr,
     stop: CancellationToken,
+}
+
+/// A port that was open when a gate ended, and is open again.
+pub struct Reopened {
+    pub name: String,
+    pub port: u16,
+    pub listener: Listener,
+}
+
+/// Opens again what a gate before this one had open, as far as nobody else has taken it. A gate has to do
+/// it while it still has the powers that it was started with.
+pub fn reopen() -> Vec<Reopened> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir("boxes").into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(Some(record)) = record::load::<Record>(&entry.path().join("record.json")) else {
+            continue;
+        };
+        for open in record.published {
+            if let Ok(listener) = ports::open(open.at) {
+                all.push(Reopened { name: name.clone(), port: open.port, listener });
+            }
+        }
+    }
+    all
 }
 
 impl Published {
@@ -26,23 +51,27 @@ impl Published {
         self.stop.is_cancelled()
     }
 
-    /// Opens `at`, and carries what comes there to the guest's `port`. `control` leads to its process 1.
-    pub async fn open(
+    /// Carries what comes to `listener` to the guest's `port`. `control` leads to its process 1.
+    pub async fn serve(
         name: &str,
         control: &str,
         port: u16,
-        at: SocketAddr,
+        listener: Listener,
     ) -> io::Result<Published> {
         // One to ask, one to see the end.
         let asking = Arc::new(Mutex::new(Link::over(UnixStream::connect(control).await?)));
         let mut watching = Link::over(UnixStream::connect(control).await?);
-        let listener = TcpListener::bind(at).await?;
-        let published = Published { at: listener.local_addr()?, stop: Default::default() };
+        let listener = TcpListener::from_std(listener)?;
+        let published = Published { stop: Default::default() };
         let (stop, own) = (published.stop.clone(), name.to_owned());
         tokio::spawn(async move {
             let serving = async {
                 loop {
-                    let Ok((host, _)) = listener.accept().await else { continue };
+                    let Ok((host, _)) = listener.accept().await else {
+                        // Out of descriptors, most likely.
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        continue;
+                    };
                     let (asking, own, stop) = (asking.clone(), own.clone(), stop.clone());
                     tokio::spawn(async move {
                         tokio::select! {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, openat, renameat};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::publish::Published;
+use super::publish::{Published, Reopened, reopen};
 use super::{Answer, Ask, Config, LOG};
 use crate::backend::local::control;
 use crate::backend::local::link::Link;
@@ -41,6 +41,7 @@ pub fn serve() -> io::Result<()> {
         let _ = rustix::process::setsid();
         let _ = rustix::thread::set_name(c"sandscript-gate");
         sys::close_all_except(&mut [listener.as_raw_fd()]);
+        let reopened = reopen();
         // It reads what guests send, and needs no power for anything it does.
         let bounded = sys::set_dumpable(false)
             .and_then(|()| Ok(rustix::thread::set_no_new_privs(true)?))
@@ -50,7 +51,7 @@ pub fn serve() -> io::Result<()> {
         }
         sys::set_no_file_limit();
         let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let ended = built.and_then(|runtime| runtime.block_on(run(listener, config)));
+        let ended = built.and_then(|runtime| runtime.block_on(run(listener, config, reopened)));
         i32::from(ended.is_err())
     })?;
     Ok(())
@@ -81,7 +82,7 @@ impl State {
     }
 }
 
-async fn run(listener: OwnedFd, config: Config) -> io::Result<()> {
+async fn run(listener: OwnedFd, config: Config, reopened: Vec<Reopened>) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&listener, true)?;
     let listener = UnixListener::from_std(listener.into())?;
     let state = Arc::new(State {
@@ -93,7 +94,7 @@ async fn run(listener: OwnedFd, config: Config) -> io::Result<()> {
     });
     let reviving = state.clone();
     tokio::spawn(async move {
-        revive(&reviving).await;
+        revive(&reviving, reopened).await;
         reviving.clients.fetch_sub(1, Ordering::Relaxed);
     });
     let mut turns = tokio::time::interval(TURN);
@@ -126,16 +127,21 @@ async fn run(listener: OwnedFd, config: Config) -> io::Result<()> {
     }
 }
 
+/// Where a sandbox's process 1 is found.
+fn control_of(name: &str) -> String {
+    format!("boxes/{name}/control")
+}
+
 /// Serves again what one before it served.
-async fn revive(state: &Arc<State>) {
+async fn revive(state: &Arc<State>, reopened: Vec<Reopened>) {
+    for Reopened { name, port, listener } in reopened {
+        // Of a stopped one nobody is there.
+        let served = Published::serve(&name, &control_of(&name), port, listener).await;
+        state.published().extend(served.ok());
+    }
     for entry in std::fs::read_dir("boxes").into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         if let Ok(Some(record)) = record::load::<Record>(&entry.path().join("record.json")) {
-            for (port, at) in record.published {
-                let control = format!("boxes/{name}/control");
-                let opened = Published::open(&name, &control, port, at).await;
-                state.published().extend(opened.ok());
-            }
             // A stopped one has nobody to ask for sockets.
             if record.gated {
                 let _ = attach(state, name, record.spec.egress, false).await;
@@ -145,7 +151,7 @@ async fn revive(state: &Arc<State>) {
 }
 
 async fn talk(state: &Arc<State>, mut link: Link) {
-    while let Ok(Some((ask, _))) = link.receive::<Ask>().await {
+    while let Ok(Some((ask, mut fds))) = link.receive::<Ask>().await {
         let answer = match ask {
             Ask::Attach { name, policy } => match attach(state, name, policy, true).await {
                 Ok(()) => Answer::Ok,
@@ -158,13 +164,17 @@ async fn talk(state: &Arc<State>, mut link: Link) {
                 }
                 None => Answer::Unknown,
             },
-            Ask::Publish { name, port, at } => {
-                let control = format!("boxes/{name}/control");
-                match Published::open(&name, &control, port, at).await {
+            Ask::Publish { name, port } => {
+                let served = match fds.pop() {
+                    Some(socket) => {
+                        Published::serve(&name, &control_of(&name), port, socket.into()).await
+                    }
+                    None => Err(io::ErrorKind::InvalidInput.into()),
+                };
+                match served {
                     Ok(published) => {
-                        let at = published.at;
                         state.published().push(published);
-                        Answer::Published(at)
+                        Answer::Ok
                     }
                     Err(error) => Answer::Failed(error.to_string()),
                 }

@@ -1,0 +1,84 @@
+//! Ports of sandboxes on this machine, on the command line.
+
+use std::net::TcpListener;
+
+use insta::assert_snapshot;
+
+use crate::environment::{TestEnvironment, skip};
+
+#[test]
+fn ports_of_a_new_sandbox() {
+    let create = |args: &[&str]| {
+        TestEnvironment::fake().run([&["create", "web"][..], args].concat()).to_string()
+    };
+    assert_snapshot!(create(&["--publish", "8080", "--publish", "9000:80"]));
+    assert_snapshot!(create(&["--publish", "0.0.0.0:9000:80", "--publish", "192.0.2.1::81"]));
+    assert_snapshot!(create(&["--publish", "80:0"]));
+    assert_snapshot!(create(&["--publish", "65536"]));
+    assert_snapshot!(create(&["--publish", "localhost:9000:80"]));
+    assert_snapshot!(create(&["--publish", "80", "--bare"]));
+    // What is half made is not left.
+    assert_snapshot!(create(&["--publish", "9000:80", "--publish", "9000:81"]));
+    let json =
+        TestEnvironment::fake().ok(["create", "web", "--format", "json", "--publish", "9000:80"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["ports"].to_string(), r#"[{"at":"127.0.0.1:9000","port":80}]"#);
+}
+
+#[test]
+fn a_sandbox_that_is_not_there() {
+    let environment = TestEnvironment::fake();
+    assert_snapshot!(environment.run(["publish", "nope", "80"]));
+    assert_snapshot!(environment.run(["publish", "nope"]));
+    assert_snapshot!(environment.run(["publish", "nope", "80", "--format", "json"]));
+}
+
+/// On a real sandbox, one call after the other.
+#[test]
+fn a_port_over_its_life() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    if !environment.has("publish") {
+        return skip("the local backend publishes nothing here");
+    }
+    let ports = || -> String {
+        let all = environment.ok(["list", "--format", "json"]);
+        let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+        all[0]["ports"].to_string()
+    };
+    environment.ok(["create", "web"]);
+    let at = environment.ok(["publish", "web", "8080"]);
+    let at = at.trim();
+    assert!(at.starts_with("127.0.0.1:"), "{at}");
+    assert_eq!(environment.ok(["publish", "web", "8080"]).trim(), at);
+    assert_eq!(ports(), format!(r#"[{{"at":"{at}","port":8080}}]"#));
+    let shown = environment.ok(["show", "web"]);
+    assert!(shown.contains(&format!("ports         {at} -> 8080\n")), "{shown}");
+    let shown = environment.ok(["show", "web", "--format", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["ports"][0]["at"], at);
+
+    let wrong = |port: &str| {
+        let run = environment.run(["publish", "web", port]);
+        format!("{}{}", run.code.unwrap(), run.stderr.replace(at, "AT"))
+    };
+    let port = at.rsplit_once(':').unwrap().1;
+    assert_snapshot!(wrong(&format!("{port}:81")));
+    assert_snapshot!(wrong("192.0.2.1:9000:80"));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let said = wrong(&format!("{taken}:80")).replace(&taken.to_string(), "TAKEN");
+    assert_snapshot!(said);
+    if !rustix::process::geteuid().is_root() && TcpListener::bind("127.0.0.1:81").is_err() {
+        assert_eq!(
+            wrong("81:81"),
+            "2error: at: port 81 of this machine is root's\nhint: choose one from 1024 on: \"8081:81\"\n"
+        );
+    }
+
+    environment.ok(["stop", "web"]);
+    assert_eq!(ports(), "[]");
+    assert_snapshot!(wrong("80"));
+    environment.ok(["start", "web"]);
+    assert_eq!(ports(), "[]");
+    environment.ok(["delete", "web", "--yes"]);
+}
