@@ -16,7 +16,7 @@
 ---@field state string Its state: "running", "stopped", "frozen", "transitional" or "error".
 local Sandbox = {}
 
----All that is known about it: name, state, image, fingerprint, hostname, created, used, source, limits, mounts, caches, egress, env, user, cwd, labels, run, expires, addresses, ports (its own, each with where it is reached: port and at).
+---All that is known about it: name, state, image, fingerprint, hostname, created, used, source, limits, mounts, caches, egress, networks (their names), env, user, cwd, labels, run, expires, addresses, ports (its own, each with where it is reached: port and at).
 ---
 ---- error `not_found`: It is not there any more.
 ---
@@ -501,6 +501,7 @@ function Sandbox:restore(label, options) end
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
 ---@field hostname? string Its host name; the sandbox's name when not given.
 ---@field egress? string|string[]|table<string, any> What it may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: nothing; of a clone, what its source may.
+---@field network? Network|Network[] Networks that it is in, a network or a list: it reaches the others in them by name, whatever egress says. Default: none, of a clone, too.
 ---@field env? table<string, string|number|boolean> Environment of every command in it.
 ---@field labels? table<string, string|number|boolean> Labels of your own, kept with it.
 ---@field keep? boolean Keep it when the run ends. Default: false.
@@ -521,6 +522,18 @@ function Sandbox:restore(label, options) end
 ---@return Sandbox
 ---@overload fun(self: Sandbox, options: Sandbox.clone.Options): Sandbox
 function Sandbox:clone(label, options) end
+
+---@class Network
+---@field name string Its name.
+local Network = {}
+
+---The sandboxes in it that run, by name.
+---
+---```lua
+---for _, one in ipairs(network("net"):members()) do print(one.name) end
+---```
+---@return Sandbox[]
+function Network:members() end
 
 ---@class Result
 ---@field code integer? The exit code; nothing when a signal ended the command.
@@ -890,6 +903,7 @@ local Error = {}
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
 ---@field hostname? string Its host name; the sandbox's name when not given.
 ---@field egress? string|string[]|table<string, any> What it may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: nothing; of a clone, what its source may.
+---@field network? Network|Network[] Networks that it is in, a network or a list: it reaches the others in them by name, whatever egress says. Default: none, of a clone, too.
 ---@field env? table<string, string|number|boolean> Environment of every command in it.
 ---@field labels? table<string, string|number|boolean> Labels of your own, kept with it.
 ---@field keep? boolean Keep it when the run ends. Default: false.
@@ -945,6 +959,19 @@ function sandboxes() end
 ---@param name string Its name.
 ---@param options? delete.Options
 function delete(name, options) end
+
+---A network of this run, for the option network of sandbox(), clone() and matrix(). Sandboxes that are in it reach each other by TCP, by their names or host names, whatever their egress policies are; nobody else reaches them by it, and a network of that name in another run is another one. One that stops is gone from it, and there again when it starts.
+---
+---- error `invalid_input`: It is no name of a network.
+---
+---```lua
+---local net = network("net")
+---local db = sandbox("db", { network = net })
+---local app = sandbox("app", { network = net, env = { DB = "db:5432" } })
+---```
+---@param name string Its name in this run: a-z, 0-9 and '-'.
+---@return Network
+function network(name) end
 
 ---@class (exact) base.Options
 ---@field from? string|Base|Sandbox What it starts from: an image, a base, or a sandbox. Default: the backend's own image.
@@ -1018,6 +1045,7 @@ function build_bases(bases) end
 ---@field egress? string|string[]|table<string, any> What cells may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: what their source may.
 ---@field env? table<string, string|number|boolean> Added to the environment of their commands.
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
+---@field network? Network|Network[] Networks that all cells are in, a network or a list: they reach each other, too. Default: none.
 ---@field cpu? number CPUs it may use, such as 0.5 or 2.
 ---@field memory? Size Memory it may use.
 ---@field pids? integer How many processes it may have.

@@ -15,7 +15,7 @@ use super::{
     Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Host, Object, Opt, Position, Result,
     ScriptError, Type, Value, cache,
 };
-use super::{egress, secret};
+use super::{egress, network, secret};
 use crate::sandbox::{Error, ReadOptions};
 use crate::workflow::{
     AxisValue, Cell, CellBody, CellContext, CellMemory, CellTemplate, Event, EventSink, Failure,
@@ -277,6 +277,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         cell: CellTemplate {
             limits: limits(&args)?,
             egress: None,
+            networks: network::networks(&ctx, &args)?,
             caches: cache::caches(&args)?,
             env: args.string_map("env"),
         },
@@ -486,7 +487,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "What cells may reach: \"none\", \"unrestricted\", a preset such as \"agent\", a list of rules, or #{ preset, allow, deny }. Default: what their source may.",
             )])
             .option("env", Type::map_of(scalar()), "Added to the environment of their commands.")
-            .options(vec![cache::option()])
+            .options(vec![cache::option(), network::option("Networks that all cells are in, a network or a list: they reach each other, too. Default: none.")])
             .options(limit_options())
             .param("body", on_cell(), "Is run in each cell.")
             .returns(Type::Map)

@@ -24,6 +24,7 @@ mod machines;
 mod matrix;
 mod matrix_report;
 mod memory;
+mod network;
 mod options;
 mod param;
 mod path;
@@ -66,6 +67,7 @@ pub(crate) fn standard() -> Vec<FnSpec> {
         sandbox::specs(),
         egress::specs(),
         port::specs(),
+        network::specs(),
         exec::specs(),
         process::specs(),
         files::specs(),

@@ -11,7 +11,7 @@ use super::{
     Args, Ctx, FnSpec, HandlerFuture, Host, Map, Object, Opt, Result, ScriptError, Type, Value,
     cache, path, port,
 };
-use super::{egress, secret};
+use super::{egress, network, secret};
 use crate::sandbox::{
     CloneSpec, Error, Info, Kind, Limits, Mount, Spec, State, StopOptions, check_name,
 };
@@ -112,6 +112,9 @@ pub(super) fn machine_options() -> Vec<Opt> {
             "What it may reach: \"none\", \"unrestricted\", a preset such as \"agent\", a list of rules, or #{ preset, allow, deny }. Default: \
              nothing; of a clone, what its source may.",
         ),
+        network::option(
+            "Networks that it is in, a network or a list: it reaches the others in them by name, whatever egress says. Default: none, of a clone, too.",
+        ),
         option("env", Type::map_of(scalar()), "Environment of every command in it."),
         option("labels", Type::map_of(scalar()), "Labels of your own, kept with it."),
         option("keep", Type::Bool, "Keep it when the run ends. Default: false."),
@@ -194,6 +197,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     let hostname = args.string("hostname").map(str::to_owned);
     let (owner, expires) = (ctx.host.owner(keep), expires(&args)?);
     let caches = cache::caches(&args)?;
+    let networks = network::networks(&ctx, &args)?;
     let (image, sha256) = match source {
         Source::Image { image, sha256 } => (image, sha256),
         other => {
@@ -213,6 +217,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
                 hostname,
                 limits,
                 egress,
+                networks,
                 caches,
                 env: env.into_iter().chain(args.string_map("env")).collect(),
                 labels: args.string_map("labels"),
@@ -234,6 +239,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
         mounts: mounts(&ctx, &args)?,
         caches,
         egress: egress.unwrap_or_default(),
+        networks,
         env: args.string_map("env"),
         user: args.string("user").map(str::to_owned),
         cwd: args.string("cwd").map(str::to_owned),
@@ -426,6 +432,7 @@ fn info_map(info: Info) -> Value {
         ("mounts".into(), mounts.into()),
         ("caches".into(), caches.into()),
         ("egress".into(), info.egress.to_string().into()),
+        ("networks".into(), network::names(&info.networks)),
         ("env".into(), info.env.into()),
         ("user".into(), Value::option(info.user)),
         ("cwd".into(), Value::option(info.cwd)),
@@ -496,7 +503,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
         FnSpec::method(on, "info", info)
             .doc(
                 "All that is known about it: name, state, image, fingerprint, hostname, created, \
-                  used, source, limits, mounts, caches, egress, env, user, cwd, labels, run, expires, \
+                  used, source, limits, mounts, caches, egress, networks (their names), env, user, cwd, labels, run, expires, \
                   addresses, ports (its own, each with where it is reached: port and at).",
             )
             .returns(Type::Map)

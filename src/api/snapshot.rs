@@ -2,7 +2,7 @@
 
 use super::sandbox::{expires, fresh_name, limits, machine_options, made, name_of, scalar};
 use super::{Args, Ctx, FnSpec, Result, Type, Value, cache};
-use super::{egress, secret};
+use super::{egress, network, secret};
 use crate::sandbox::{
     CloneSpec, Error, Kind, Limits, Restore, Snapshot, SnapshotSpec, check_label, check_name,
 };
@@ -72,6 +72,7 @@ async fn clone(ctx: Ctx, args: Args) -> Result<Value> {
         hostname: args.string("hostname").map(str::to_owned),
         limits,
         egress: egress::from(&ctx, &args, egress::Origin::Sandbox(source.clone())).await?,
+        networks: network::networks(&ctx, &args)?,
         caches: cache::caches(&args)?,
         env: args.string_map("env"),
         labels: args.string_map("labels"),

@@ -84,6 +84,7 @@ impl Create {
             mounts,
             caches: self.cache.into_iter().map(|(n, path)| CacheMount::new(n, path)).collect(),
             egress: Policy::None,
+            networks: Vec::new(),
             env: self.env.into_iter().collect(),
             user: self.user,
             cwd: self.cwd,

@@ -59,6 +59,8 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
             format!("{}:{}{end}", mount.source.display(), mount.target)
         })
         .collect();
+    let networks: Vec<String> =
+        info.networks.iter().map(|one| format!("{one} of run {}", one.run)).collect();
     let ports: Vec<String> = info.ports.iter().map(ToString::to_string).collect();
     let until = info.owner.as_ref().and_then(|owner| owner.until);
     let expires = info.expires.into_iter().chain(until).min();
@@ -75,6 +77,7 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
         ("owner", owner.unwrap_or_default()),
         ("limits", view::limits(&info.limits)),
         ("egress", info.egress.to_string()),
+        ("networks", networks.join(", ")),
         ("addresses", info.addresses.join(" ")),
         ("ports", ports.join(", ")),
         ("mounts", mounts.join(" ")),

@@ -28,6 +28,7 @@ pub fn sandbox_json(info: &Info) -> Value {
         "mounts": info.mounts,
         "caches": info.caches,
         "egress": info.egress.to_string(),
+        "networks": info.networks,
         "env": info.env,
         "user": info.user,
         "cwd": info.cwd,

@@ -21,6 +21,8 @@ mod gate;
 mod http;
 #[cfg(feature = "local")]
 mod names;
+#[cfg(feature = "local")]
+mod peers;
 mod preset;
 #[cfg(feature = "local")]
 mod resolver;
@@ -37,6 +39,8 @@ pub use catalog::{Catalog, Profile, Resolved, changes};
 pub use filter::{Filter, Verdict};
 #[cfg(feature = "local")]
 pub use gate::{Gate, Sockets, carry};
+#[cfg(feature = "local")]
+pub use peers::{Peers, peer_address};
 pub use preset::{PresetSpec, REGISTRIES, builtin};
 #[cfg(feature = "local")]
 pub use resolver::Resolver;

@@ -36,6 +36,8 @@ pub enum Capability {
     LimitPids,
     /// Host folders mounted into the guest.
     Mounts,
+    /// Networks that sandboxes of one run share.
+    Networks,
     /// Real Linux programs run in the guest: pipes, devices and terminals are the kernel's.
     Programs,
     /// Ports of a sandbox on this host.
@@ -65,6 +67,7 @@ impl Capability {
         Capability::LimitMemory,
         Capability::LimitPids,
         Capability::Mounts,
+        Capability::Networks,
         Capability::Programs,
         Capability::Publish,
         Capability::SystemWritable,
@@ -88,6 +91,7 @@ impl Capability {
             Capability::LimitMemory => "limit-memory",
             Capability::LimitPids => "limit-pids",
             Capability::Mounts => "mounts",
+            Capability::Networks => "networks",
             Capability::Programs => "programs",
             Capability::Publish => "publish",
             Capability::SystemWritable => "system-writable",
@@ -143,6 +147,14 @@ impl Capabilities {
             super::Policy::None => Ok(()),
             super::Policy::Rules(_) => self.require(Capability::EgressAllowlist),
             super::Policy::Unrestricted => self.require(Capability::EgressUnrestricted),
+        }
+    }
+
+    /// Ok when a sandbox can be in these networks here.
+    pub fn require_networks(&self, networks: &[super::Network]) -> crate::sandbox::Result<()> {
+        match networks.is_empty() {
+            true => Ok(()),
+            false => self.require(Capability::Networks),
         }
     }
 

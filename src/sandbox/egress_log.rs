@@ -17,6 +17,8 @@ pub enum Reason {
     NotAllowed,
     /// An allowed name led to a private address, to this host or to a metadata service.
     Private,
+    /// It is an address of a network that the sandbox is in, and nobody there has it.
+    NoPeer,
     /// The gate does not carry this protocol.
     Protocol,
     /// It is not what it claims to be: a TLS or HTTP greeting without a name, or with another one.
@@ -28,6 +30,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Reason::NotAllowed => "no rule allows it",
             Reason::Private => "the address is private, and no rule names it",
+            Reason::NoPeer => "nobody in its networks has this address",
             Reason::Protocol => "the gate does not carry this protocol",
             Reason::Unnamed => "it names no host that could be checked",
         })
@@ -70,6 +73,8 @@ impl Denied {
     /// The rule that would allow it.
     pub fn rule(&self) -> Option<Rule> {
         let target = match (&self.name, self.address, self.reason) {
+            // No policy opens it.
+            (_, _, Reason::NoPeer) => return None,
             (Some(name), Some(address), Reason::Private) => {
                 Target::Name { pattern: name.clone(), within: Some(Cidr::single(address)) }
             }

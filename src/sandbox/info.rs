@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheMount, Limits, Mount, Owner, Policy, Published};
+use super::{CacheMount, Limits, Mount, Network, Owner, Policy, Published};
 
 /// The state a sandbox is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,8 @@ pub struct Info {
     pub caches: Vec<CacheMount>,
     /// The egress policy as set.
     pub egress: Policy,
+    /// Networks that it is in.
+    pub networks: Vec<Network>,
     /// Environment of every command.
     pub env: BTreeMap<String, String>,
     /// User of every command that names none.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheMount, Limits, Owner, Policy, Result, Spec, check_label};
+use super::{CacheMount, Limits, Network, Owner, Policy, Result, Spec, check_label};
 
 /// What a snapshot is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct CloneSpec {
     pub limits: Option<Limits>,
     /// Replaces the source's egress policy.
     pub egress: Option<Policy>,
+    /// The networks that the clone is in. The source's are not taken over: it may be another run's.
+    pub networks: Vec<Network>,
     /// The clone's caches. The source's are not taken over.
     pub caches: Vec<CacheMount>,
     /// Added to the source's environment.
@@ -93,6 +95,7 @@ impl CloneSpec {
         made.limits = self.limits.clone().unwrap_or_default();
         made.env = self.env.clone();
         made.caches = self.caches.clone();
+        made.networks = self.networks.clone();
         made.check()
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheMount, Error, Policy, Result, check_name};
+use super::{CacheMount, Error, Network, Policy, Result, check_name};
 
 /// Upper bounds. What a backend can't limit here is `Unsupported`, never ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,9 @@ pub struct Spec {
     pub caches: Vec<CacheMount>,
     /// What it may reach.
     pub egress: Policy,
+    /// Networks that it is in, whatever it may reach besides. Clones and snapshots are in none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Network>,
     /// Environment of every command.
     pub env: BTreeMap<String, String>,
     /// User of every command that names none.
@@ -115,6 +118,7 @@ impl Spec {
             check_target("mounts", &mount.target)?;
         }
         super::cache::check(self)?;
+        super::network::check(&self.networks)?;
         let mut probe = super::Command::argv(["true"]);
         probe.env = self.env.clone();
         probe.cwd = self.cwd.clone();

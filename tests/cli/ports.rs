@@ -1,4 +1,4 @@
-//! Ports of sandboxes on this machine, on the command line.
+//! Ports and networks of sandboxes, on the command line.
 
 use std::net::TcpListener;
 
@@ -81,4 +81,33 @@ fn a_port_over_its_life() {
     environment.ok(["start", "web"]);
     assert_eq!(ports(), "[]");
     environment.ok(["delete", "web", "--yes"]);
+}
+
+#[test]
+fn who_is_in_which_network() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    if !environment.has("networks") {
+        return skip("the local backend has no networks here");
+    }
+    environment.write(
+        "x.rhai",
+        "let net = network(\"net\");\n\
+         sandbox(\"db\", #{ network: [net, network(\"other\")], keep: true });\n\
+         sandbox(\"gone\", #{ network: net });",
+    );
+    environment.ok(["run", "x.rhai"]);
+    let shown = environment.ok(["show", "db", "--format", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let run = shown["networks"][0]["run"].as_str().unwrap().to_owned();
+    assert_eq!(shown["networks"][0]["name"], "net");
+    let shown = environment.ok(["show", "db"]);
+    let line = format!("networks      net of run {run}, other of run {run}\n");
+    assert!(shown.contains(&line), "{shown}");
+    // What is kept is in them to its end.
+    environment.ok(["stop", "db"]);
+    environment.ok(["start", "db"]);
+    assert!(environment.ok(["show", "db"]).contains(&line));
+    environment.ok(["clone", "db", "twin"]);
+    assert!(!environment.ok(["show", "twin"]).contains("networks"));
+    environment.ok(["delete", "db", "twin", "--yes"]);
 }

@@ -6,6 +6,7 @@
 mod attacks;
 mod internet;
 mod names;
+mod networks;
 mod ports;
 mod probe;
 mod registries;
@@ -111,12 +112,13 @@ fn host() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let all: [&[Test]; 6] = [
+    let all: [&[Test]; 7] = [
         names::TESTS,
         attacks::TESTS,
         survival::TESTS,
         registries::TESTS,
         ports::TESTS,
+        networks::TESTS,
         speed::TESTS,
     ];
     let trials = all.into_iter().flatten().map(|(name, test)| {

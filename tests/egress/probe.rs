@@ -1,7 +1,7 @@
 //! What runs in the guest: this very program, told what to try. It prints what came of it.
 
 use std::io::{Error, Read, Result, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -116,6 +116,35 @@ fn attempt(words: &[&str]) -> Result<String> {
             let (mut stream, _) = listener.accept()?;
             stream.write_all(b"I am a sandbox")?;
             Ok(String::new())
+        }
+        // Whoever comes is told a text.
+        ["stay", at, text] => {
+            let listener = TcpListener::bind(at)?;
+            println!("serving");
+            for stream in listener.incoming() {
+                let mut stream = stream?;
+                // In one piece.
+                stream.write_all(format!("I am {text}").as_bytes())?;
+                // What is not read would reset it.
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.read(&mut [0; 512]);
+            }
+            Ok(String::new())
+        }
+        // By the guest's own resolver, as programs do it.
+        ["call", name, port] => {
+            let port: u16 = port.parse().map_err(Error::other)?;
+            let mut last = Error::other("no address");
+            for to in (*name, port).to_socket_addrs()? {
+                match TcpStream::connect_timeout(&to, PATIENCE) {
+                    Ok(mut stream) => {
+                        stream.set_read_timeout(Some(PATIENCE))?;
+                        return read(&mut stream);
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
         }
         _ => Err(Error::other(format!("what is {words:?}?"))),
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use sandscript::backend::local::{LocalBackend, LocalConfig};
 use sandscript::sandbox::{
-    Backend, Cancel, CloneSpec, Command, EgressLog, Error, Mount, Policy, Restore, Result, Rule,
-    SnapshotSpec, Spec, StopOptions, exec,
+    Backend, Cancel, CloneSpec, Command, EgressLog, Error, Mount, Network, Policy, Restore, Result,
+    Rule, SnapshotSpec, Spec, StopOptions, exec,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -73,6 +73,19 @@ impl Rig {
     fn try_sandbox(&self, policy: Policy) -> Result<Sandbox<'_>> {
         let mut spec = Spec::new(self.name());
         spec.egress = policy;
+        self.try_sandbox_of(spec)
+    }
+
+    /// A sandbox in these networks of a run.
+    pub fn member(&self, policy: Policy, run: &str, networks: &[&str]) -> Sandbox<'_> {
+        let mut spec = Spec::new(self.name());
+        spec.egress = policy;
+        spec.networks = networks.iter().map(|name| Network::new(run, *name)).collect();
+        self.try_sandbox_of(spec).unwrap()
+    }
+
+    /// A sandbox of this spec, with the probe in it.
+    pub fn try_sandbox_of(&self, mut spec: Spec) -> Result<Sandbox<'_>> {
         spec.mounts = self.probe_mount();
         self.wait(self.backend.create(&spec, &Cancel::new()))?;
         Ok(Sandbox { rig: self, name: spec.name })

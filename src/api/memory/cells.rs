@@ -64,7 +64,9 @@ impl Cells {
         let recorder = Arc::clone(ctx.host.recorder()?);
         // Those in cells come in no order.
         // What single cells have of their own is not part of what is remembered.
-        if ctx.cell.is_some() || spec.list || !spec.own.is_empty() {
+        // What others in their network do is known to nobody.
+        let alone = spec.cell.networks.is_empty();
+        if ctx.cell.is_some() || spec.list || !spec.own.is_empty() || !alone {
             return None;
         }
         let number = recorder.next_matrix();

@@ -169,6 +169,7 @@ impl Backend for FakeBackend {
         spec.check()?;
         self.check_limits(&spec.limits)?;
         self.check_egress(&spec.egress)?;
+        self.shared.capabilities.require_networks(&spec.networks)?;
         if !spec.mounts.is_empty() {
             self.shared.capabilities.require(Capability::Mounts)?;
         }
@@ -198,6 +199,7 @@ impl Backend for FakeBackend {
             mounts: spec.mounts.clone(),
             caches: spec.caches.clone(),
             egress: spec.egress.clone(),
+            networks: spec.networks.clone(),
             env: spec.env.clone(),
             user: spec.user.clone(),
             cwd: spec.cwd.clone(),
@@ -563,6 +565,7 @@ impl Backend for FakeBackend {
         spec.check()?;
         self.check_limits(spec.limits.as_ref().unwrap_or(&Limits::default()))?;
         self.check_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
+        self.shared.capabilities.require_networks(&spec.networks)?;
         if !spec.caches.is_empty() {
             self.shared.capabilities.require(Capability::Caches)?;
         }
@@ -586,6 +589,7 @@ impl Backend for FakeBackend {
             info.limits = spec.limits.clone().unwrap_or(info.limits);
             info.egress = spec.egress.clone().unwrap_or(info.egress);
             info.caches = spec.caches.clone();
+            info.networks = spec.networks.clone();
             info.env.extend(spec.env.clone());
             info.labels = spec.labels.clone();
             info.owner = spec.owner.clone();

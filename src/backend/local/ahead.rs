@@ -57,6 +57,7 @@ impl Shape {
             && spec.mounts.is_empty()
             && spec.caches.is_empty()
             && spec.egress == Policy::None
+            && spec.networks.is_empty()
             && !spec.bare
             && layers.len() <= LONG;
         plain.then(|| Shape { trees: trees.to_vec(), layers: layers.to_vec() })

@@ -3,13 +3,15 @@
 use super::gate::LOG;
 use super::mode::Mode;
 use super::{Inner, net, record};
-use crate::sandbox::{EgressLog, Error, Policy, Result, State, check_name};
+use crate::sandbox::{EgressLog, Error, Policy, Result, Spec, State, check_name};
 
 impl Inner {
-    /// Whether a sandbox that is started with this policy goes through the gate. Without a policy it has
-    /// no network; what may reach everything gets a network of its own where we are root.
-    pub(super) fn is_gated(&self, policy: &Policy) -> bool {
-        match policy {
+    /// Whether a sandbox that is started with this policy goes through the gate: who is in a network
+    /// always does. Else, without a policy it has none; what may reach everything gets one of its own
+    /// where we are root.
+    pub(super) fn is_gated(&self, spec: &Spec) -> bool {
+        match &spec.egress {
+            _ if !spec.networks.is_empty() => true,
             Policy::None => false,
             Policy::Rules(_) => true,
             Policy::Unrestricted => self.mode != Mode::Root,

@@ -21,6 +21,7 @@ impl Inner {
         spec.check()?;
         self.store.check_file_system()?;
         self.check_supported(&spec.limits, &spec.egress, &spec.mounts)?;
+        self.capabilities.require_networks(&spec.networks)?;
         let name = spec.image.clone().unwrap_or_else(|| self.capabilities.default_image.clone());
         let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
         let caches = self.caches_to_start(spec).await?;
@@ -81,7 +82,7 @@ impl Inner {
         record.maker = owned.is_none().then(|| self.maker.clone());
         self.enter_run(owned.as_ref().unwrap_or(&self.maker))?;
         let starts = !record.spec.bare;
-        record.gated = starts && self.is_gated(&record.spec.egress);
+        record.gated = starts && self.is_gated(&record.spec);
         let mut group = cgroup::Group::default();
         if let Some(ahead) = &ahead {
             record.groups.clone_from(&ahead.folders);
@@ -202,7 +203,7 @@ impl Inner {
             self.enter_run(&owner.run)?;
         }
         let caches = self.take_caches(&record.spec.name, &record.spec.caches).await?;
-        record.gated = self.is_gated(&record.spec.egress);
+        record.gated = self.is_gated(&record.spec);
         record.published.clear();
         let name = cgroup::name_of_start(&record.spec.name);
         let group = self.groups.create(&name, &record.spec.limits)?;
@@ -356,6 +357,7 @@ pub(super) fn info(record: &Record, state: State) -> Info {
         mounts: spec.mounts,
         caches: spec.caches,
         egress: spec.egress,
+        networks: spec.networks,
         env: spec.env,
         user: spec.user,
         cwd: spec.cwd,

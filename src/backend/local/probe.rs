@@ -16,6 +16,7 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         Capability::Freeze,
         Capability::HostImage,
         Capability::Mounts,
+        Capability::Networks,
         Capability::Programs,
         Capability::Publish,
         Capability::TarImage,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -287,12 +288,10 @@ pub enum Request {
     /// The sockets at which the guest's connections arrive: first those for TCP, then as many for
     /// UDP. From now on all connections go there.
     Gate,
-    /// A socket that is being connected to a port of the guest's own, by its loopback interface.
+    /// A socket that is being connected to an address of the sandbox's own.
     Dial {
-        /// The port.
-        port: u16,
-        /// By IPv6.
-        six: bool,
+        /// The loopback interface's, or the one that a sandbox which goes through the gate has.
+        to: SocketAddr,
     },
     /// Go on with a write: put the file in place.
     Commit,

@@ -276,6 +276,7 @@ impl Inner {
         let limits = spec.limits.clone().unwrap_or(source.spec.limits);
         let egress = spec.egress.clone().unwrap_or(source.spec.egress);
         self.check_supported(&limits, &egress, &source.spec.mounts)?;
+        self.capabilities.require_networks(&spec.networks)?;
         let wanted = Spec { caches: spec.caches.clone(), bare: spec.bare, ..Spec::new(&spec.name) };
         let caches = self.caches_to_start(&wanted).await?;
         let referring = self.store.referring().await?;
@@ -296,6 +297,7 @@ impl Inner {
             limits,
             mounts: source.spec.mounts,
             caches: spec.caches.clone(),
+            networks: spec.networks.clone(),
             egress,
             env,
             user: source.spec.user,

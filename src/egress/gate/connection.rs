@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::relay::{Count, Watch, relay};
-use super::{Shared, dns, lock};
+use super::{Shared, dns, lock, peer};
 use crate::egress::answer::Kind;
 use crate::egress::filter::Verdict;
 use crate::egress::http::{Head, Requests};
@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 const GREETING: Duration = Duration::from_secs(20);
 
 /// How long a server may take to accept.
-const DIAL: Duration = Duration::from_secs(30);
+pub const DIAL: Duration = Duration::from_secs(30);
 
 /// Where a connection goes, and what its client may send on it.
 struct Way {
@@ -39,6 +39,9 @@ type Refused = Option<(Option<String>, Reason)>;
 /// Serves a connection to its end.
 pub async fn serve(shared: &Shared, mut guest: TcpStream, to: SocketAddr) {
     let _ = guest.set_nodelay(true);
+    if let Some((peers, address)) = peer::of(shared, to) {
+        return peer::serve(shared, &*peers, guest, (address, to.port())).await;
+    }
     let mut greeting = Vec::new();
     match find(shared, &mut guest, to, &mut greeting).await {
         Ok(Some(way)) => match carry(shared, &mut guest, way, greeting).await {
@@ -62,7 +65,7 @@ fn note(shared: &Shared, to: SocketAddr, refused: Refused) {
 }
 
 /// Cut rather than closed: the other side is to know that it did not end by itself.
-fn reset(stream: &TcpStream) {
+pub fn reset(stream: &TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO));
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::{Shared, lock};
+use super::{Shared, lock, peer};
 use crate::egress::answer::{self, Answer, Kind};
 use crate::sandbox::{Policy, Protocol, Reason, Target};
 
@@ -52,6 +52,10 @@ pub async fn serve(shared: &Shared, stream: &mut TcpStream) {
 async fn answer(shared: &Shared, message: &[u8], room: usize) -> Option<Vec<u8>> {
     let query = answer::query(message)?;
     let reply = |what: Answer<'_>| answer::reply(message, &what, room);
+    if let Some(address) = shared.peers.as_ref().and_then(|peers| peers.address(&query.name)) {
+        let addresses: &[IpAddr] = if query.kind == Kind::A { &[address.into()] } else { &[] };
+        return reply(Answer::Addresses(addresses, peer::TTL));
+    }
     let filter = shared.filter();
     let refuse = |addresses: Option<IpAddr>, reason| {
         lock(&shared.log).deny(Some(&query.name), addresses, (53, Protocol::Udp), reason);

@@ -3,6 +3,7 @@
 mod connection;
 mod dns;
 mod log;
+mod peer;
 mod relay;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::log::Log;
 use super::filter::{Filter, Verdict};
 use super::names::Names;
+use super::peers::Peers;
 use super::resolver::Resolver;
 use crate::sandbox::{EgressLog, Policy, Protocol};
 
@@ -52,6 +54,7 @@ struct Shared {
     open: Mutex<HashMap<u64, Open>>,
     serial: AtomicU64,
     resolver: Arc<Resolver>,
+    peers: Option<Arc<dyn Peers>>,
     stop: CancellationToken,
     connections: Arc<Semaphore>,
     questions: Arc<Semaphore>,
@@ -66,11 +69,12 @@ struct Open {
 }
 
 impl Gate {
-    /// Begins to serve. The log goes on from `log`.
+    /// Begins to serve. `peers` are those whom it reaches whatever the policy is. The log goes on from `log`.
     pub fn open(
         sockets: Sockets,
         policy: Policy,
         resolver: Arc<Resolver>,
+        peers: Option<Arc<dyn Peers>>,
         log: EgressLog,
     ) -> io::Result<Gate> {
         let shared = Arc::new(Shared {
@@ -80,6 +84,7 @@ impl Gate {
             open: Mutex::default(),
             serial: AtomicU64::new(0),
             resolver,
+            peers,
             stop: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sandbox::{CacheMount, Limits, Policy, Result};
+use crate::sandbox::{CacheMount, Limits, Network, Policy, Result};
 
 use super::super::{Failure, Machine, Source};
 use super::memory::CellMemory;
@@ -17,6 +17,8 @@ pub struct CellTemplate {
     pub limits: Option<Limits>,
     /// What it may reach; as the source when not given.
     pub egress: Option<Policy>,
+    /// Networks that all of them are in.
+    pub networks: Vec<Network>,
     /// Folders that outlive them and are in no snapshot.
     pub caches: Vec<CacheMount>,
     /// Added to the environment of every command.

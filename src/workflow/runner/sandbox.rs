@@ -79,6 +79,7 @@ impl Shared {
             label,
             limits: template.limits.clone(),
             egress: template.egress.clone(),
+            networks: template.networks.clone(),
             caches: self.spec.caches(cell),
             env: template.env.clone(),
             owner: owner.clone(),
@@ -109,6 +110,7 @@ impl Shared {
                     sha256: sha256.clone(),
                     limits: clone.limits.unwrap_or_default(),
                     egress: clone.egress.unwrap_or_default(),
+                    networks: clone.networks,
                     caches: clone.caches,
                     env: clone.env,
                     labels: clone.labels,
@@ -190,6 +192,9 @@ impl Shared {
 
     /// Whether a cell may reach anything at all, as far as that is known.
     pub fn reaches(&self, cell: &Cell) -> bool {
+        if !self.spec.cell.networks.is_empty() {
+            return true;
+        }
         let own = self.spec.own.get(&cell.id);
         let source = own.and_then(|own| own.source.as_ref()).unwrap_or(&self.spec.source);
         let policy = own.and_then(|own| own.egress.as_ref()).or(self.spec.cell.egress.as_ref());

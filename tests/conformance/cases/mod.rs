@@ -15,6 +15,7 @@ mod images;
 mod isolation;
 mod limits;
 mod mounts;
+mod networks;
 mod ownership;
 mod paths;
 mod ports;
@@ -44,6 +45,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         isolation::CASES,
         limits::CASES,
         mounts::CASES,
+        networks::CASES,
         ownership::CASES,
         paths::CASES,
         ports::CASES,

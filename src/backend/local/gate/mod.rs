@@ -4,6 +4,8 @@
 //! keeps.
 
 mod client;
+mod dial;
+mod peers;
 mod publish;
 mod serve;
 

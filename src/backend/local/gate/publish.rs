@@ -1,17 +1,15 @@
 //! Ports of a sandbox on this host.
 
 use std::io;
-use std::net::TcpListener as Listener;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener as Listener};
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::local::control;
+use super::dial::Door;
 use crate::backend::local::link::Link;
 use crate::backend::local::ports;
-use crate::backend::local::protocol::{Reply, Request};
+use crate::backend::local::protocol::Reply;
 use crate::backend::local::record::{self, Record};
 use crate::egress::carry;
 
@@ -58,12 +56,12 @@ impl Published {
         port: u16,
         listener: Listener,
     ) -> io::Result<Published> {
-        // One to ask, one to see the end.
-        let asking = Arc::new(Mutex::new(Link::over(UnixStream::connect(control).await?)));
+        let door = Door::open(name, control).await?;
+        // The end of it is the end of the sandbox.
         let mut watching = Link::over(UnixStream::connect(control).await?);
         let listener = TcpListener::from_std(listener)?;
         let published = Published { stop: Default::default() };
-        let (stop, own) = (published.stop.clone(), name.to_owned());
+        let stop = published.stop.clone();
         tokio::spawn(async move {
             let serving = async {
                 loop {
@@ -72,11 +70,11 @@ impl Published {
                         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                         continue;
                     };
-                    let (asking, own, stop) = (asking.clone(), own.clone(), stop.clone());
+                    let (door, stop) = (door.clone(), stop.clone());
                     tokio::spawn(async move {
                         tokio::select! {
                             () = stop.cancelled() => {}
-                            _ = serve(&asking, &own, host, port) => {}
+                            _ = serve(&door, host, port) => {}
                         }
                     });
                 }
@@ -98,20 +96,10 @@ impl Drop for Published {
     }
 }
 
-async fn serve(asking: &Mutex<Link>, name: &str, mut host: TcpStream, port: u16) -> io::Result<()> {
-    let mut last = io::Error::from(io::ErrorKind::ConnectionRefused);
-    for six in [false, true] {
-        let mut link = asking.lock().await;
-        let asked = control::ask(&mut link, name, &Request::Dial { port, six }, &[]).await;
-        drop(link);
-        let Ok((_, mut fds)) = asked else { continue };
-        let Some(socket) = fds.pop() else { continue };
-        let mut guest = TcpStream::from_std(socket.into())?;
-        guest.writable().await?;
-        match guest.take_error()? {
-            None => return carry(&mut host, &mut guest).await,
-            Some(error) => last = error,
-        }
-    }
-    Err(last)
+async fn serve(door: &Door, mut host: TcpStream, port: u16) -> io::Result<()> {
+    let mut guest = match door.dial((Ipv4Addr::LOCALHOST, port).into()).await {
+        Ok(guest) => guest,
+        Err(_) => door.dial((Ipv6Addr::LOCALHOST, port).into()).await?,
+    };
+    carry(&mut host, &mut guest).await
 }

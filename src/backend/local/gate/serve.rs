@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,8 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, openat, renameat};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::dial::Door;
+use super::peers::{Members, Seat};
 use super::publish::{Published, Reopened, reopen};
 use super::{Answer, Ask, Config, LOG};
 use crate::backend::local::control;
@@ -18,7 +21,7 @@ use crate::backend::local::link::Link;
 use crate::backend::local::protocol::{Reply, Request};
 use crate::backend::local::record::{self, Record};
 use crate::backend::local::sys;
-use crate::egress::{Gate, Resolver, Sockets};
+use crate::egress::{Gate, Peers, Resolver, Sockets};
 use crate::sandbox::{EgressLog, Policy};
 
 /// The name that a gate is executed under, by which it knows itself.
@@ -62,12 +65,15 @@ struct Served {
     /// The sandbox's folder, wherever it is moved to.
     folder: OwnedFd,
     id: u64,
+    #[expect(dead_code, reason = "held for its end")]
+    seat: Option<Seat>,
 }
 
 struct State {
     boxes: Mutex<HashMap<String, Served>>,
     published: Mutex<Vec<Published>>,
     resolver: Arc<Resolver>,
+    members: Arc<Members>,
     serial: AtomicU64,
     clients: AtomicUsize,
 }
@@ -89,6 +95,7 @@ async fn run(listener: OwnedFd, config: Config, reopened: Vec<Reopened>) -> io::
         boxes: Mutex::default(),
         published: Mutex::default(),
         resolver: Arc::new(Resolver::new(config.servers)),
+        members: Arc::default(),
         serial: AtomicU64::new(0),
         clients: AtomicUsize::new(1),
     });
@@ -200,13 +207,24 @@ async fn attach(
     let text = |error: io::Error| error.to_string();
     let path = format!("boxes/{name}");
     let folder: OwnedFd = File::open(&path).map_err(text)?.into();
-    let stream = UnixStream::connect(format!("{path}/control")).await.map_err(text)?;
+    let networked = || {
+        let record: Option<Record> = record::load(&Path::new(&path).join("record.json")).ok()?;
+        record.map(|record| record.spec).filter(|spec| !spec.networks.is_empty())
+    };
+    let door = match networked() {
+        Some(_) => Some(Door::open(&name, &control_of(&name)).await.map_err(text)?),
+        None => None,
+    };
+    let stream = UnixStream::connect(control_of(&name)).await.map_err(text)?;
     let mut link = Link::over(stream);
     let asked = control::ask(&mut link, &name, &Request::Gate, &[]).await;
     let mut tcp = asked.map_err(|error| error.to_string())?.1;
     let udp = tcp.split_off(tcp.len() / 2);
     let log = std::fs::read(format!("{path}/{LOG}")).unwrap_or_default();
     let log: EgressLog = serde_json::from_slice(&log).unwrap_or_default();
+    // Read again after the door is open: of two sandboxes of one name, one after the other, the door leads
+    // to the one that this is about, or nowhere any more.
+    let member = door.and_then(|door| Some((door, networked()?)));
     let id = state.serial.fetch_add(1, Ordering::Relaxed);
     {
         let mut boxes = state.boxes();
@@ -218,9 +236,12 @@ async fn attach(
         if let Some(old) = boxes.remove(&name) {
             write_news(&old);
         }
-        let gate = Gate::open(Sockets { tcp, udp }, policy, resolver, log.clone()).map_err(text)?;
+        let member = member.map(|(door, spec)| state.members.join(&spec, door, id));
+        let (seat, peers) = member.map(|(seat, peers)| (seat, peers as Arc<dyn Peers>)).unzip();
+        let sockets = Sockets { tcp, udp };
+        let gate = Gate::open(sockets, policy, resolver, peers, log.clone()).map_err(text)?;
         write(&folder, &log).map_err(text)?;
-        boxes.insert(name.clone(), Served { gate, folder, id });
+        boxes.insert(name.clone(), Served { gate, folder, id, seat });
     }
     let state = state.clone();
     tokio::spawn(async move {

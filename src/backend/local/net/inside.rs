@@ -65,14 +65,14 @@ pub fn enter() -> io::Result<Inside> {
     Ok(inside)
 }
 
-/// A socket that is being connected to a port of this very namespace.
-pub fn dial(port: u16, six: bool) -> io::Result<OwnedFd> {
+/// A socket that is being connected to an address of this very namespace's own: the loopback interface's or
+/// [`ADDRESS`].
+pub fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType};
-    let to: SocketAddr = match six {
-        true => (Ipv6Addr::LOCALHOST, port).into(),
-        false => (Ipv4Addr::LOCALHOST, port).into(),
-    };
-    let family = if six { AddressFamily::INET6 } else { AddressFamily::INET };
+    if !(to.ip().is_loopback() || to.ip() == ADDRESS) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let family = if to.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddrAny::from(to)) {

@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 
 pub use dns::resolv_conf;
-pub use inside::{Inside, SERVER, dial, enter as enter_gate};
+pub use inside::{ADDRESS, Inside, SERVER, dial, enter as enter_gate};
 #[cfg(test)]
 use lease::Lease;
 pub use lease::{collect, lease};

@@ -1,0 +1,121 @@
+//! Who shares a network with whom, among the sandboxes that a gate serves.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::net::TcpStream;
+
+use super::dial::Door;
+use crate::backend::local::net;
+use crate::egress::{Peers, peer_address};
+use crate::sandbox::{Network, Spec};
+
+/// A sandbox that is in networks, as long as it runs.
+#[derive(Clone)]
+struct Member {
+    networks: Arc<[Network]>,
+    hostname: Option<String>,
+    address: Ipv4Addr,
+    door: Door,
+    id: u64,
+}
+
+/// All that are in networks, by name.
+#[derive(Default)]
+pub struct Members(Mutex<HashMap<String, Member>>);
+
+/// One's place among them; it leaves when this is dropped.
+pub struct Seat {
+    all: Arc<Members>,
+    name: String,
+    id: u64,
+}
+
+/// What one of them sees of the others.
+pub struct Neighbours {
+    all: Arc<Members>,
+    networks: Arc<[Network]>,
+}
+
+impl Members {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Member>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in one that has started; `id` tells it from others of its name.
+    pub fn join(self: &Arc<Self>, spec: &Spec, door: Door, id: u64) -> (Seat, Arc<Neighbours>) {
+        let networks: Arc<[Network]> = spec.networks.clone().into();
+        let mut all = self.all();
+        // The same at each start as far as nobody has it, for who remembers it.
+        let hash = blake3::hash(spec.name.as_bytes());
+        let bytes = hash.as_bytes();
+        let mut number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let taken = |address: Ipv4Addr| {
+            all.iter().any(|(name, member)| member.address == address && *name != spec.name)
+        };
+        while taken(peer_address(number)) {
+            number = number.wrapping_add(1);
+        }
+        let member = Member {
+            networks: networks.clone(),
+            hostname: spec.hostname.clone(),
+            address: peer_address(number),
+            door,
+            id,
+        };
+        all.insert(spec.name.clone(), member);
+        let seat = Seat { all: self.clone(), name: spec.name.clone(), id };
+        (seat, Arc::new(Neighbours { all: self.clone(), networks }))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut all = self.all.all();
+        // Unless it has started again meanwhile.
+        if all.get(&self.name).is_some_and(|member| member.id == self.id) {
+            all.remove(&self.name);
+        }
+    }
+}
+
+impl Neighbours {
+    fn sees(&self, member: &Member) -> bool {
+        member.networks.iter().any(|network| self.networks.contains(network))
+    }
+
+    fn at(&self, address: Ipv4Addr) -> Option<(String, Door)> {
+        let all = self.all.all();
+        let (name, member) =
+            all.iter().find(|(_, member)| member.address == address && self.sees(member))?;
+        Some((name.clone(), member.door.clone()))
+    }
+}
+
+#[async_trait]
+impl Peers for Neighbours {
+    fn address(&self, name: &str) -> Option<Ipv4Addr> {
+        let all = self.all.all();
+        let named = all.get(name).filter(|member| self.sees(member));
+        // Names are unique, host names need not be: then it is the first one's by name.
+        let called = || {
+            let fits =
+                |member: &Member| member.hostname.as_deref() == Some(name) && self.sees(member);
+            all.iter().filter(|(_, member)| fits(member)).min_by_key(|(name, _)| *name)
+        };
+        named.or_else(|| called().map(|(_, member)| member)).map(|member| member.address)
+    }
+
+    fn name(&self, address: Ipv4Addr) -> Option<String> {
+        self.at(address).map(|(name, _)| name)
+    }
+
+    async fn dial(&self, address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
+        let (_, door) = self.at(address).ok_or(io::ErrorKind::ConnectionRefused)?;
+        // Not by its loopback interface: what listens on that alone is for the sandbox itself.
+        door.dial(SocketAddr::new(net::ADDRESS.into(), port)).await
+    }
+}

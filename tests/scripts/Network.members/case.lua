@@ -1,0 +1,13 @@
+local net = network("net")
+print(#net:members())
+local db = sandbox("db", { network = net })
+local app = sandbox("app", { network = net })
+sandbox("other", { network = network("other") })
+sandbox("none")
+local function names() for _, one in ipairs(net:members()) do print(one.name) end end
+names()
+db:stop()
+names()
+db:start()
+app:delete()
+names()

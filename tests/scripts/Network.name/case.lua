@@ -1,0 +1,4 @@
+local net = network("net")
+print(net.name)
+print(net)
+print(net.nmae)

@@ -1,0 +1,12 @@
+local net = network("net")
+local db = sandbox("db", { network = net })
+local report = matrix("m", { network = net, axes = { n = { 1, 2 } }, parallel = 1 }, function(cell)
+  print(cell.sandbox:info().networks[1])
+  -- Its own, beside it.
+  local own = network("cell-" .. cell.n)
+  local cache = sandbox({ hostname = "cache", network = own })
+  print(#own:members() .. " " .. cache:info().hostname)
+end)
+print(report.passed)
+print(#net:members())
+matrix("m", { network = 1, axes = { n = { 1 } } }, function(cell) end)
