@@ -37,12 +37,12 @@ printf 'timeout 300;\nretry 1;\nbackoff-cutoff 1;\ninitial-interval 1;\n%s\n' \
 rm -f $guest/etc/ssh/ssh_host_* $guest/etc/resolv.conf
 : >$guest/etc/machine-id
 mkdir -p $guest/etc/systemd/system/ssh.service.d
-# Host keys are made at the first boot, and sshd can be made to start late.
+# Host keys are made at the first boot, those that are made quickly; sshd can be made to start late.
 cat >$guest/etc/systemd/system/ssh.service.d/first.conf <<'END'
 [Service]
 ExecStartPre=
 ExecStartPre=/bin/sh -c 'if [ -s /etc/sshd-delay ]; then sleep $(cat /etc/sshd-delay); fi'
-ExecStartPre=/usr/bin/ssh-keygen -A
+ExecStartPre=/bin/sh -c 'for t in ed25519 ecdsa; do f=/etc/ssh/ssh_host_$${t}_key; [ -e $f ] || ssh-keygen -q -t $t -N "" -f $f; done'
 ExecStartPre=/usr/sbin/sshd -t
 TimeoutStartSec=infinity
 END

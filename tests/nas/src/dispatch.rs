@@ -14,6 +14,9 @@ use crate::release::Release;
 use crate::schema::{self, Method};
 use crate::session::{Out, Session};
 
+/// How long a session lives, in milliseconds.
+const SESSION: i64 = 30 * 24 * 3600 * 1000;
+
 /// A call on its way to the code that answers it.
 #[derive(Clone)]
 pub struct Call {
@@ -29,6 +32,8 @@ pub struct Call {
     pub job: Option<Arc<Job>>,
     /// Whether the transport is one that a key may be shown on.
     pub secure: bool,
+    /// Whether its job has a pipe to a request.
+    pub piped: bool,
 }
 
 impl Call {
@@ -82,6 +87,10 @@ pub async fn call(
     if drops {
         session.out(Out::Cut);
         return Err(Fail::Aborted);
+    }
+    // A session lives for thirty days.
+    if session.credential().is_some_and(|c| nas.now() - c.since > SESSION) {
+        session.set_credential(None);
     }
     let method = find(session, name)?;
     if session.credential().is_none()
@@ -152,14 +161,20 @@ pub async fn run(
     let turned = method.name == "container.delete" && !nas.traps.on(33);
     if method.job == turned {
         let result = method::run(&call).await?;
-        return Ok(present(session, &method, result));
+        return present(session, &method, &call.args, result);
     }
+    if (method.input || method.output) && !method.loose {
+        // Only an upload or a download opens one.
+        let pipe = if method.input { "input" } else { "output" };
+        return Err(Fail::Raised("ValueError", format!("Pipe '{pipe}' is not open")));
+    }
+    let args = call.args.clone();
     let job = job::start(call, id)?;
     let blocks = nas.release >= Release::V25_10 && !session.settings().legacy_jobs;
     let direct = method.name == "core.job_wait" && !nas.traps.on(4);
     if (blocks && nas.traps.on(7)) || direct {
         let result = job.outcome().await?;
-        return Ok(present(session, &method, result));
+        return present(session, &method, &args, result);
     }
     if !nas.traps.on(3) {
         // What fails at once is said at once.
@@ -199,20 +214,30 @@ pub fn prepare(
             .map(|(p, c)| c.unwrap_or_else(|| p.clone()))
             .collect()
     };
-    Ok(Call { nas, session: session.clone(), method, args, job: None, secure })
+    Ok(Call { nas, session: session.clone(), method, args, job: None, secure, piped: false })
 }
 
 /// How a result looks to the version that was asked for.
-fn present(session: &Session, method: &Method, result: Value) -> Value {
+fn present(
+    session: &Session,
+    method: &Method,
+    args: &[Value],
+    result: Value,
+) -> Result<Value, Fail> {
     if session.version.is_none() {
-        return result;
+        return Ok(result);
     }
-    match (&method.returns, &method.entry, result) {
+    let shown = match (&method.returns, &method.entry, result) {
         (Some(ty), _, result) => schema::project(ty, result),
         (None, Some(ty), Value::Array(rows)) => {
             rows.into_iter().map(|row| schema::project(ty, row)).collect()
         }
         (None, Some(ty), result @ Value::Object(_)) => schema::project(ty, result),
         (_, _, result) => result,
+    };
+    let nas = &session.nas;
+    if nas.options.check_results && nas.traps.all() {
+        method::fits(method, args, &shown)?;
     }
+    Ok(shown)
 }

@@ -53,7 +53,7 @@ impl Bus {
         params.insert("msg".into(), msg.into());
         params.insert("collection".into(), collection.into());
         params.insert("id".into(), id);
-        if change != Change::Removed {
+        if change != Change::Removed && !fields.is_null() {
             params.insert("fields".into(), fields);
         }
         let frame = json!({"jsonrpc": "2.0", "method": "collection_update", "params": params});

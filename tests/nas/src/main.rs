@@ -38,7 +38,7 @@ struct Args {
     /// Add a user with these roles: NAME:ROLE,ROLE
     #[arg(long, value_name = "NAME:ROLES")]
     user: Vec<String>,
-    /// The one-time code that root is asked for after its password
+    /// The secret (base 32) of the one-time codes that root is asked for after its password
     #[arg(long)]
     otp: Option<String>,
     /// Seconds after which 25.x cuts a connection that it has nothing to say on
@@ -86,6 +86,9 @@ struct Args {
     /// A Unix socket that takes faults while it runs, a command a line
     #[arg(long)]
     control: Option<PathBuf>,
+    /// A result that does not fit its model is an error
+    #[arg(long)]
+    check_results: bool,
     /// A folder for what each connection says: RELEASE_N.jsonl
     #[arg(long)]
     transcript: Option<PathBuf>,
@@ -102,6 +105,7 @@ fn options(args: &Args) -> Options {
     options.loopback_is_local = args.loopback_is_local;
     options.redirect.clone_from(&args.redirect);
     options.control.clone_from(&args.control);
+    options.check_results = args.check_results;
     options.transcript.clone_from(&args.transcript);
     if let Some(root) = options.users.first_mut() {
         root.otp.clone_from(&args.otp);

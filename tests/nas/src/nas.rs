@@ -19,6 +19,7 @@ use crate::rows::Rows;
 use crate::schema::{self, Table};
 use crate::session::Out;
 use crate::shell::Shells;
+use crate::source::Sources;
 use crate::trap::Traps;
 use crate::zfs::Zfs;
 
@@ -42,6 +43,8 @@ pub struct Nas {
     pub zfs: Zfs,
     /// Cron jobs and other configuration.
     pub rows: Rows,
+    /// Event sources that run.
+    pub sources: Sources,
     /// The shells that are open.
     pub shells: Shells,
     /// The containers, where it has any.
@@ -82,6 +85,7 @@ impl Nas {
             jobs: Jobs::default(),
             events: Bus::default(),
             rows: Rows::default(),
+            sources: Sources::default(),
             shells: Shells::default(),
             host,
             zfs,

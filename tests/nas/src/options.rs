@@ -43,6 +43,8 @@ pub struct Options {
     pub redirect: Vec<String>,
     /// How long a middleware restart takes.
     pub restart_takes: Duration,
+    /// Whether a result that does not fit its model is an error.
+    pub check_results: bool,
 }
 
 impl Options {
@@ -84,6 +86,7 @@ impl Options {
             loopback_is_local: false,
             redirect: Vec::new(),
             restart_takes: Duration::from_millis(500),
+            check_results: false,
         }
     }
 

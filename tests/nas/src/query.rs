@@ -153,11 +153,23 @@ fn pick(row: &Value, select: &[Value]) -> Value {
             _ => continue,
         };
         if let Some(value) = at(row, path) {
-            let mut keys = name.split('.').rev();
-            let last = keys.next_back().unwrap_or(name);
-            let nested = keys.fold(value.clone(), |v, key| json!({key: v}));
-            picked.insert(last.to_owned(), nested);
+            put(&mut picked, name, value.clone());
         }
     }
     Value::Object(picked)
+}
+
+/// Puts a value at a dotted path; what is beside it stays.
+fn put(into: &mut Map<String, Value>, path: &str, value: Value) {
+    let Some((key, rest)) = path.split_once('.') else {
+        into.insert(path.to_owned(), value);
+        return;
+    };
+    let inner = into.entry(key).or_insert_with(|| json!({}));
+    if !inner.is_object() {
+        *inner = json!({});
+    }
+    if let Some(inner) = inner.as_object_mut() {
+        put(inner, rest, value);
+    }
 }

@@ -112,6 +112,7 @@ impl Session {
 
     /// Logs somebody in, or out.
     pub fn set_credential(&self, credential: Option<Credential>) {
+        let credential = credential.map(|c| Credential { since: self.nas.now(), ..c });
         let mut state = self.state();
         state.credential = credential;
         if state.credential.is_none() {
@@ -148,9 +149,14 @@ impl Session {
         id
     }
 
-    /// Ends a subscription.
-    pub fn unsubscribe(&self, id: &str) {
-        self.state().subscriptions.remove(id);
+    /// Ends a subscription and gives the collection that it was to.
+    pub fn unsubscribe(&self, id: &str) -> Option<String> {
+        self.state().subscriptions.remove(id)
+    }
+
+    /// Whether a subscription still stands.
+    pub fn subscribes(&self, id: &str) -> bool {
+        self.state().subscriptions.contains_key(id)
     }
 
     /// Whether a collection is subscribed to, by itself or by `*`.

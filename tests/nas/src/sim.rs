@@ -114,6 +114,13 @@ impl Sim {
         })
     }
 
+    /// The names of all methods of its release, in order.
+    pub fn methods(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.nas.table(None).keys().cloned().collect();
+        names.sort();
+        names
+    }
+
     /// The folder that is the NAS' own root.
     pub fn root(&self) -> &Path {
         &self.nas.host.root
@@ -161,7 +168,8 @@ async fn furnish(nas: &Arc<Nas>, state: &Path) -> Result<(), String> {
     };
     let mut folder = format!("{parents}/{part}");
     let mut name = format!("{}/{part}", nas.zfs.pool);
-    for child in ["", "containers", "images"] {
+    let old = (!nas.release.is_26()).then_some("custom");
+    for child in ["", "containers", "images"].into_iter().chain(old) {
         let (name, folder) = match child {
             "" => (name.clone(), folder.clone()),
             child => (format!("{name}/{child}"), format!("{folder}/{child}")),

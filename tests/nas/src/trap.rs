@@ -23,6 +23,11 @@ impl Traps {
         self.0.load(Ordering::Relaxed) & (1 << number) != 0
     }
 
+    /// Whether all are set.
+    pub fn all(self) -> bool {
+        (1..=COUNT).all(|n| self.on(n))
+    }
+
     /// Sets trap `number`, or takes it away.
     pub fn set(self, number: u8, on: bool) {
         match on {

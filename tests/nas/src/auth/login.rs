@@ -171,7 +171,8 @@ fn password(call: &Call, username: &str, secret: &str) -> Outcome {
 fn otp(call: &Call, code: &str) -> Outcome {
     let Some(Pending::Otp(username)) = call.session.take_pending() else { return Outcome::Wrong };
     let inner = call.nas.auth.lock();
-    let right = inner.users.get(&username).and_then(|u| u.otp.as_deref()) == Some(code);
+    let secret = inner.users.get(&username).and_then(|u| u.otp.as_deref());
+    let right = secret.and_then(|s| super::totp(s, call.nas.now())).as_deref() == Some(code);
     match inner.credential("LOGIN_TWOFACTOR", &username).filter(|_| right) {
         Some(credential) => Outcome::In(credential),
         None => Outcome::Wrong,

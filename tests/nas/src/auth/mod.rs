@@ -3,6 +3,7 @@
 pub mod login;
 mod roles;
 mod scram;
+mod totp;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 pub use roles::allows;
 pub use scram::Exchange;
+pub use totp::totp;
 
 /// Somebody who may log in.
 #[derive(Debug, Clone)]
@@ -22,7 +24,7 @@ pub struct User {
     pub uid: u32,
     /// The password.
     pub password: String,
-    /// The one-time code of the second factor, where there is one.
+    /// The secret of the second factor in base 32, where there is one.
     pub otp: Option<String>,
     /// The roles.
     pub roles: Vec<String>,
@@ -90,6 +92,8 @@ pub struct Credential {
     pub key: Option<(i64, String)>,
     /// The token that was used.
     pub token: Option<String>,
+    /// When it logged in, in milliseconds; zero where that is nothing that ends.
+    pub since: i64,
 }
 
 impl Credential {
@@ -197,6 +201,7 @@ impl Inner {
             web_shell: user.web_shell,
             key: None,
             token: None,
+            since: 0,
         })
     }
 
@@ -208,7 +213,7 @@ impl Inner {
             "pw_shell": "/usr/bin/bash", "pw_uid": user.uid, "pw_gid": user.uid,
             "grouplist": [], "sid": null, "source": "LOCAL", "local": true, "attributes": {},
             "two_factor_config": {
-                "provisioning_uri": null, "secret_configured": user.otp.is_some(),
+                "provisioning_uri": user.otp.as_deref().map(totp::uri), "secret_configured": user.otp.is_some(),
                 "interval": 30, "otp_digits": 6,
             },
             "privilege": {

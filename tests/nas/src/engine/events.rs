@@ -21,7 +21,7 @@ pub async fn follow(nas: Weak<Nas>) {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             continue;
         };
-        let url = "ws://incus/1.0/events?type=lifecycle";
+        let url = "ws://incus/1.0/events?type=lifecycle,logging";
         let Ok((mut socket, _)) = tokio_tungstenite::client_async(url, stream).await else {
             return;
         };
@@ -36,6 +36,14 @@ pub async fn follow(nas: Weak<Nas>) {
 
 async fn tell(nas: &Nas, event: &Value) {
     let data = &event["metadata"];
+    if event["type"] == "logging" {
+        // Only virtual machines have an agent.
+        if data["message"] == "Instance agent started" && !nas.release.is_26() {
+            let name = data["context"]["instance"].clone();
+            nas.events.emit("virt.instance.agent_running", Change::Changed, name, Value::Null);
+        }
+        return;
+    }
     let source = data["source"].as_str().unwrap_or_default();
     let name = source.rsplit('/').next().unwrap_or_default().split('?').next().unwrap_or_default();
     let status = match data["action"].as_str() {

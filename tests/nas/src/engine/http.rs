@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
 /// One request on a connection of its own.
 pub async fn request(
@@ -25,9 +26,40 @@ pub async fn request(
         stream.read_to_end(&mut answer).await
     };
     talk.await.map_err(|e| format!("the daemon: {e}"))?;
+    parse(&answer)
+}
+
+/// Posts what comes in pieces.
+pub async fn upload(
+    socket: &str,
+    path: &str,
+    headers: &str,
+    mut from: mpsc::Receiver<Vec<u8>>,
+) -> Result<Value, String> {
+    let mut stream =
+        UnixStream::connect(socket).await.map_err(|e| format!("the daemon at {socket}: {e}"))?;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: incus\r\nConnection: close\r\nContent-Type: application/octet-stream\r\n{headers}Transfer-Encoding: chunked\r\n\r\n"
+    );
+    let mut answer = Vec::new();
+    let talk = async {
+        stream.write_all(head.as_bytes()).await?;
+        while let Some(piece) = from.recv().await.filter(|p| !p.is_empty()) {
+            stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
+            stream.write_all(&piece).await?;
+            stream.write_all(b"\r\n").await?;
+        }
+        stream.write_all(b"0\r\n\r\n").await?;
+        stream.read_to_end(&mut answer).await
+    };
+    talk.await.map_err(|e| format!("the daemon: {e}"))?;
+    parse(&answer)
+}
+
+fn parse(answer: &[u8]) -> Result<Value, String> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
-    let Ok(httparse::Status::Complete(length)) = response.parse(&answer) else {
+    let Ok(httparse::Status::Complete(length)) = response.parse(answer) else {
         return Err("the daemon closed the connection".into());
     };
     let chunked = response.headers.iter().any(|h| {

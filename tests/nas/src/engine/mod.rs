@@ -44,7 +44,10 @@ impl Engine {
     pub async fn send(&self, verb: &str, path: &str, body: Value) -> Result<Value, Fail> {
         let answer =
             http::request(&self.socket(), verb, path, Some(&body)).await.map_err(Fail::fault)?;
-        let answer = accepted(answer)?;
+        self.done(accepted(answer)?).await
+    }
+
+    async fn done(&self, answer: Value) -> Result<Value, Fail> {
         let Some(operation) = answer["operation"].as_str().filter(|o| !o.is_empty()) else {
             return Ok(answer["metadata"].clone());
         };
@@ -56,9 +59,21 @@ impl Engine {
         }
     }
 
-    /// All instances with their configuration, in order of their names.
+    /// Posts what comes in pieces, and waits until it is done.
+    pub async fn upload(
+        &self,
+        path: &str,
+        headers: &str,
+        from: tokio::sync::mpsc::Receiver<Vec<u8>>,
+    ) -> Result<(), Fail> {
+        let answer =
+            http::upload(&self.socket(), path, headers, from).await.map_err(Fail::fault)?;
+        self.done(accepted(answer)?).await.map(|_| ())
+    }
+
+    /// All instances with their configuration and state, in order of their names.
     pub async fn instances(&self) -> Result<Vec<Value>, Fail> {
-        let all = self.get("/1.0/instances?recursion=1").await?;
+        let all = self.get("/1.0/instances?recursion=2").await?;
         Ok(all.as_array().cloned().unwrap_or_default())
     }
 

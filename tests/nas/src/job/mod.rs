@@ -166,7 +166,7 @@ impl Job {
         let failed = inner.result.as_ref().err().filter(|_| inner.state.ended());
         let mut row = json!({
             "id": self.id, "method": self.method, "arguments": redact(&self.arguments),
-            "transient": false, "description": inner.description, "abortable": self.pipe.is_some(),
+            "transient": false, "description": inner.description, "abortable": false,
             "logs_path": self.has_logs.then(|| format!("/var/log/jobs/{}.log", self.id)),
             "logs_excerpt": inner.excerpt,
             "progress": {"percent": inner.percent, "description": inner.step, "extra": null},
@@ -229,13 +229,13 @@ fn excerpt(logs: &[u8]) -> String {
 /// A job that did not start yet.
 fn new(
     id: i64,
-    method: &crate::schema::Method,
-    arguments: Vec<Value>,
+    call: &crate::dispatch::Call,
     lock: Option<String>,
     credential: Option<Credential>,
     message: Option<Value>,
     now: i64,
 ) -> Arc<Job> {
+    let (method, arguments) = (&call.method, call.args.clone());
     let description = match method.name.as_str() {
         "core.bulk" => arguments.get(2).cloned().unwrap_or(Value::Null),
         _ => Value::Null,
@@ -245,7 +245,7 @@ fn new(
         method: method.name.clone(),
         lock,
         credential,
-        pipe: (method.input || method.output).then(Pipe::new),
+        pipe: call.piped.then(Pipe::new),
         abort: Notify::new(),
         has_logs: method.logs,
         arguments,

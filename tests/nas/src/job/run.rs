@@ -41,8 +41,7 @@ pub fn start(mut call: Call, message: Option<Value>) -> Result<Arc<Job>, Fail> {
         let turn = lock.as_ref().map(|l| jobs.locks.entry(l.clone()).or_default().clone());
         let id = jobs.next();
         let now = nas.now();
-        let args = call.args.clone();
-        let job = new(id, &call.method, args, lock, credential, message, now);
+        let job = new(id, &call, lock, credential, message, now);
         jobs.jobs.insert(id, job.clone());
         (job, turn)
     };

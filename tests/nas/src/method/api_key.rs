@@ -62,7 +62,6 @@ fn create(call: &Call) -> Result<Value, Fail> {
     };
     let mut answer = row(call, &key);
     answer["key"] = key.text().into();
-    answer["client_key"] = "".into();
     inner.keys.push(key);
     Ok(answer)
 }
@@ -85,6 +84,8 @@ fn update(call: &Call) -> Result<Value, Fail> {
         key.revoked = None;
     }
     let mut answer = row(call, key);
-    answer["key"] = if reset { key.text().into() } else { Value::Null };
+    if reset {
+        answer["key"] = key.text().into();
+    }
     Ok(answer)
 }

@@ -41,7 +41,7 @@ fn sessions(call: &Call) -> Vec<Value> {
         json!({
             "id": s.id, "current": s.id == *own, "internal": false,
             "origin": s.remote.to_string(), "credentials": c.kind,
-            "credentials_data": c.describe()["data"], "created_at": call.nas.date(call.nas.now()),
+            "credentials_data": c.describe()["data"], "created_at": call.nas.date(c.since),
             "secure_transport": s.tls,
         })
     })

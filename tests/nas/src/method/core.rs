@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{missing, query, unhandled};
+use crate::auth::allows;
 use crate::dispatch::{self, Call};
 use crate::fail::Fail;
 use crate::job::{self, Job, State};
 use crate::release::Release;
+use crate::source;
 
 pub async fn run(call: &Call, verb: &str) -> Result<Value, Fail> {
     let nas = &call.nas;
@@ -15,7 +17,10 @@ pub async fn run(call: &Call, verb: &str) -> Result<Value, Fail> {
         "set_options" => Ok(set_options(call)),
         "subscribe" => subscribe(call),
         "unsubscribe" => {
-            call.session.unsubscribe(call.text(0));
+            let was = call.session.unsubscribe(call.text(0)).unwrap_or_default();
+            if source::role(nas.release, short(&was)).is_some() {
+                source::ended(&call.session, &was, Value::Null);
+            }
             Ok(Value::Null)
         }
         "get_methods" => Ok(methods(call)),
@@ -66,13 +71,29 @@ fn set_options(call: &Call) -> Value {
 }
 
 fn subscribe(call: &Call) -> Result<Value, Fail> {
-    let event = call.text(0);
-    let name = event.split(':').next().unwrap_or(event);
-    // Who may query may listen.
-    if let Some(method) = call.nas.table(None).get(name) {
-        dispatch::allowed(&call.session, method)?;
+    let (nas, event) = (&call.nas, call.text(0));
+    let name = short(event);
+    let credential = call.credential()?;
+    if let Some(role) = source::role(nas.release, name) {
+        if !allows(&credential.roles, role) {
+            return Err(Fail::Call(13, "Not authorized".into()));
+        }
+        return Ok(source::subscribe(&call.session, event).into());
+    }
+    let agent = name == "virt.instance.agent_running" && !nas.release.is_26();
+    match nas.table(None).get(name) {
+        // Who may query may listen.
+        Some(method) => dispatch::allowed(&call.session, method)?,
+        None if credential.admin() => {}
+        None if agent && allows(&credential.roles, "VIRT_INSTANCE_READ") => {}
+        None => return Err(Fail::Call(13, "Not authorized".into())),
     }
     Ok(call.session.subscribe(event).into())
+}
+
+/// A collection without its arguments.
+fn short(event: &str) -> &str {
+    event.split(':').next().unwrap_or(event)
 }
 
 fn methods(call: &Call) -> Value {
@@ -169,7 +190,8 @@ fn download(call: &Call) -> Result<Value, Fail> {
         return Err(Fail::fault(format!("{name} has no output to download")));
     }
     let params = call.arg(1).as_array().cloned().unwrap_or_default();
-    let inner = dispatch::prepare(&call.session, method, params)?;
+    let mut inner = dispatch::prepare(&call.session, method, params)?;
+    inner.piped = true;
     let job = job::start(inner, None)?;
     link(call, &job)
 }

@@ -57,6 +57,19 @@ fn described(nas: &Nas, looked: &Looked) -> Value {
     })
 }
 
+/// As a folder's list shows it.
+fn entry(nas: &Nas, looked: &Looked, path: &str) -> Value {
+    let mut row = described(nas, looked);
+    row["name"] = path.rsplit('/').next().unwrap_or_default().into();
+    row["path"] = path.into();
+    row["xattrs"] = json!([]);
+    row["zfs_attrs"] = json!(["ARCHIVE"]);
+    for key in ["atime", "mtime", "ctime", "btime", "dev", "inode", "nlink", "user", "group"] {
+        row.as_object_mut().map(|r| r.remove(key));
+    }
+    row
+}
+
 fn stat(call: &Call, wanted: &str, path: &str) -> Result<Value, Fail> {
     let looked =
         call.nas.host.look(path).map_err(|_| Fail::Call(2, format!("Path {wanted} not found")))?;
@@ -73,15 +86,7 @@ fn listdir(call: &Call, wanted: &str, path: &str) -> Result<Value, Fail> {
     let mut rows = Vec::new();
     for name in host.list(path).map_err(|e| Fail::os(&e, wanted))? {
         let Ok(looked) = host.look(&format!("{path}/{name}")) else { continue };
-        let mut row = described(&call.nas, &looked);
-        row["name"] = name.as_str().into();
-        row["path"] = format!("{}/{name}", wanted.trim_end_matches('/')).into();
-        row["xattrs"] = json!([]);
-        row["zfs_attrs"] = json!(["ARCHIVE"]);
-        for key in ["atime", "mtime", "ctime", "btime", "dev", "inode", "nlink", "user", "group"] {
-            row.as_object_mut().map(|r| r.remove(key));
-        }
-        rows.push(row);
+        rows.push(entry(&call.nas, &looked, &format!("{}/{name}", wanted.trim_end_matches('/'))));
     }
     crate::query::run(rows, call.arg(1), call.arg(2), call.nas.traps)
 }
@@ -132,10 +137,7 @@ fn mkdir(call: &Call, wanted: &str, path: &str) -> Result<Value, Fail> {
     rustix::fs::chmodat(&parent, &name, mode, AtFlags::empty())
         .map_err(|e| Fail::os(&e.into(), wanted))?;
     let looked = host.look(path).map_err(|e| Fail::os(&e, wanted))?;
-    let mut row = described(&call.nas, &looked);
-    row["name"] = wanted.rsplit('/').next().unwrap_or_default().into();
-    row["path"] = wanted.into();
-    Ok(row)
+    Ok(entry(&call.nas, &looked, wanted))
 }
 
 fn owner(call: &Call, key: &str, names: &str) -> Result<Option<u32>, Fail> {

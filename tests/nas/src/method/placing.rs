@@ -151,6 +151,10 @@ pub async fn rename_dataset(nas: &Nas, from: &str, to: &str) -> Result<(), Refus
         Some(_) => nas.zfs.tree().get(from).ok().map(|d| d.folder.clone()),
         None => None,
     };
+    // Neither has a volume one that is named after it.
+    let own = |d: &crate::zfs::Dataset| d.properties.contains_key("volsize");
+    let volume = nas.zfs.tree().get(from).ok().filter(|d| own(d)).map(|d| d.folder.clone());
+    let folder = folder.or(volume);
     nas.zfs.rename(from, to, folder).await?;
     link(nas, from);
     link(nas, to);

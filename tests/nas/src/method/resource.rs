@@ -131,6 +131,25 @@ fn value(raw: &str, value: Value) -> Value {
     json!({"raw": raw, "source": null, "value": value})
 }
 
+/// What of the properties was asked for: an empty list means all, null none.
+fn wanted(mut all: Value, data: &Value) -> Value {
+    if let Some(map) = all.as_object_mut() {
+        match data.get("properties") {
+            Some(Value::Null) => map.clear(),
+            Some(Value::Array(names)) if !names.is_empty() => {
+                map.retain(|key, _| names.iter().any(|n| n == key));
+            }
+            _ => {}
+        }
+        if data["get_source"] == json!(true) {
+            for property in map.values_mut() {
+                property["source"] = json!({"type": "NONE", "value": null});
+            }
+        }
+    }
+    all
+}
+
 fn user(all: &std::collections::BTreeMap<String, String>, wanted: bool) -> Value {
     if wanted {
         json!(
@@ -146,28 +165,70 @@ fn user(all: &std::collections::BTreeMap<String, String>, wanted: bool) -> Value
 fn query(nas: &Nas, data: &Value) -> Value {
     let (paths, tree) = (paths(data), nas.zfs.tree());
     let deep = data["get_children"] == json!(true);
+    let depth = data["max_depth"].as_u64().filter(|d| *d > 0).unwrap_or(u64::MAX);
+    let near = |name: &str, top: &str| name[top.len()..].matches('/').count() as u64 <= depth;
     let shown = |name: &str| match paths.is_empty() {
-        true => !hidden(nas, name) && (deep || !name.contains('/')),
+        true => !hidden(nas, name) && (deep || !name.contains('/')) && near(name, ""),
         false => paths.iter().any(|p| {
-            name == *p || (deep && name.starts_with(&format!("{p}/")) && !hidden(nas, name))
+            name == *p
+                || (deep
+                    && name.starts_with(&format!("{p}/"))
+                    && near(name, p)
+                    && !hidden(nas, name))
         }),
     };
+    let (total, free) = super::dataset::space(nas);
     let one = |(name, d): (&String, &Dataset)| {
         let mount = super::mountpoint(nas, name, &d.folder);
         let seconds = d.created / 1000;
         json!({
             "createtxg": d.txg, "guid": d.guid, "name": name, "pool": nas.zfs.pool, "type": "FILESYSTEM",
-            "properties": {
+            "properties": wanted(json!({
                 "creation": value(&seconds.to_string(), seconds.into()), "mounted": value("yes", true.into()),
-                "mountpoint": value(&mount, mount.as_str().into()), "used": value("0", 0.into()),
-                "referenced": value("0", 0.into()), "available": value("8589934592", 8_589_934_592_i64.into()),
+                "mountpoint": value(&mount, mount.as_str().into()), "used": value(&(total - free).to_string(), (total - free).into()),
+                "referenced": value("98304", 98304.into()), "available": value(&free.to_string(), free.into()),
                 "origin": value(d.origin.as_deref().unwrap_or(""), json!(d.origin)), "type": value("filesystem", "filesystem".into()),
-            },
+                "compression": value(text(d, "compression", "lz4"), text(d, "compression", "lz4").into()),
+                "readonly": value(text(d, "readonly", "off"), (text(d, "readonly", "off") == "on").into()),
+                "quota": value("0", 0.into()), "refquota": value("0", 0.into()),
+                "recordsize": value("131072", 131_072.into()), "encryption": value("off", Value::Null),
+            }), data),
             "user_properties": user(&d.properties, data["get_user_properties"] == json!(true)),
             "children": null,
         })
     };
-    tree.datasets.iter().filter(|(n, _)| shown(n)).map(one).collect()
+    let rows: Vec<Value> = tree.datasets.iter().filter(|(n, _)| shown(n)).map(one).collect();
+    if data["nest_results"] == json!(true) { nest(rows) } else { rows.into() }
+}
+
+/// Rows within the rows that they are below of.
+fn nest(rows: Vec<Value>) -> Value {
+    let mut done: Vec<Value> = Vec::new();
+    // Children come after their parents: from the end, each is whole before it is moved.
+    let mut rows = rows;
+    while let Some(mut row) = rows.pop() {
+        if row["children"].is_null() {
+            row["children"] = json!([]);
+        }
+        let name = row["name"].as_str().unwrap_or_default().to_owned();
+        let above = name.rsplit_once('/').map_or("", |(p, _)| p);
+        match rows.iter_mut().find(|r| r["name"] == above) {
+            Some(parent) => {
+                if parent["children"].is_null() {
+                    parent["children"] = json!([]);
+                }
+                if let Some(children) = parent["children"].as_array_mut() {
+                    children.insert(0, row);
+                }
+            }
+            None => done.insert(0, row),
+        }
+    }
+    done.into()
+}
+
+fn text<'a>(dataset: &'a Dataset, key: &str, default: &'a str) -> &'a str {
+    dataset.properties.get(key).map_or(default, String::as_str)
 }
 
 fn snapshots(nas: &Nas, data: &Value) -> Value {
@@ -202,11 +263,11 @@ fn row(nas: &Nas, path: &str, s: &Snapshot, data: &Value) -> Value {
         "createtxg": s.txg, "guid": s.guid, "name": path, "pool": nas.zfs.pool, "dataset": dataset,
         "snapshot_name": name, "type": "SNAPSHOT",
         "holds": if data["get_holds"] == json!(true) { json!(s.holds) } else { Value::Null },
-        "properties": {
+        "properties": wanted(json!({
             "type": value("snapshot", "snapshot".into()), "creation": value(&seconds.to_string(), seconds.into()),
             "used": value("0", 0.into()), "referenced": value("0", 0.into()),
             "createtxg": value(&s.txg.to_string(), s.txg.into()), "guid": value(&s.guid.to_string(), s.guid.into()),
-        },
+        }), data),
         "user_properties": user(&s.properties, data["get_user_properties"] == json!(true)),
     })
 }

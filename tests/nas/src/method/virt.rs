@@ -62,7 +62,8 @@ pub fn global(nas: &Nas) -> Value {
     row
 }
 
-fn initialized(nas: &Nas) -> Result<&Engine, Fail> {
+/// The daemon, where the pool is chosen and all is up.
+pub fn initialized(nas: &Nas) -> Result<&Engine, Fail> {
     if global(nas)["state"] != "INITIALIZED" {
         return Err(Fail::fault("Virtualization not initialized."));
     }
@@ -116,23 +117,23 @@ async fn rows(call: &Call) -> Result<Vec<Value>, Fail> {
     }
     let raw = [0, 1].iter().any(|i| call.arg(*i)["extra"]["raw"] == json!(true));
     let all = engine.instances().await?;
-    let rows = all.iter().map(|instance| row(nas, engine, instance, raw));
-    Ok(futures_util::future::join_all(rows).await)
+    Ok(all.iter().map(|instance| row(nas, instance, &instance["state"], raw)).collect())
 }
 
 /// One container as a query shows it.
 pub async fn entry(nas: &Nas, name: &str) -> Option<Value> {
     let engine = nas.engine.as_ref()?;
     let instance = engine.instance(name).await.ok()??;
-    Some(row(nas, engine, &instance, false).await)
+    let state = engine.state(name).await.unwrap_or_default();
+    Some(row(nas, &instance, &state, false))
 }
 
-async fn row(nas: &Nas, engine: &Engine, instance: &Value, raw: bool) -> Value {
+fn row(nas: &Nas, instance: &Value, state: &Value, raw: bool) -> Value {
     let config = &instance["config"];
     let text = |key: &str| config[key].as_str();
     let name = instance["name"].as_str().unwrap_or_default();
     let running = instance["status"] == "Running";
-    let aliases = if running { addresses(engine, name).await } else { Vec::new() };
+    let aliases = if running { addresses(state) } else { Vec::new() };
     let environment: Map<String, Value> = config
         .as_object()
         .into_iter()
@@ -173,8 +174,7 @@ fn idmap(text: &str) -> Value {
     }
 }
 
-async fn addresses(engine: &Engine, name: &str) -> Vec<Value> {
-    let state = engine.state(name).await.unwrap_or_default();
+fn addresses(state: &Value) -> Vec<Value> {
     let mut found = Vec::new();
     for (card, about) in state["network"].as_object().into_iter().flatten() {
         for address in about["addresses"].as_array().into_iter().flatten() {
@@ -316,7 +316,7 @@ pub fn prepare(nas: &Nas, name: &str) {
 async fn settle(nas: &Nas, name: &str) {
     let Some(engine) = nas.engine.as_ref().filter(|_| !nas.traps.on(27)) else { return };
     for _ in 0..400 {
-        if !addresses(engine, name).await.is_empty() {
+        if !addresses(&engine.state(name).await.unwrap_or_default()).is_empty() {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

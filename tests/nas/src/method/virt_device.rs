@@ -1,9 +1,9 @@
-//! The devices of 25.x' containers, and `virt.device.*`, `virt.volume.*`.
+//! The devices of 25.x' containers, and `virt.device.*`.
 
 use serde_json::{Map, Value, json};
 
 use super::network::CARD;
-use super::{query, unhandled, virt};
+use super::{unhandled, virt, volume};
 use crate::dispatch::Call;
 use crate::engine::Engine;
 use crate::fail::Fail;
@@ -19,11 +19,12 @@ pub fn run(call: &Call) -> Result<Value, Fail> {
             "MACVLAN" => json!({CARD: CARD}),
             _ => json!({}),
         }),
-        "virt.device.disk_choices" | "virt.device.usb_choices" | "virt.device.pci_choices" => {
-            Ok(json!({}))
+        "virt.device.disk_choices" => {
+            let all = volume::zvols(&call.nas).into_iter();
+            Ok(all.map(|z| (z.clone(), z.into())).collect::<Map<_, _>>().into())
         }
+        "virt.device.usb_choices" | "virt.device.pci_choices" => Ok(json!({})),
         "virt.device.gpu_choices" => Ok(json!({})),
-        "virt.volume.query" => query(call, Vec::new()),
         _ => Err(unhandled(call)),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::Method;
 use super::ty::{Field, Ty};
 use crate::fail::Fault;
 
@@ -38,6 +39,10 @@ pub fn check(ty: &Ty, value: &Value, path: &str, faults: &mut Vec<Fault>) -> Val
                 .map(|(i, v)| check(item, v, &join(path, &i.to_string()), faults))
                 .collect();
         }
+        (Ty::MapOf(item), Value::Object(map)) => {
+            let each = map.iter().map(|(k, v)| (k.clone(), check(item, v, &join(path, k), faults)));
+            return Value::Object(each.collect());
+        }
         (Ty::Object(fields), Value::Object(map)) => {
             return Value::Object(object(fields, map, path, faults));
         }
@@ -66,6 +71,26 @@ pub fn arguments(fields: &[Field], values: &[Value], faults: &mut Vec<Fault>) ->
     checked
 }
 
+/// What about a method's result does not fit its model.
+pub fn misfits(method: &Method, args: &[Value], result: &Value) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if let Some(ty) = &method.returns {
+        check(ty, result, "result", &mut faults);
+    } else if let Some(ty) = &method.entry {
+        let options = args.last();
+        let on = |key: &str| options.is_some_and(|o| o[key] == Value::Bool(true));
+        let selects = options.and_then(|o| o["select"].as_array()).is_some_and(|s| !s.is_empty());
+        let list = Ty::List(Box::new(if selects { Ty::Map } else { ty.clone() }));
+        let ty = match &list {
+            _ if on("count") => &Ty::Int(Some(0), None),
+            Ty::List(row) if on("get") || method.name.ends_with(".config") => row,
+            list => list,
+        };
+        check(ty, result, "result", &mut faults);
+    }
+    faults
+}
+
 /// Keeps of `value` only what `ty` names: how a newer result looks to an older version.
 pub fn project(ty: &Ty, value: Value) -> Value {
     match (ty, value) {
@@ -80,6 +105,10 @@ pub fn project(ty: &Ty, value: Value) -> Value {
         (Ty::List(item), Value::Array(values)) => {
             values.into_iter().map(|v| project(item, v)).collect()
         }
+        (Ty::Union(types), value) => match types.iter().find(|ty| same_kind(ty, &value)) {
+            Some(ty) => project(ty, value),
+            None => value,
+        },
         (_, value) => value,
     }
 }
@@ -179,7 +208,7 @@ fn expected(ty: &Ty) -> String {
         Ty::Number => "Input should be a valid number".into(),
         Ty::Str(..) => "Input should be a valid string".into(),
         Ty::List(_) => "Input should be a valid list".into(),
-        Ty::Map | Ty::Object(_) => "Input should be a valid dictionary".into(),
+        Ty::Map | Ty::MapOf(_) | Ty::Object(_) => "Input should be a valid dictionary".into(),
         Ty::Literal(Value::String(s)) => format!("Input should be '{s}'"),
         Ty::Literal(_) => "Input should be True".into(),
         Ty::Union(types) => choices(types),

@@ -6,7 +6,7 @@ mod ty;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use check::{arguments, project};
+pub use check::{arguments, check, misfits, project};
 pub use ty::{Field, Ty, parse};
 
 use crate::release::Release;
@@ -36,6 +36,8 @@ pub struct Method {
     pub input: bool,
     /// Whether its job writes what is downloaded.
     pub output: bool,
+    /// Whether it can be called without that, too.
+    pub loose: bool,
     /// Its parameters.
     pub accepts: Vec<Field>,
     /// What it gives, where it is known.
@@ -53,6 +55,12 @@ const OPTIONS: &str = "{extra?:object, order_by?:[string]=[], select?:[string|[a
     force_sql_filters?:boolean=false}";
 const OLD_OPTIONS: &str = "{relationships?:boolean=true, extend?:string|null=null, \
     extend_context?:string|null=null, prefix?:string|null=null, ";
+
+/// A property of a dataset or snapshot, as `pool.*` shows it.
+const PROPERTY: &str =
+    "{value:string|null, rawvalue:string|null, parsed:any, source:string|null, source_info:any}";
+/// All properties, as `zfs.resource.*` shows them.
+const PROPERTIES: &str = "map({raw:string, source:{type:NONE/DEFAULT/TEMPORARY/LOCAL/INHERITED/RECEIVED, value:string|null}|null, value:any})";
 
 const BASE: &str = include_str!("../../schema/base.txt");
 const V25_04: &str = include_str!("../../schema/25.04.txt");
@@ -76,6 +84,20 @@ pub fn table(release: Release) -> Result<Table, String> {
     for layer in layers {
         read(layer, &options, &mut table)?;
     }
+    // One row, a new one and a changed one look as those of a query do.
+    let rows: HashMap<String, Ty> = table
+        .values()
+        .filter_map(|m| Some((m.name.strip_suffix(".query")?.to_owned(), m.entry.clone()?)))
+        .collect();
+    for method in table.values_mut() {
+        let Some((space, verb)) = method.name.rsplit_once('.') else { continue };
+        if ["get_instance", "create", "update"].contains(&verb)
+            && matches!(method.returns, Some(Ty::Map))
+            && let Some(row) = rows.get(space)
+        {
+            Arc::make_mut(method).returns = Some(row.clone());
+        }
+    }
     Ok(table)
 }
 
@@ -91,7 +113,9 @@ fn read(text: &str, options: &str, table: &mut Table) -> Result<(), String> {
             lines.next_if(|l| l.starts_with("  ")).and_then(|l| l.trim().split_once(": "))
         {
             let text = text.replace("@query", QUERY).replace("@options", options);
-            let ty = parse(&text).map_err(|e| format!("{}, {kind}: {e}", method.name))?;
+            let text = text.replace("@properties", PROPERTIES).replace("@property", PROPERTY);
+            let longest = if kind == "accepts" { ty::SHORT } else { usize::MAX };
+            let ty = parse(&text, longest).map_err(|e| format!("{}, {kind}: {e}", method.name))?;
             match (kind, ty) {
                 ("accepts", Ty::Object(fields)) => method.accepts = fields,
                 ("returns", Ty::Object(mut fields)) if fields.len() == 1 => {
@@ -121,6 +145,7 @@ fn head(line: &str) -> Method {
         logs: false,
         input: false,
         output: false,
+        loose: false,
         accepts: Vec::new(),
         returns: None,
         entry: None,
@@ -138,9 +163,30 @@ fn head(line: &str) -> Method {
                 "logs" => method.logs = true,
                 "input" => method.input = true,
                 "output" => method.output = true,
+                "loose" => method.loose = true,
                 _ => {}
             },
         }
     }
     method
+}
+
+/// What about a result of a method, called with these parameters, does not fit its model.
+pub fn misfits_of(
+    release: Release,
+    method: &str,
+    params: &serde_json::Value,
+    result: &serde_json::Value,
+) -> Vec<String> {
+    let table = match table(release) {
+        Ok(table) => table,
+        Err(text) => return vec![text],
+    };
+    let Some(method) = table.get(method) else { return vec!["no such method".into()] };
+    let params = params.as_array().map(Vec::as_slice).unwrap_or_default();
+    let faults = misfits(method, params, result);
+    faults
+        .into_iter()
+        .map(|f| format!("{}: {}", f.attribute.unwrap_or_default(), f.message))
+        .collect()
 }

@@ -24,6 +24,8 @@ pub enum Ty {
     List(Box<Ty>),
     /// A map with any keys.
     Map,
+    /// A map with any keys, whose values are all of a kind.
+    MapOf(Box<Ty>),
     /// A map with these keys and no others.
     Object(Vec<Field>),
     /// One of several.
@@ -48,9 +50,10 @@ pub const SHORT: usize = 1024;
 /// Nor is long text longer than this.
 pub const LONG: usize = 2_048_000;
 
-/// Reads a type; the error says where in the text it went wrong.
-pub fn parse(text: &str) -> Result<Ty, String> {
-    let mut reader = Reader { text, at: 0 };
+/// Reads a type; the error says where in the text it went wrong. `longest` is for text that has no
+/// length of its own.
+pub fn parse(text: &str, longest: usize) -> Result<Ty, String> {
+    let mut reader = Reader { text, at: 0, longest };
     let ty = reader.ty()?;
     reader.spaces();
     if reader.at < text.len() { Err(reader.wrong("the end")) } else { Ok(ty) }
@@ -59,6 +62,7 @@ pub fn parse(text: &str) -> Result<Ty, String> {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    longest: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -102,6 +106,14 @@ impl<'a> Reader<'a> {
         if self.eat("{") {
             return self.object();
         }
+        if self.eat("map(") {
+            let item = self.ty()?;
+            return if self.eat(")") {
+                Ok(Ty::MapOf(Box::new(item)))
+            } else {
+                Err(self.wrong(")"))
+            };
+        }
         if self.eat("[") {
             let item = self.ty()?;
             return if self.eat("]") { Ok(Ty::List(Box::new(item))) } else { Err(self.wrong("]")) };
@@ -122,13 +134,24 @@ impl<'a> Reader<'a> {
             "number" => Ok(Ty::Number),
             "object" => Ok(Ty::Map),
             "true" | "True" => Ok(Ty::Literal(true.into())),
+            // A point in time, as the wire wraps it.
+            "date" => Ok(Ty::Object(vec![Field {
+                name: "$date".into(),
+                optional: false,
+                default: None,
+                ty: Ty::Int(None, None),
+            }])),
             "integer" => self.integer(),
             "string" => self.string(),
             "" => Err(self.wrong("a type")),
             words => Ok(Ty::Union(
                 words
                     .split('/')
-                    .map(|w| if w == "None" { Ty::Null } else { Ty::Literal(w.into()) })
+                    .map(|w| match w {
+                        "None" => Ty::Null,
+                        "True" => Ty::Literal(true.into()),
+                        word => Ty::Literal(word.into()),
+                    })
                     .collect(),
             )),
         }
@@ -185,7 +208,7 @@ impl<'a> Reader<'a> {
     }
 
     fn string(&mut self) -> Result<Ty, String> {
-        let (mut least, mut most, mut pattern) = (0, SHORT, None);
+        let (mut least, mut most, mut pattern) = (0, self.longest, None);
         loop {
             if self.eat(" len>=") {
                 least = self.bound()? as usize;

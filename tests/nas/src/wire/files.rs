@@ -104,6 +104,7 @@ fn credential(nas: &Arc<Nas>, session: &Arc<Session>, head: &Head) -> Option<Cre
         args: vec![],
         job: None,
         secure,
+        piped: false,
     };
     let (scheme, value) = head.header("authorization")?.split_once(' ')?;
     match scheme {
@@ -228,7 +229,8 @@ async fn receive(
     }
     let params = data["params"].as_array().cloned().unwrap_or_default();
     let wrong = |f: Fail| (412, f.reason());
-    let call = dispatch::prepare(session, method, params).map_err(wrong)?;
+    let mut call = dispatch::prepare(session, method, params).map_err(wrong)?;
+    call.piped = true;
     let job = job::start(call, None).map_err(wrong)?;
     let into = job.pipe.as_ref().and_then(|p| p.write()).ok_or_else(|| bad(500, "no pipe"))?;
     if let Some(all) = early {

@@ -126,6 +126,11 @@ impl Zfs {
         }
     }
 
+    /// A new folder that no dataset shows.
+    pub fn hidden(&self) -> String {
+        format!("{}/{}", self.kept, crate::random::text(12))
+    }
+
     /// Looks at it as it is now.
     pub fn tree(&self) -> MutexGuard<'_, Tree> {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner)

@@ -14,12 +14,22 @@ pub struct Destroy {
 impl Zfs {
     /// A new dataset.
     pub async fn create(&self, name: &str, now: i64) -> Result<(), Refused> {
+        self.create_at(name, None, now).await
+    }
+
+    /// Makes a dataset in a folder of its own choice.
+    pub async fn create_at(
+        &self,
+        name: &str,
+        folder: Option<String>,
+        now: i64,
+    ) -> Result<(), Refused> {
         let _turn = self.turn.lock().await;
         if !valid(name) {
             return Err(Refused::BadName(name.to_owned()));
         }
         self.tree().free(name)?;
-        let folder = self.place(name);
+        let folder = folder.unwrap_or_else(|| self.place(name));
         self.storage.create(&folder).await?;
         self.tree().insert(name, folder, None, now);
         Ok(())
@@ -66,7 +76,7 @@ impl Zfs {
             let (folder, copy) = {
                 let tree = self.tree();
                 let folder = tree.get(&dataset)?.folder.clone();
-                (folder, format!("{}/{}", self.kept, crate::random::text(12)))
+                (folder, self.hidden())
             };
             self.storage.copy(&folder, &copy).await?;
             let mut tree = self.tree();

@@ -175,8 +175,13 @@ impl Client {
 
     /// The end of a job.
     pub async fn wait(&mut self, id: &Value) -> Value {
+        self.patient(id, 1).await
+    }
+
+    /// The end of a job that may take some minutes.
+    pub async fn patient(&mut self, id: &Value, minutes: u32) -> Value {
         assert!(id.is_i64(), "{id} is no job");
-        for _ in 0..2400 {
+        for _ in 0..2400 * minutes {
             let rows = self.ok("core.get_jobs", json!([[["id", "=", id]]])).await;
             if ["SUCCESS", "FAILED", "ABORTED"].iter().any(|s| rows[0]["state"] == *s) {
                 return rows[0].clone();

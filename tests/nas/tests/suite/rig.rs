@@ -41,6 +41,7 @@ pub struct Small {
 pub async fn small(release: Release, change: impl FnOnce(&mut Options)) -> Small {
     let folder = tempfile::tempdir().expect("a folder");
     let mut options = Options::new(release, folder.path());
+    options.check_results = true;
     change(&mut options);
     // To see a trap's test fail: NAS_SIM_WITHOUT_TRAP=8 cargo test -p nas-sim -- trap_08
     let without = std::env::var("NAS_SIM_WITHOUT_TRAP").unwrap_or_default();

@@ -134,19 +134,37 @@ async fn roles() {
 }
 
 async fn second_factor() {
-    let set = small(Release::V26Rc, |o| o.users[0].otp = Some("123456".into())).await;
+    let secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+    let set = small(Release::V26Rc, |o| o.users[0].otp = Some(secret.into())).await;
     let mut client = Client::anonymous(&set.sim, "/api/current", true).await;
     let login = json!([{"mechanism": "PASSWORD_PLAIN", "username": "root", "password": "root"}]);
     let answer = client.ok("auth.login_ex", login.clone()).await;
     assert_eq!(answer, json!({"response_type": "OTP_REQUIRED", "username": "root"}));
     let code = |code: &str| json!([{"mechanism": "OTP_TOKEN", "otp_token": code}]);
     assert_eq!(client.ok("auth.login_ex", code("000000")).await["response_type"], "AUTH_ERR");
-    client.ok("auth.login_ex", login).await;
-    let answer = client.ok("auth.login_ex_continue", code("123456")).await;
+    // That ended the attempt.
+    let now = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        nas_sim::totp(secret, since.as_millis() as i64).unwrap()
+    };
+    assert_eq!(client.ok("auth.login_ex", code(&now())).await["response_type"], "AUTH_ERR");
+    let mut answer = json!(null);
+    // A code may run out between here and there.
+    for _ in 0..3 {
+        client.ok("auth.login_ex", login.clone()).await;
+        answer = client.ok("auth.login_ex_continue", code(&now())).await;
+        if answer["response_type"] == "SUCCESS" {
+            break;
+        }
+    }
     assert_eq!(
         (&answer["response_type"], &answer["authenticator"]),
         (&json!("SUCCESS"), &json!("LEVEL_2"))
     );
+    // Thirty days later it is over.
+    client.ok("system.info", json!([])).await;
+    set.sim.control("skew 2592001000").await.unwrap();
+    assert_eq!(client.fails("system.info", json!([])).await["data"]["error"], 207);
 }
 
 async fn tokens() {
