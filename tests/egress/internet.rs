@@ -55,6 +55,12 @@ pub fn serve() -> ExitCode {
             });
         }
     }
+    let sink = TcpListener::bind("203.0.113.10:9000").unwrap();
+    std::thread::spawn(move || {
+        for stream in sink.incoming().flatten() {
+            std::thread::spawn(move || swallow(stream));
+        }
+    });
     let server: SocketAddr = "203.0.113.53:53".parse().unwrap();
     let udp = UdpSocket::bind(server).unwrap();
     let tcp = TcpListener::bind(server).unwrap();
@@ -94,6 +100,19 @@ fn greet(mut stream: TcpStream) {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Takes all that comes, and says at its end how much it was.
+fn swallow(mut stream: TcpStream) {
+    let mut buffer = vec![0; 1 << 20];
+    let mut all = 0;
+    while let Ok(count) = stream.read(&mut buffer) {
+        if count == 0 {
+            let _ = stream.write_all(all.to_string().as_bytes());
+            return;
+        }
+        all += count;
     }
 }
 

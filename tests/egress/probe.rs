@@ -31,6 +31,8 @@ fn attempt(words: &[&str]) -> Result<String> {
             }
             Ok(format!("{:?}", start.elapsed() / count))
         }
+        // As much as goes through in a second: bits for each nanosecond.
+        ["pour", to] => pour(to),
         // Two requests on one connection.
         ["twice", to, first, second] => {
             let mut stream = connect(to)?;
@@ -148,6 +150,19 @@ fn attempt(words: &[&str]) -> Result<String> {
         }
         _ => Err(Error::other(format!("what is {words:?}?"))),
     }
+}
+
+/// Sends for a second, as fast as it goes; gigabits a second, as the other side has counted them.
+pub fn pour(to: &str) -> Result<String> {
+    let mut stream = connect(to)?;
+    let block = vec![7; 1 << 20];
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_secs(1) {
+        stream.write_all(&block)?;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let all: f64 = read(&mut stream)?.parse().map_err(Error::other)?;
+    Ok(format!("{:.2}", all * 8.0 / start.elapsed().as_nanos() as f64))
 }
 
 /// What a guest's root would need to get around the rules. It must have none of it.

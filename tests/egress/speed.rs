@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use sandscript::sandbox::{Backend, Cancel, Policy, Spec};
 
 use crate::Test;
+use crate::probe::pour;
 use crate::rig::Rig;
 
 pub const TESTS: &[Test] = &[("speed", speed)];
@@ -41,10 +42,28 @@ fn speed(rig: &Rig) {
         took
     };
     let kept = rig.sandbox(&["allowed.test"]);
+    let open = rig.sandbox(&["203.0.113.10"]);
+    if std::env::var_os("ONLY").is_some() {
+        for _ in 0..6 {
+            println!("gate {}", open.probe(&["pour", "203.0.113.10:9000"]));
+        }
+        return;
+    }
     let none = median((0..40).map(|_| make(&Policy::None)).collect());
     let with = median((0..40).map(|_| make(&fifty)).collect());
     println!("create: none {none:?}, 50 rules {with:?}, more by {:?}", with.saturating_sub(none));
     println!("allow, 1 sandbox: {:?}", timed(40, |n| kept.allow(&format!("x{n}.test"))));
+    let open = rig.sandbox(&["203.0.113.10"]);
+    let nat = rig.sandbox_of(Policy::Unrestricted);
+    if std::env::var_os("ONLY").is_some() {
+        for _ in 0..6 {
+            println!("gate {}", open.probe(&["pour", "203.0.113.10:9000"]));
+        }
+        return;
+    }
+    for _ in 0..12 {
+        println!("veth {}, gate {}, nat {}", pour("203.0.113.10:9000").unwrap(), open.probe(&["pour", "203.0.113.10:9000"]), nat.probe(&["pour", "203.0.113.10:9000"]));
+    }
     let get = ["many", "203.0.113.10:80", "allowed.test", "200"];
     println!("guest, a request through the gate: {}", kept.probe(&get));
     let start = Instant::now();

@@ -4,6 +4,7 @@ mod connection;
 mod dns;
 mod log;
 mod peer;
+mod pipe;
 mod relay;
 
 use std::collections::HashMap;

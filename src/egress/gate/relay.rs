@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use super::pipe::Pipe;
 use crate::egress::http::Requests;
 use crate::egress::sniff::{self, Greeting};
 
@@ -75,6 +76,13 @@ async fn pass(
         match &mut watch {
             Watch::Free => {
                 to.write_all(&buffer[..read]).await?;
+                // There is a lot to come: from here on the kernel moves it.
+                if read == SIZE
+                    && let Ok(pipe) = Pipe::open()
+                {
+                    count.fetch_add(read as u64, Ordering::Relaxed);
+                    return pipe.pass(from.as_ref(), &mut to, count).await;
+                }
             }
             Watch::Requests(requests) => {
                 let passed = requests.pass(&buffer[..read]).map_err(|_| refused())?;

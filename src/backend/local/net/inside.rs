@@ -57,6 +57,7 @@ pub fn enter() -> io::Result<Inside> {
     }
     for socket in &inside.tcp {
         rustix::net::listen(socket, 1024)?;
+        rustix::net::sockopt::set_tcp_congestion(socket, link::CONGESTION)?;
     }
     link::address("lo", ADDRESS, 32)?;
     rules()?;

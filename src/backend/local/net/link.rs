@@ -15,6 +15,9 @@ const NEW_ROUTE: u16 = 24;
 const INET: u8 = 2;
 const UP: u32 = 1;
 
+/// How connections within a namespace share it; every kernel has this one.
+pub(super) const CONGESTION: &str = "reno";
+
 fn call(batch: &Batch, acks: usize) -> io::Result<()> {
     Socket::open(None)?.call(batch, acks)
 }
@@ -100,6 +103,8 @@ pub(super) fn local_route(family: u8, source: Option<Ipv4Addr>) -> io::Result<()
     let mut batch = Batch::new();
     batch.message(NEW_ROUTE, ACK | CREATE | EXCL, &head, |route| {
         route.put(4, &index.to_ne_bytes());
+        // Nothing is lost on the way, and pacing as some hosts have it by default makes it slow.
+        route.nest(8, |metrics| metrics.text(16, CONGESTION));
         if let Some(source) = source {
             route.put(7, &source.octets());
         }
