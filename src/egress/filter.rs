@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::special::special;
-use crate::sandbox::{Action, Policy, Protocol, Reason, Target};
+use crate::sandbox::{Action, Policy, Protocol, Reason, Rule, Target};
 
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +59,8 @@ impl Filter {
 
     /// Like [`Filter::connect`] without a name; none when it depends on the name.
     pub fn unnamed(&self, address: IpAddr, port: u16, protocol: Protocol) -> Option<Verdict> {
-        let depends = |rule: &&crate::sandbox::Rule| {
-            rule.fits(protocol, port) && matches!(rule.target, Target::Name { .. })
-        };
+        let depends =
+            |rule: &&Rule| rule.fits(protocol, port) && matches!(rule.target, Target::Name { .. });
         let without = self.decide(None, address, port, protocol);
         match without {
             Some(Verdict::Allow) => {
@@ -76,6 +75,36 @@ impl Filter {
                 false => other.or(Some(Verdict::Deny(Reason::NotAllowed))),
             },
         }
+    }
+
+    /// Decides about what is carried, by the protocol's own way.
+    pub fn carries(
+        &self,
+        name: Option<&str>,
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+    ) -> Verdict {
+        match protocol {
+            Protocol::Tcp => self.connect(name, address, port, protocol),
+            Protocol::Udp => self.datagram(name, address, port),
+        }
+    }
+
+    /// Decides about UDP to `address`, which `name` was found to have. Nobody can see in it which name
+    /// it is for, and behind one address there may be many: a rule about a name counts only when it
+    /// says `udp://`.
+    pub fn datagram(&self, name: Option<&str>, address: IpAddr, port: u16) -> Verdict {
+        if let Some(verdict) = self.unnamed(address, port, Protocol::Udp) {
+            return verdict;
+        }
+        let counts = |rule: &&Rule| {
+            let named = matches!(rule.target, Target::Name { .. });
+            rule.action == Action::Deny || (named && rule.protocol == Some(Protocol::Udp))
+        };
+        let rules = self.policy.rules().filter(counts);
+        decide(rules, name, address, port, Protocol::Udp)
+            .unwrap_or(Verdict::Deny(Reason::NotAllowed))
     }
 
     fn first_allow(&self, address: IpAddr, port: u16, protocol: Protocol) -> Option<usize> {
@@ -99,34 +128,45 @@ impl Filter {
         if self.policy == Policy::Unrestricted {
             return Some(Verdict::Allow);
         }
-        let address = address.to_canonical();
-        let special = special(address);
-        let mut private = false;
-        for rule in self.policy.rules().filter(|rule| rule.fits(protocol, port)) {
-            let open = match &rule.target {
-                Target::Any => special.is_none(),
-                Target::Name { within, .. } => {
-                    if !name.is_some_and(|name| rule.names(name)) {
-                        continue;
-                    }
-                    let named = within.is_some_and(|within| within.has(address));
-                    special.is_none() || named
-                }
-                Target::Network(network) => {
-                    if !network.has(address) {
-                        continue;
-                    }
-                    special.is_none_or(|range| range.contains(network))
-                }
-            };
-            match (rule.action, open) {
-                (Action::Deny, _) => return Some(Verdict::Deny(Reason::NotAllowed)),
-                (Action::Allow, true) => return Some(Verdict::Allow),
-                (Action::Allow, false) => private = true,
-            }
-        }
-        private.then_some(Verdict::Deny(Reason::Private))
+        decide(self.policy.rules(), name, address, port, protocol)
     }
+}
+
+/// By the first rule that matches; none when none does.
+fn decide<'a>(
+    rules: impl Iterator<Item = &'a Rule>,
+    name: Option<&str>,
+    address: IpAddr,
+    port: u16,
+    protocol: Protocol,
+) -> Option<Verdict> {
+    let address = address.to_canonical();
+    let special = special(address);
+    let mut private = false;
+    for rule in rules.filter(|rule| rule.fits(protocol, port)) {
+        let open = match &rule.target {
+            Target::Any => special.is_none(),
+            Target::Name { within, .. } => {
+                if !name.is_some_and(|name| rule.names(name)) {
+                    continue;
+                }
+                let named = within.is_some_and(|within| within.has(address));
+                special.is_none() || named
+            }
+            Target::Network(network) => {
+                if !network.has(address) {
+                    continue;
+                }
+                special.is_none_or(|range| range.contains(network))
+            }
+        };
+        match (rule.action, open) {
+            (Action::Deny, _) => return Some(Verdict::Deny(Reason::NotAllowed)),
+            (Action::Allow, true) => return Some(Verdict::Allow),
+            (Action::Allow, false) => private = true,
+        }
+    }
+    private.then_some(Verdict::Deny(Reason::Private))
 }
 
 #[cfg(test)]
@@ -175,6 +215,31 @@ mod tests {
         assert_eq!(to(&Filter::new(Policy::None), "x", "203.0.113.1", 80), NO);
         let all = Filter::new(Policy::Unrestricted);
         assert_eq!(to(&all, "", "127.0.0.1", 80), Verdict::Allow);
+    }
+
+    #[test]
+    fn names_open_udp_only_where_a_rule_says_so() {
+        let ask = |rules: &[&str], name: &str, address: &str| {
+            let name = (!name.is_empty()).then_some(name);
+            filter(rules).carries(name, address.parse().unwrap(), 443, Protocol::Udp)
+        };
+        let cdn = "203.0.113.1";
+        assert_eq!(ask(&["a.test"], "a.test", cdn), NO);
+        assert_eq!(ask(&["a.test:443"], "a.test", cdn), NO);
+        assert_eq!(ask(&["udp://a.test:443"], "a.test", cdn), Verdict::Allow);
+        assert_eq!(ask(&["udp://a.test:443"], "b.test", cdn), NO);
+        assert_eq!(ask(&["udp://a.test:443"], "a.test", "10.0.0.1"), PRIVATE);
+        assert_eq!(ask(&["udp://a.test:53"], "a.test", cdn), NO);
+        assert_eq!(ask(&["203.0.113.0/24"], "", cdn), Verdict::Allow);
+        assert_eq!(ask(&["tcp://203.0.113.0/24"], "", cdn), NO);
+        assert_eq!(ask(&["a.test", "203.0.113.0/24"], "a.test", cdn), Verdict::Allow);
+        assert_eq!(ask(&["*"], "", cdn), Verdict::Allow);
+        // Behind the address there may be the one that is denied.
+        assert_eq!(ask(&["deny b.test", "*"], "a.test", cdn), NO);
+        assert_eq!(ask(&["deny b.test", "udp://a.test", "*"], "a.test", cdn), Verdict::Allow);
+        assert_eq!(ask(&["deny a.test", "udp://*.test", "udp://a.test"], "a.test", cdn), NO);
+        let all = Filter::new(Policy::Unrestricted);
+        assert_eq!(all.datagram(None, "10.0.0.1".parse().unwrap(), 1), Verdict::Allow);
     }
 
     #[test]

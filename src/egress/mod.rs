@@ -38,7 +38,7 @@ pub use catalog::{Catalog, Profile, Resolved, changes};
 #[cfg(feature = "local")]
 pub use filter::{Filter, Verdict};
 #[cfg(feature = "local")]
-pub use gate::{Gate, Sockets, carry};
+pub use gate::{Datagrams, Gate, Original, Sockets, carry};
 #[cfg(feature = "local")]
 pub use peers::{Peers, peer_address};
 pub use preset::{PresetSpec, REGISTRIES, builtin};

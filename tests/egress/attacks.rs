@@ -233,7 +233,23 @@ fn gate_itself(rig: &Rig) {
 
 fn udp(rig: &Rig) {
     let sandbox = rig.sandbox(&["allowed.test"]);
-    for to in ["203.0.113.20:123", "203.0.113.20:443", "203.0.113.10:443", "10.66.0.5:123"] {
+    assert!(sandbox.probe(&["ask", "9.9.9.9:53", "allowed.test", "a"]).contains("203.0.113.10"));
+    let closed = [
+        "203.0.113.20:123",
+        "203.0.113.20:443",
+        "203.0.113.10:443",
+        "10.66.0.5:123",
+        "169.254.169.254:123",
+        "203.0.113.1:9999",
+        "127.0.0.1:3130",
+    ];
+    for to in closed {
         sandbox.is_refused(&["udp", to]);
     }
+    // Open until the policy changes; then nothing comes back.
+    let open = rig.sandbox(&["203.0.113.10"]);
+    open.background(&["echo-on", "203.0.113.10:7"], "/tmp/udp");
+    eventually("it goes back and forth", || open.file("/tmp/udp").lines().count() > 2);
+    open.set(&Policy::allowlist(["allowed.test"]).unwrap());
+    eventually("it is cut", || open.file("/tmp/udp").ends_with("cut"));
 }

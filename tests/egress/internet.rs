@@ -55,6 +55,13 @@ pub fn serve() -> ExitCode {
             });
         }
     }
+    let echo = UdpSocket::bind("203.0.113.10:7").unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok((count, from)) = echo.recv_from(&mut buffer) {
+            let _ = echo.send_to(&buffer[..count], from);
+        }
+    });
     let sink = TcpListener::bind("203.0.113.10:9000").unwrap();
     std::thread::spawn(move || {
         for stream in sink.incoming().flatten() {

@@ -13,7 +13,10 @@ pub const TESTS: &[Test] = &[
     ("live_changes", live_changes),
     ("none_becomes_an_allowlist", none_becomes_an_allowlist),
     ("unrestricted_reaches_everything", unrestricted),
+    ("udp_by_address_and_by_explicit_names", udp),
+    ("udp_of_any_size_both_ways", udp_sizes),
     ("refusals_and_bytes_are_logged", refusals_and_bytes_are_logged),
+    ("a_log_is_not_another_sandboxes", a_log_is_not_another_sandboxes),
 ];
 
 const DNS: &str = "9.9.9.9:53";
@@ -131,6 +134,11 @@ fn unrestricted(rig: &Rig) {
         sandbox.reaches(&["tls", &format!("{address}:443"), "-"], address);
     }
     sandbox.reaches(&["banner", "203.0.113.20:22"], "203.0.113.20");
+    for to in ["203.0.113.20:123", "10.66.0.5:443", "[2001:db8:1::20]:123"] {
+        let (address, _) = to.rsplit_once(':').unwrap();
+        sandbox.reaches(&["udp", to], address.trim_matches(['[', ']']));
+    }
+    sandbox.reaches(&["get", "[2001:db8:1::20]:80", "x"], "2001:db8:1::20");
     // From everything to next to nothing, while it runs.
     sandbox.background(&["hold", "203.0.113.20:80", "denied.test"], "/tmp/held");
     eventually("it is held", || sandbox.file("/tmp/held").contains("I am"));
@@ -177,4 +185,61 @@ fn refusals_and_bytes_are_logged(rig: &Rig) {
     sandbox.start();
     sandbox.is_refused(&["get", "203.0.113.30:8080", "x"]);
     assert_eq!(sandbox.log().refused(), 6);
+}
+
+/// Folders of deleted sandboxes are used again; what the gate still had to write must not be found there.
+fn a_log_is_not_another_sandboxes(rig: &Rig) {
+    for _ in 0..12 {
+        let sandbox = rig.sandbox(&["allowed.test"]);
+        assert_eq!(sandbox.log().denied, []);
+        assert_eq!(sandbox.log().carried, []);
+        sandbox.is_refused(&["get", "203.0.113.30:8080", "x"]);
+        drop(sandbox);
+        std::thread::sleep(std::time::Duration::from_millis(120));
+    }
+}
+
+fn udp(rig: &Rig) {
+    let rules =
+        ["udp://203.0.113.0/28:123", "udp://allowed.test:443", "cdn.test", "[2001:db8:1::20]:123"];
+    let sandbox = rig.sandbox(&rules);
+    sandbox.reaches(&["udp", "203.0.113.10:123"], "203.0.113.10");
+    sandbox.reaches(&["udp", "203.0.113.11:123"], "203.0.113.11");
+    sandbox.reaches(&["udp", "[2001:db8:1::20]:123"], "2001:db8:1::20");
+    sandbox.is_refused(&["udp", "[2001:db8:1::10]:123"]);
+    sandbox.is_refused(&["udp", "203.0.113.20:123"]);
+    // By a name, once it has been asked for.
+    sandbox.is_refused(&["udp", "203.0.113.10:443"]);
+    assert!(sandbox.probe(&["ask", DNS, "allowed.test", "a"]).contains("203.0.113.10"));
+    sandbox.reaches(&["udp", "203.0.113.10:443"], "203.0.113.10");
+    // A rule that does not say so opens TCP only: nobody sees which name a datagram is for.
+    assert!(sandbox.probe(&["ask", DNS, "cdn.test", "a"]).contains("203.0.113.30"));
+    sandbox.is_refused(&["udp", "203.0.113.30:443"]);
+    let log = sandbox.log();
+    let of = |host: &str, port: u16| {
+        log.denied.iter().find(|denied| denied.host() == host && denied.port == port).cloned()
+    };
+    let denied = of("203.0.113.20", 123).unwrap();
+    assert_eq!((denied.protocol, denied.count), (Protocol::Udp, 1));
+    assert_eq!(denied.rule().unwrap().to_string(), "udp://203.0.113.20:123");
+    let denied = of("cdn.test", 443).unwrap();
+    assert_eq!(denied.rule().unwrap().to_string(), "udp://cdn.test:443");
+    sandbox.allow("udp://cdn.test:443");
+    sandbox.reaches(&["udp", "203.0.113.30:443"], "203.0.113.30");
+    sandbox.deny("udp://cdn.test:443");
+    sandbox.is_refused(&["udp", "203.0.113.30:443"]);
+}
+
+fn udp_sizes(rig: &Rig) {
+    let sandbox = rig.sandbox(&["203.0.113.10"]);
+    for length in ["0", "1", "1472", "1473", "9000", "65507"] {
+        assert_eq!(sandbox.probe(&["echo", "203.0.113.10:7", length]), "the same");
+    }
+    // Many at once, from as many ports.
+    assert_eq!(sandbox.probe(&["echoes", "203.0.113.10:7", "200"]), "200 of 200");
+    // Nobody is there, and the guest is told so at once.
+    let said = sandbox.probe(&["udp", "203.0.113.10:9"]);
+    assert!(said.contains("refused"), "{said}");
+    let log = || sandbox.log().carried;
+    eventually("it is counted", || log().iter().any(|one| one.host == "203.0.113.10"));
 }

@@ -69,6 +69,50 @@ fn attempt(words: &[&str]) -> Result<String> {
             let count = socket.recv(&mut buffer)?;
             Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
         }
+        ["echo", to, length] => {
+            let socket = UdpSocket::bind(any(to))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.connect(*to)?;
+            let length: usize = length.parse().map_err(Error::other)?;
+            let sent: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            socket.send(&sent)?;
+            let mut buffer = vec![0; 65_536];
+            let count = socket.recv(&mut buffer)?;
+            Ok(if buffer[..count] == sent { "the same" } else { "another" }.into())
+        }
+        // Until no answer comes.
+        ["echo-on", to] => {
+            let socket = UdpSocket::bind(any(to))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.connect(*to)?;
+            loop {
+                let there = socket.send(b"x").and_then(|_| socket.recv(&mut [0; 16]));
+                if there.is_err() {
+                    return Ok("cut".into());
+                }
+                println!("back");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        // From many sockets, before any answer is looked at.
+        ["echoes", to, count] => {
+            let count: u32 = count.parse().map_err(Error::other)?;
+            let sockets = (0..count).map(|number| {
+                let socket = UdpSocket::bind(any(to))?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.send_to(&number.to_be_bytes(), *to)?;
+                Ok(socket)
+            });
+            let sockets: Vec<UdpSocket> = sockets.collect::<Result<_>>()?;
+            let mut right = 0;
+            for (number, socket) in sockets.iter().enumerate() {
+                let mut buffer = [0; 16];
+                let (got, from) = socket.recv_from(&mut buffer)?;
+                let same = buffer[..got] == (number as u32).to_be_bytes();
+                right += u32::from(same && from.to_string() == *to);
+            }
+            Ok(format!("{right} of {count}"))
+        }
         ["ask", to, name, kind] => {
             let socket = UdpSocket::bind(any(to))?;
             socket.set_read_timeout(Some(PATIENCE))?;

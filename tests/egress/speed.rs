@@ -62,7 +62,12 @@ fn speed(rig: &Rig) {
         return;
     }
     for _ in 0..12 {
-        println!("veth {}, gate {}, nat {}", pour("203.0.113.10:9000").unwrap(), open.probe(&["pour", "203.0.113.10:9000"]), nat.probe(&["pour", "203.0.113.10:9000"]));
+        println!(
+            "veth {}, gate {}, nat {}",
+            pour("203.0.113.10:9000").unwrap(),
+            open.probe(&["pour", "203.0.113.10:9000"]),
+            nat.probe(&["pour", "203.0.113.10:9000"])
+        );
     }
     let get = ["many", "203.0.113.10:80", "allowed.test", "200"];
     println!("guest, a request through the gate: {}", kept.probe(&get));

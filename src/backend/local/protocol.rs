@@ -285,8 +285,8 @@ pub enum Request {
         /// Milliseconds; 0 kills at once.
         grace_ms: u64,
     },
-    /// The sockets at which the guest's connections arrive: first those for TCP, then as many for
-    /// UDP. From now on all connections go there.
+    /// The sockets at which the guest's connections arrive, of each kind as many. From now on all
+    /// connections go there.
     Gate,
     /// A socket that is being connected to an address of the sandbox's own.
     Dial {

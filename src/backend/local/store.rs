@@ -332,6 +332,8 @@ impl Store {
     pub fn scratch(&self) -> Result<PathBuf> {
         let place = self.root.join("trash").join(random_id());
         if self.spares.take(spare::BOX, &place) {
+            // The gate may have written once more while it was emptied.
+            let _ = fs::remove_file(place.join(super::gate::LOG));
             return Ok(place);
         }
         match fs::create_dir(&place) {

@@ -218,16 +218,19 @@ async fn behind(shared: &Shared, to: SocketAddr, watch: Watch) -> Result<Way, Re
             refused = (Some(name), reason);
             continue;
         }
-        // What it was told may have run out.
-        let holds = end > Instant::now()
-            || matches!(shared.resolver.find(&name, Kind::of(to.ip())).await,
-                Ok((found, _)) if found.addresses.contains(&to.ip()));
-        if holds {
+        if holds(shared, &name, end, to.ip()).await {
             return Ok(Way { name: Some(name), to, watch });
         }
         refused = (Some(name), Reason::NotAllowed);
     }
     Err(Some(refused))
+}
+
+/// Whether a name that the guest was told until `end` has this address, or still has it.
+pub async fn holds(shared: &Shared, name: &str, end: Instant, address: IpAddr) -> bool {
+    end > Instant::now()
+        || matches!(shared.resolver.find(name, Kind::of(address)).await,
+            Ok((found, _)) if found.addresses.contains(&address))
 }
 
 async fn carry(
@@ -236,7 +239,7 @@ async fn carry(
     way: Way,
     greeting: Vec<u8>,
 ) -> Result<(), Refused> {
-    let admitted = match shared.admit(way.name.as_deref(), way.to) {
+    let admitted = match shared.admit(way.name.as_deref(), way.to, Protocol::Tcp) {
         Ok(admitted) => admitted,
         Err(Verdict::Deny(reason)) => return Err(Some((way.name, reason))),
         Err(Verdict::Allow) => return Err(None),

@@ -1,8 +1,10 @@
 //! One sandbox's way out.
 
 mod connection;
+mod datagram;
 mod dns;
 mod log;
+mod packet;
 mod peer;
 mod pipe;
 mod relay;
@@ -10,7 +12,7 @@ mod relay;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,7 +43,23 @@ pub struct Sockets {
     pub tcp: Vec<OwnedFd>,
     /// Sockets to which UDP to port 53 is redirected.
     pub udp: Vec<OwnedFd>,
+    /// For all other UDP.
+    pub datagrams: Vec<Datagrams>,
+    /// Receives from those.
+    pub original: Original,
 }
+
+/// Sockets for UDP, both inside the sandbox.
+#[derive(Debug)]
+pub struct Datagrams {
+    /// Gets what was meant for others.
+    pub receive: OwnedFd,
+    /// A raw socket, for answers in their name.
+    pub reply: OwnedFd,
+}
+
+/// Receives one datagram without waiting: its length, who sent it, and to whom.
+pub type Original = fn(BorrowedFd<'_>, &mut [u8]) -> io::Result<(usize, SocketAddr, SocketAddr)>;
 
 /// Serves one sandbox until it is dropped; then every connection of it is cut.
 pub struct Gate {
@@ -66,6 +84,7 @@ struct Open {
     name: Option<String>,
     address: IpAddr,
     port: u16,
+    protocol: Protocol,
     cut: CancellationToken,
 }
 
@@ -102,6 +121,10 @@ impl Gate {
             let socket = Arc::new(UdpSocket::from_std(socket.into())?);
             shared.until_stopped(dns::answer_all(shared.clone(), socket));
         }
+        for datagrams in sockets.datagrams {
+            rustix::io::ioctl_fionbio(&datagrams.receive, true)?;
+            shared.until_stopped(datagram::serve(shared.clone(), datagrams, sockets.original));
+        }
         Ok(gate)
     }
 
@@ -110,8 +133,9 @@ impl Gate {
         let filter = Arc::new(Filter::new(policy));
         *lock(&self.shared.filter) = filter.clone();
         for open in lock(&self.shared.open).values() {
-            let Open { name, address, port, cut } = open;
-            if filter.connect(name.as_deref(), *address, *port, Protocol::Tcp) != Verdict::Allow {
+            let Open { name, address, port, protocol, cut } = open;
+            let name = name.as_deref();
+            if filter.carries(name, *address, *port, *protocol) != Verdict::Allow {
                 cut.cancel();
             }
         }
@@ -156,9 +180,14 @@ impl Shared {
 
     /// Decides about a connection and, when it is let through, keeps it in view from that moment on:
     /// a change of policy either comes before the decision or finds it here.
-    fn admit(&self, name: Option<&str>, to: SocketAddr) -> Result<Admitted<'_>, Verdict> {
+    fn admit(
+        &self,
+        name: Option<&str>,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> Result<Admitted<'_>, Verdict> {
         let mut open = lock(&self.open);
-        let verdict = self.filter().connect(name, to.ip(), to.port(), Protocol::Tcp);
+        let verdict = self.filter().carries(name, to.ip(), to.port(), protocol);
         if verdict != Verdict::Allow {
             return Err(verdict);
         }
@@ -168,6 +197,7 @@ impl Shared {
             name: name.map(str::to_owned),
             address: to.ip(),
             port: to.port(),
+            protocol,
             cut: cut.clone(),
         };
         open.insert(id, entry);

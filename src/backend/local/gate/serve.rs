@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, openat, renameat};
+use rustix::fs::{Mode, OFlags, Stat, fstat, openat, renameat};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::dial::Door;
@@ -18,10 +18,11 @@ use super::publish::{Published, Reopened, reopen};
 use super::{Answer, Ask, Config, LOG};
 use crate::backend::local::control;
 use crate::backend::local::link::Link;
+use crate::backend::local::net::Inside;
 use crate::backend::local::protocol::{Reply, Request};
 use crate::backend::local::record::{self, Record};
 use crate::backend::local::sys;
-use crate::egress::{Gate, Peers, Resolver, Sockets};
+use crate::egress::{Datagrams, Gate, Peers, Resolver, Sockets};
 use crate::sandbox::{EgressLog, Policy};
 
 /// The name that a gate is executed under, by which it knows itself.
@@ -62,8 +63,9 @@ pub fn serve() -> io::Result<()> {
 
 struct Served {
     gate: Gate,
-    /// The sandbox's folder, wherever it is moved to.
+    /// The sandbox's folder, and where it is until it is deleted: then it is used again.
     folder: OwnedFd,
+    path: String,
     id: u64,
     #[expect(dead_code, reason = "held for its end")]
     seat: Option<Seat>,
@@ -218,8 +220,11 @@ async fn attach(
     let stream = UnixStream::connect(control_of(&name)).await.map_err(text)?;
     let mut link = Link::over(stream);
     let asked = control::ask(&mut link, &name, &Request::Gate, &[]).await;
-    let mut tcp = asked.map_err(|error| error.to_string())?.1;
-    let udp = tcp.split_off(tcp.len() / 2);
+    let Inside { tcp, udp, datagrams, raw } =
+        Inside::of(asked.map_err(|error| error.to_string())?.1);
+    let pairs = datagrams.into_iter().zip(raw);
+    let datagrams = pairs.map(|(receive, reply)| Datagrams { receive, reply }).collect();
+    let sockets = Sockets { tcp, udp, datagrams, original: sys::receive_original };
     let log = std::fs::read(format!("{path}/{LOG}")).unwrap_or_default();
     let log: EgressLog = serde_json::from_slice(&log).unwrap_or_default();
     // Read again after the door is open: of two sandboxes of one name, one after the other, the door leads
@@ -238,10 +243,9 @@ async fn attach(
         }
         let member = member.map(|(door, spec)| state.members.join(&spec, door, id));
         let (seat, peers) = member.map(|(seat, peers)| (seat, peers as Arc<dyn Peers>)).unzip();
-        let sockets = Sockets { tcp, udp };
         let gate = Gate::open(sockets, policy, resolver, peers, log.clone()).map_err(text)?;
         write(&folder, &log).map_err(text)?;
-        boxes.insert(name.clone(), Served { gate, folder, id, seat });
+        boxes.insert(name.clone(), Served { gate, folder, path, id, seat });
     }
     let state = state.clone();
     tokio::spawn(async move {
@@ -257,6 +261,10 @@ async fn attach(
 }
 
 fn write_news(served: &Served) {
+    let same = |found: Stat| fstat(&served.folder).is_ok_and(|own| own.st_ino == found.st_ino);
+    if !rustix::fs::stat(served.path.as_str()).is_ok_and(same) {
+        return;
+    }
     if let Some(log) = served.gate.news() {
         // The disk may be full; the next one has it, too.
         let _ = write(&served.folder, &log);

@@ -283,8 +283,7 @@ impl Init {
                 }
             }
         }
-        let sockets = self.gate.iter().flat_map(|gate| gate.tcp.iter().chain(&gate.udp));
-        let sockets: Vec<BorrowedFd<'_>> = sockets.map(AsFd::as_fd).collect();
+        let sockets: Vec<BorrowedFd<'_>> = self.gate.iter().flat_map(Inside::all).collect();
         sys::send(connection.socket.as_fd(), &Reply::Ok, &sockets)?;
         Ok(Next::Stay)
     }

@@ -4,7 +4,9 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType};
 
 use super::filter::{
     ACCEPT, DIFFERS, DROP, EQUAL, NEW_TABLE, begin, compare, end, expression, message, meta,
@@ -12,6 +14,7 @@ use super::filter::{
 };
 use super::link;
 use super::netlink::{ACK, Batch, CREATE};
+use crate::backend::local::sys::receive_for_others;
 
 /// What the guest has as an address: programs ask whether there is one beside the loopback's.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
@@ -20,11 +23,13 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
 
 const PORT: u16 = 3129;
+const DATAGRAMS: u16 = 3130;
 const TABLE: &str = "sandscript";
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const HOOK_PREROUTING: u32 = 0;
 const HOOK_OUTPUT: u32 = 3;
 const NFPROTO: u32 = 15;
 const L4PROTO: u32 = 16;
@@ -40,6 +45,27 @@ pub struct Inside {
     pub tcp: Vec<OwnedFd>,
     /// For UDP to port 53, the same.
     pub udp: Vec<OwnedFd>,
+    /// For all other UDP, the same.
+    pub datagrams: Vec<OwnedFd>,
+    /// Raw ones, for answers to that in the name of whom it was for, the same.
+    pub raw: Vec<OwnedFd>,
+}
+
+impl Inside {
+    /// All of them, each kind as many.
+    pub fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let kinds = [&self.tcp, &self.udp, &self.datagrams, &self.raw];
+        kinds.into_iter().flatten().map(AsFd::as_fd)
+    }
+
+    /// From all of them.
+    pub fn of(mut all: Vec<OwnedFd>) -> Inside {
+        let each = all.len() / 4;
+        let raw = all.split_off(each * 3);
+        let datagrams = all.split_off(each * 2);
+        let udp = all.split_off(each);
+        Inside { tcp: all, udp, datagrams, raw }
+    }
 }
 
 /// Makes it in the current network namespace, whose loopback interface is up.
@@ -48,11 +74,18 @@ pub fn enter() -> io::Result<Inside> {
     let mut inside = Inside {
         tcp: vec![TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?.into()],
         udp: vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, PORT))?.into()],
+        datagrams: vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, DATAGRAMS))?.into()],
+        raw: vec![raw(AddressFamily::INET)?],
     };
+    receive_for_others(&inside.datagrams[0], false)?;
     // Where the machine has no IPv6, the guest has none.
     if let Ok(tcp) = TcpListener::bind((six, PORT)) {
         inside.tcp.push(tcp.into());
         inside.udp.push(UdpSocket::bind((six, PORT))?.into());
+        let datagrams = UdpSocket::bind((six, DATAGRAMS))?;
+        receive_for_others(&datagrams, true)?;
+        inside.datagrams.push(datagrams.into());
+        inside.raw.push(raw(AddressFamily::INET6)?);
         link::local_route(IPV6, None)?;
     }
     for socket in &inside.tcp {
@@ -66,10 +99,15 @@ pub fn enter() -> io::Result<Inside> {
     Ok(inside)
 }
 
+/// A socket that sends whole packets and receives none.
+fn raw(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(family, SocketType::RAW, flags, Some(rustix::net::ipproto::RAW))?)
+}
+
 /// A socket that is being connected to an address of this very namespace's own: the loopback interface's or
 /// [`ADDRESS`].
 pub fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType};
     if !(to.ip().is_loopback() || to.ip() == ADDRESS) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -83,6 +121,14 @@ pub fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 fn rules() -> io::Result<()> {
+    match install(true) {
+        // A kernel without the expression: no UDP then but the resolver's.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => install(false),
+        other => other,
+    }
+}
+
+fn install(datagrams: bool) -> io::Result<()> {
     let mut batch = begin();
     message(&mut batch, NEW_TABLE, CREATE, |set| set.text(1, TABLE));
     let redirect = "redirect";
@@ -112,6 +158,35 @@ fn rules() -> io::Result<()> {
         verdict(list, ACCEPT);
     });
     own(&mut batch, filter);
+    if datagrams {
+        rule(&mut batch, TABLE, filter, 0, |list| {
+            meta(list, L4PROTO);
+            compare(list, EQUAL, &[UDP]);
+            verdict(list, ACCEPT);
+        });
+        let take = "take";
+        new_chain(&mut batch, TABLE, take, "filter", HOOK_PREROUTING, -150);
+        own(&mut batch, take);
+        rule(&mut batch, TABLE, take, 0, |list| {
+            meta(list, L4PROTO);
+            compare(list, EQUAL, &[UDP]);
+            expression(list, "immediate", |set| {
+                set.put(1, &1u32.to_be_bytes());
+                set.nest(2, |data| data.put(1, &DATAGRAMS.to_be_bytes()));
+            });
+            expression(list, "tproxy", |set| {
+                set.put(1, &0u32.to_be_bytes());
+                set.put(3, &1u32.to_be_bytes());
+            });
+            verdict(list, ACCEPT);
+        });
+        // Nobody took it.
+        rule(&mut batch, TABLE, take, 0, |list| {
+            meta(list, L4PROTO);
+            compare(list, EQUAL, &[UDP]);
+            verdict(list, DROP);
+        });
+    }
     rule(&mut batch, TABLE, filter, ACK, |list| {
         // Port unreachable, so that a program sees at once that nothing is there.
         expression(list, "reject", |set| {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod caps;
+mod datagram;
 mod filter;
 mod loopback;
 mod mount;
@@ -9,6 +10,7 @@ mod process;
 mod socket;
 
 pub use caps::{bound_capabilities, drop_capabilities, keep_guest_capabilities};
+pub use datagram::{receive_for_others, receive_original};
 pub use filter::{SyscallFilter, apply_filter, apply_init_filter};
 pub use loopback::mount_image;
 pub use mount::{idmap_mount, overlay, restrict_mount, tmpfs};

@@ -1,0 +1,213 @@
+//! UDP other than questions for the resolver: by address, or by rules that say `udp://`.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::net::{SendFlags, sendto};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::packet::{datagram, unreachable};
+use super::{Datagrams, Original, Shared, connection, lock};
+use crate::egress::filter::Verdict;
+use crate::sandbox::{Protocol, Reason};
+
+/// As many of one sandbox at once, by what sent them and where to.
+const FLOWS: usize = 1024;
+
+/// How long one is kept in which nothing moves.
+const IDLE: Duration = Duration::from_secs(60);
+
+const SIZE: usize = 64 << 10;
+
+/// As many are taken before others have their turn.
+const TURN: u32 = 64;
+
+type Key = (SocketAddr, SocketAddr);
+type Flows = Arc<Mutex<HashMap<Key, Flow>>>;
+
+enum Flow {
+    /// It is being decided; what comes meanwhile is lost, as UDP may be.
+    Deciding,
+    Open(Arc<Way>),
+}
+
+struct Way {
+    socket: UdpSocket,
+    sent: AtomicU64,
+    last: Mutex<Instant>,
+}
+
+/// Carries what comes to a socket, until it fails.
+pub async fn serve(shared: Arc<Shared>, datagrams: Datagrams, original: Original) {
+    let guest = Arc::new(datagrams.reply);
+    let receive = std::net::UdpSocket::from(datagrams.receive);
+    let Ok(receive) = UdpSocket::from_std(receive) else { return };
+    let flows = Flows::default();
+    loop {
+        if receive.readable().await.is_err() {
+            return;
+        }
+        let mut buffer = vec![0; SIZE];
+        for _ in 0..TURN {
+            let come =
+                receive.try_io(Interest::READABLE, || original(receive.as_fd(), &mut buffer));
+            match come {
+                Ok((count, from, to)) => {
+                    take(&shared, &flows, &guest, (from, to), &buffer[..count]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    break;
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn take(shared: &Arc<Shared>, flows: &Flows, guest: &Arc<OwnedFd>, key: Key, bytes: &[u8]) {
+    // To the gate itself.
+    if key.1.ip().to_canonical().is_loopback() {
+        return;
+    }
+    let mut all = lock(flows);
+    match all.get(&key) {
+        Some(Flow::Open(way)) => way.send(bytes),
+        Some(Flow::Deciding) => {}
+        None if all.len() >= FLOWS => {}
+        None => {
+            all.insert(key, Flow::Deciding);
+            let (one, flows, guest, first) =
+                (shared.clone(), flows.clone(), guest.clone(), bytes.to_vec());
+            shared.until_stopped(async move {
+                carry(&one, &flows, &guest, key, &first).await;
+                lock(&flows).remove(&key);
+            });
+        }
+    }
+}
+
+impl Way {
+    fn send(&self, bytes: &[u8]) {
+        // What finds no room is lost, as it may be.
+        if let Ok(sent) = self.socket.try_send(bytes) {
+            self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        }
+        *lock(&self.last) = Instant::now();
+    }
+}
+
+async fn carry(shared: &Shared, flows: &Flows, guest: &OwnedFd, (from, to): Key, first: &[u8]) {
+    let refuse = || hand(guest, from, unreachable(from, to, first.len()));
+    let deny = |name: Option<&str>, reason| {
+        let what = (to.port(), Protocol::Udp);
+        lock(&shared.log).deny(name, Some(to.ip().to_canonical()), what, reason);
+        refuse();
+    };
+    let real = SocketAddr::new(to.ip().to_canonical(), to.port());
+    let name = match decide(shared, real).await {
+        Ok(name) => name,
+        Err((name, reason)) => return deny(name.as_deref(), reason),
+    };
+    let admitted = match shared.admit(name.as_deref(), real, Protocol::Udp) {
+        Ok(admitted) => admitted,
+        Err(Verdict::Deny(reason)) => return deny(name.as_deref(), reason),
+        Err(Verdict::Allow) => return refuse(),
+    };
+    let Ok(socket) = dial(real).await else { return refuse() };
+    let way = Arc::new(Way { socket, sent: AtomicU64::new(0), last: Mutex::new(Instant::now()) });
+    let known = || lock(&shared.names).of(real.ip()).first().map(|(name, _)| name.clone());
+    let host = name.or_else(known).unwrap_or_else(|| real.ip().to_string());
+    lock(&shared.log).connect(&host);
+    // The socket has just been made: there is room.
+    let _ = way.socket.writable().await;
+    way.send(first);
+    lock(flows).insert((from, to), Flow::Open(way.clone()));
+    let mut received = 0;
+    tokio::select! {
+        () = admitted.cut.cancelled() => {}
+        () = replies(&way, guest, (from, to), &mut received) => {}
+    }
+    let sent = way.sent.load(Ordering::Relaxed);
+    lock(&shared.log).bytes(&host, sent, received);
+}
+
+/// Hands the guest what comes back, until nothing has moved for a while.
+async fn replies(way: &Way, guest: &OwnedFd, (from, to): Key, received: &mut u64) {
+    loop {
+        let left = (*lock(&way.last) + IDLE).saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, way.socket.readable()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) if lock(&way.last).elapsed() < IDLE => continue,
+            Err(_) => return,
+        }
+        let mut buffer = vec![0; SIZE];
+        match way.socket.try_recv(&mut buffer) {
+            Ok(count) => {
+                *lock(&way.last) = Instant::now();
+                *received += count as u64;
+                hand(guest, from, datagram(to, from, &buffer[..count]));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Nobody is there, and the guest is told so, too.
+            Err(_) => hand(guest, from, unreachable(from, to, 0)),
+        }
+    }
+}
+
+/// Gives a packet to the guest's own network.
+fn hand(guest: &OwnedFd, to: SocketAddr, packet: Option<Vec<u8>>) {
+    if let Some(packet) = packet {
+        // A raw socket has no port.
+        let to = SocketAddr::new(to.ip(), 0);
+        let _ = sendto(guest, &packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &to);
+    }
+}
+
+async fn dial(to: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match to.ip() {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(to).await?;
+    Ok(socket)
+}
+
+/// The name it is for, when that is what it is allowed for; else why it is refused.
+async fn decide(
+    shared: &Shared,
+    to: SocketAddr,
+) -> Result<Option<String>, (Option<String>, Reason)> {
+    if to.ip().is_multicast() {
+        return Err((None, Reason::Protocol));
+    }
+    let filter = shared.filter();
+    let told = lock(&shared.names).of(to.ip());
+    let first = || told.first().map(|(name, _)| name.clone());
+    match filter.unnamed(to.ip(), to.port(), Protocol::Udp) {
+        Some(Verdict::Allow) => return Ok(None),
+        Some(Verdict::Deny(reason)) => return Err((first(), reason)),
+        None => {}
+    }
+    let mut refused = (first(), Reason::NotAllowed);
+    for (name, end) in &told {
+        match filter.datagram(Some(name), to.ip(), to.port()) {
+            Verdict::Allow if connection::holds(shared, name, *end, to.ip()).await => {
+                return Ok(Some(name.clone()));
+            }
+            Verdict::Allow => {}
+            Verdict::Deny(reason) => refused = (Some(name.clone()), reason),
+        }
+    }
+    Err(refused)
+}
