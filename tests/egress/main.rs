@@ -38,6 +38,9 @@ ip addr add 203.0.113.1/24 dev up0
 ip link set up0 up
 ip -6 addr add 2001:db8:1::1/64 dev up0 nodad
 ip route add default via 203.0.113.2
+# As with docker or a firewall: what is forwarded is dropped. There is nothing to forward.
+! command -v nft >/dev/null || nft 'table inet others { chain forward { type filter hook forward priority 0; policy drop; }; }'
+echo 0 > /proc/sys/net/ipv4/ip_forward
 echo go >&3
 set +e
 $AS_USER env PATH=/nowhere SANDSCRIPT_TEST_ROLE=host "$SELF" "$@"

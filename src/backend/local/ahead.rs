@@ -160,7 +160,6 @@ impl Inner {
                 folders: Vec::new(),
                 machine: Machine::default(),
                 defaults: Default::default(),
-                network: None,
                 gated: false,
             };
             let (ours, theirs) = UnixStream::pair().ok()?;

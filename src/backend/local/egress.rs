@@ -1,23 +1,15 @@
 //! A sandbox's egress policy and its log.
 
 use super::gate::LOG;
-use super::mode::Mode;
-use super::{Inner, net, record};
-use crate::sandbox::{EgressLog, Error, Policy, Result, Spec, State, check_name};
+use super::{Inner, record};
+use crate::sandbox::{EgressLog, Policy, Result, Spec, State, check_name};
+
+/// Whether a sandbox that is started like this goes through the gate. Else it has no network at all.
+pub(super) fn is_gated(spec: &Spec) -> bool {
+    spec.egress != Policy::None || !spec.networks.is_empty()
+}
 
 impl Inner {
-    /// Whether a sandbox that is started with this policy goes through the gate: who is in a network
-    /// always does. Else, without a policy it has none; what may reach everything gets one of its own
-    /// where we are root.
-    pub(super) fn is_gated(&self, spec: &Spec) -> bool {
-        match &spec.egress {
-            _ if !spec.networks.is_empty() => true,
-            Policy::None => false,
-            Policy::Rules(_) => true,
-            Policy::Unrestricted => self.mode != Mode::Root,
-        }
-    }
-
     pub(super) async fn set_policy(&self, name: &str, policy: &Policy) -> Result<()> {
         self.change_policy(name, |now| {
             now.clone_from(policy);
@@ -45,16 +37,8 @@ impl Inner {
         let running = matches!(self.state(name).await?, State::Running | State::Frozen);
         let was_gated = record.gated;
         if running {
-            if let Some(address) = record.address.take() {
-                // It had a network that led everywhere: from here on, there is none.
-                net::detach(address).map_err(|error| {
-                    Error::io(format!("closing the network of sandbox '{name}'"), error)
-                })?;
-            }
-            if record.gated || policy != Policy::None {
-                record.gated = true;
-                self.gate.set(&self.store, name, &policy).await?;
-            }
+            record.gated = true;
+            self.gate.set(&self.store, name, &policy).await?;
         }
         let saved = self.store.save(&record);
         if saved.is_err() && running && was_gated {

@@ -1,27 +1,21 @@
 //! Starting a sandbox from its record.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use super::Inner;
 use super::ahead::Ahead;
 use super::caches::Caches;
 use super::link::Link;
 use super::mode::Mode;
-use super::protocol::{Address, Defaults, Done, IdMap, Launch, LaunchFds, Machine, Wake};
+use super::protocol::{Defaults, Done, IdMap, Launch, LaunchFds, Machine, Wake};
 use super::record::{Record, store_error};
 use super::{cgroup, disk, errors, net, range};
-use crate::sandbox::{Error, Policy, Result};
-
-/// Leases of private networks, shared by all stores of this machine's root.
-pub const NETWORKS: &str = "/run/sandscript/networks";
+use crate::sandbox::{Error, Result};
 
 /// What a start leaves with the caller.
 pub struct Started {
     /// As long as it is open, and until the sandbox is told to forget it, the sandbox lives.
     pub lifeline: OwnedFd,
-    /// Its address.
-    pub address: Option<std::net::Ipv4Addr>,
 }
 
 impl Inner {
@@ -47,22 +41,11 @@ impl Inner {
         if let IdMap::Private { base } = map {
             group.give(base);
         }
-        let lease = match record.spec.egress {
-            Policy::Unrestricted if !record.gated => {
-                Some(net::lease(Path::new(NETWORKS), name).map_err(|error| {
-                    Error::io(format!("making a network for sandbox '{name}'"), error)
-                })?)
-            }
-            _ => None,
-        };
         if record.gated {
             // Without it nothing starts.
             self.gate.revive(&self.store).await?;
         }
-        let network =
-            lease.as_ref().map(|lease| Address { address: lease.address, gateway: lease.gateway });
-        let mut locks: Vec<OwnedFd> =
-            lock.into_iter().chain(lease.map(|lease| lease.lock)).collect();
+        let mut locks: Vec<OwnedFd> = lock.into_iter().collect();
         locks.extend(caches.locks);
         let count = caches.mounts.len();
         let mut mounts = caches.mounts;
@@ -88,12 +71,10 @@ impl Inner {
             mounts,
             machine: machine(record),
             defaults: defaults(record),
-            network: network.clone(),
             gated: record.gated,
         };
         let done = self.keeper().await?.launch(Box::new(launch), fds).await?;
-        let address = network.map(|network| network.address);
-        let started = self.started(name, done, Started { lifeline: held.into(), address })?;
+        let started = self.started(name, done, Started { lifeline: held.into() })?;
         if record.gated {
             // On an error the lifeline closes, and the sandbox ends.
             self.gate.attach(&self.store, name, &record.spec.egress).await?;
@@ -113,7 +94,7 @@ impl Inner {
         link.send(&wake, &[listener.as_fd(), lifeline.as_fd()])?;
         drop((listener, lifeline));
         let done = link.receive::<Done>().await?.map(|(done, _)| done);
-        self.started(name, done, Started { lifeline: held.into(), address: None })
+        self.started(name, done, Started { lifeline: held.into() })
     }
 
     fn started(&self, name: &str, done: Option<Done>, started: Started) -> Result<Started> {
@@ -175,11 +156,8 @@ fn machine(record: &Record) -> Machine {
         id: record.machine_id.clone(),
         fresh: record.fresh,
         new: record.new,
-        resolv_conf: Some(match spec.egress {
-            Policy::Unrestricted if !record.gated => net::resolv_conf(),
-            // The gate answers there, once there is one.
-            _ => format!("nameserver {}\n", net::SERVER),
-        }),
+        // The gate answers there, once there is one.
+        resolv_conf: Some(format!("nameserver {}\n", net::SERVER)),
     }
 }
 

@@ -1,16 +1,17 @@
 //! Making, starting, stopping and deleting.
 
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::ahead::{Ahead, Shape};
 use super::caches::Caches;
-use super::launch::{NETWORKS, Started};
+use super::egress::is_gated;
+use super::launch::Started;
 use super::protocol::{Request, Task};
 use super::record::{self, Record, VERSION};
 use super::store::random_id;
-use super::{Inner, Own, cgroup, net, protocol, sys};
+use super::{Inner, Own, cgroup, protocol, sys};
 use crate::sandbox::{
     Cancel, Capability, Command, Condition, Error, Info, Kind, Limits, Mount, Policy, Result, Spec,
     State, StopOptions,
@@ -47,7 +48,6 @@ impl Inner {
             sealed: false,
             source: None,
             groups: Vec::new(),
-            address: None,
             gated: false,
             published: Vec::new(),
             maker: None,
@@ -82,7 +82,7 @@ impl Inner {
         record.maker = owned.is_none().then(|| self.maker.clone());
         self.enter_run(owned.as_ref().unwrap_or(&self.maker))?;
         let starts = !record.spec.bare;
-        record.gated = starts && self.is_gated(&record.spec);
+        record.gated = starts && is_gated(&record.spec);
         let mut group = cgroup::Group::default();
         if let Some(ahead) = &ahead {
             record.groups.clone_from(&ahead.folders);
@@ -109,9 +109,6 @@ impl Inner {
             state = State::Running;
             self.try_defaults(&record).await?;
         }
-        if record.address.is_some() {
-            self.store.save(&record)?;
-        }
         if record.maker.take().is_some() {
             self.store.mark_made(&name)?;
         }
@@ -133,7 +130,6 @@ impl Inner {
 
     /// Ties a started sandbox to its run, or lets it go.
     fn adopt(&self, record: &mut Record, started: Started) -> Result<()> {
-        record.address = started.address;
         if record.spec.owner.is_some() {
             let limited = record.spec.limits.memory.is_some();
             let measured = if limited { record.groups.clone() } else { Vec::new() };
@@ -203,7 +199,7 @@ impl Inner {
             self.enter_run(&owner.run)?;
         }
         let caches = self.take_caches(&record.spec.name, &record.spec.caches).await?;
-        record.gated = self.is_gated(&record.spec);
+        record.gated = is_gated(&record.spec);
         record.published.clear();
         let name = cgroup::name_of_start(&record.spec.name);
         let group = self.groups.create(&name, &record.spec.limits)?;
@@ -230,13 +226,10 @@ impl Inner {
             self.held().own.remove(name);
         }
         let mut record = self.store.record(name)?;
-        if record.groups.is_empty() && record.address.is_none() {
+        if record.groups.is_empty() {
             return Ok(());
         }
         let groups = std::mem::take(&mut record.groups);
-        if record.address.take().is_some() {
-            collect_networks();
-        }
         // Without space it stops all the same; the next start writes the record anew.
         let _ = self.store.save(&record);
         self.throw_away(Vec::new(), groups).await
@@ -273,9 +266,6 @@ impl Inner {
         if let Ok(record) = record {
             trash.extend(self.store.discard(&self.store.layer(&record.upper))?);
             (sealed, groups) = (record.sealed, record.groups);
-            if record.address.is_some() {
-                collect_networks();
-            }
         }
         if !(trash.is_empty() && groups.is_empty()) {
             let spares = Some(self.store.spare_folder());
@@ -364,7 +354,7 @@ pub(super) fn info(record: &Record, state: State) -> Info {
         labels: spec.labels,
         owner: spec.owner,
         expires: spec.expires,
-        addresses: record.address.map(|address| address.to_string()).into_iter().collect(),
+        addresses: Vec::new(),
         ports,
     }
 }
@@ -385,17 +375,11 @@ fn damaged(name: &str, message: String) -> Info {
         sealed: false,
         source: None,
         groups: Vec::new(),
-        address: None,
         gated: false,
         published: Vec::new(),
         maker: None,
     };
     info(&record, State::Error(message))
-}
-
-/// Takes away the networks of sandboxes that have ended; the kernel needs a while for each.
-pub(super) fn collect_networks() {
-    tokio::task::spawn_blocking(|| net::collect(Path::new(NETWORKS)));
 }
 
 /// A random machine id, as systemd makes them.

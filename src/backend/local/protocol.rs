@@ -175,8 +175,6 @@ pub struct Launch {
     pub machine: Machine,
     /// What commands get when they say nothing else.
     pub defaults: Defaults,
-    /// Address on the network; none without one.
-    pub network: Option<Address>,
     /// All connections go through the gate.
     pub gated: bool,
 }
@@ -203,15 +201,6 @@ pub struct Machine {
     pub new: bool,
     /// Content of `/etc/resolv.conf`; none leaves it alone.
     pub resolv_conf: Option<String>,
-}
-
-/// What the guest's interface gets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Address {
-    /// The sandbox's address.
-    pub address: std::net::Ipv4Addr,
-    /// The host's end.
-    pub gateway: std::net::Ipv4Addr,
 }
 
 /// A sandbox's defaults for commands.

@@ -44,8 +44,6 @@ pub struct Record {
     pub source: Option<String>,
     /// Its cgroups since its last start, inner before outer.
     pub groups: Vec<PathBuf>,
-    /// Its address since its last start.
-    pub address: Option<std::net::Ipv4Addr>,
     /// All its connections go through the gate, since its last start.
     #[serde(default)]
     pub gated: bool,

@@ -247,7 +247,7 @@ impl Inner {
         record.layers = saved.layers;
         record.fresh = true;
         record.sealed = true;
-        (record.groups, record.address) = (Vec::new(), None);
+        record.groups = Vec::new();
         let prepared = Prepared::write(&self.store.folder(name).join("record.json"), &record);
         let prepared = match prepared {
             Ok(prepared) => prepared,
@@ -331,7 +331,6 @@ impl Inner {
                 None => name.to_owned(),
             }),
             groups: Vec::new(),
-            address: None,
             gated: false,
             published: Vec::new(),
             maker: None,

@@ -108,12 +108,6 @@ fn start(
         tell(&ours, MAPPED)?;
         let Ok(Some(((), mut fds))) = sys::receive::<()>(&ours) else { return gone(guard) };
         let Some(stage) = fds.pop() else { return gone(guard) };
-        if let Some(address) = &launch.network {
-            let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))
-                .doing("opening the network namespace")?;
-            net::attach(namespace.as_fd(), address.address, address.gateway)
-                .doing("connecting the sandbox's network")?;
-        }
         attach_inside(child.pid, &mounts, &stage)?;
         tell(&ours, MOUNTED)?;
     } else {
@@ -307,10 +301,6 @@ fn become_init(
     };
 
     let Staged { namespace, system, proc } = stage(launch, socket)?;
-    if let (IdMap::Private { .. }, Some(address)) = (launch.map, &launch.network) {
-        net::configure_guest(address.address, address.gateway)
-            .doing("configuring the sandbox's network")?;
-    }
     let overlays = init::assemble(&launch.trees, &launch.layers, &launch.upper)?;
     let mounts: Vec<OwnedFd> = (0..launch.mounts.len())
         .map(|index| {

@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType};
 
-use super::filter::{
+use super::link;
+use super::netlink::{ACK, Batch, CREATE};
+use super::tables::{
     ACCEPT, DIFFERS, DROP, EQUAL, NEW_TABLE, begin, compare, end, expression, message, meta,
     new_chain, rule, verdict,
 };
-use super::link;
-use super::netlink::{ACK, Batch, CREATE};
 use crate::backend::local::sys::receive_for_others;
 
 /// What the guest has as an address: programs ask whether there is one beside the loopback's.

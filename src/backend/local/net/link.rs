@@ -2,14 +2,12 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice};
 
 use super::netlink::{ACK, Batch, CREATE, EXCL, Socket};
 
 const NEW_LINK: u16 = 16;
-const DELETE_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const INET: u8 = 2;
@@ -38,31 +36,6 @@ pub(super) fn index(name: &str) -> io::Result<u32> {
     Ok(netdevice::name_to_index(&any, name)?)
 }
 
-/// Makes a pair of interfaces: `name` here and up, `peer` in the namespace `there`.
-pub(super) fn pair(name: &str, peer: &str, there: BorrowedFd<'_>) -> io::Result<()> {
-    let mut batch = Batch::new();
-    batch.message(NEW_LINK, ACK | CREATE | EXCL, &head(0, UP), |link| {
-        link.text(3, name);
-        link.nest(18, |info| {
-            info.put(1, b"veth");
-            info.nest(2, |data| {
-                data.nest_raw(1, &head(0, 0), |other| {
-                    other.text(3, peer);
-                    other.put(28, &there.as_raw_fd().to_ne_bytes());
-                });
-            });
-        });
-    });
-    call(&batch, 1)
-}
-
-/// Deletes an interface and its other end.
-pub(super) fn delete(name: &str) -> io::Result<()> {
-    let mut batch = Batch::new();
-    batch.message(DELETE_LINK, ACK, &head(0, 0), |link| link.text(3, name));
-    call(&batch, 1)
-}
-
 /// Brings an interface up.
 pub(super) fn up(name: &str) -> io::Result<()> {
     let mut batch = Batch::new();
@@ -78,19 +51,6 @@ pub(super) fn address(name: &str, address: Ipv4Addr, prefix: u8) -> io::Result<(
     batch.message(NEW_ADDRESS, ACK | CREATE | EXCL, &head, |set| {
         set.put(1, &address.octets());
         set.put(2, &address.octets());
-    });
-    call(&batch, 1)
-}
-
-/// Sets the default route.
-pub(super) fn default_route(name: &str, gateway: Ipv4Addr) -> io::Result<()> {
-    // Main table, set at boot, everywhere, unicast.
-    let head = [INET, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
-    let index = index(name)?;
-    let mut batch = Batch::new();
-    batch.message(NEW_ROUTE, ACK | CREATE | EXCL, &head, |route| {
-        route.put(5, &gateway.octets());
-        route.put(4, &index.to_ne_bytes());
     });
     call(&batch, 1)
 }
