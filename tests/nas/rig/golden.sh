@@ -12,6 +12,14 @@ mount -o loop,noatime,discard "$disk" /mnt
 btrfs -q subvolume create /mnt/host
 btrfs -q subvolume create /mnt/incus
 mkdir /mnt/kept /mnt/golden
+# The datasets above the containers', of 25.x and of 26.
+mkdir /mnt/parents
+for part in .ix-virt .truenas_containers; do
+  btrfs -q subvolume create "/mnt/parents/$part"
+  for child in containers images custom; do
+    btrfs -q subvolume create "/mnt/parents/$part/$child"
+  done
+done
 tar -x -f "$tar" -C /mnt/host --exclude './dev/*' --numeric-owner
 cd /mnt/host
 rm -f etc/resolv.conf etc/ssh/ssh_host_*

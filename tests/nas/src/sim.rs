@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -12,7 +13,7 @@ use crate::host::Host;
 use crate::nas::Nas;
 use crate::options::Options;
 use crate::zfs::{Storage, Zfs};
-use crate::{control, engine, host, wire};
+use crate::{control, engine, host, method, wire};
 
 /// A simulator that runs. Dropping it stops it and removes what it made.
 pub struct Sim {
@@ -24,6 +25,7 @@ pub struct Sim {
     pub certificate: String,
     /// The SHA-256 of its certificate.
     pub fingerprint: String,
+    took: Value,
     nas: Arc<Nas>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -37,11 +39,16 @@ impl Sim {
         std::fs::create_dir_all(&state).map_err(fails)?;
         let state = state.canonicalize().map_err(fails)?;
         let now = 0;
+        let mut up = Instant::now();
+        let mut took = json!({});
         let (engine, host, zfs) = match &options.rootfs {
             Some(rootfs) => {
                 let started =
                     engine::start(rootfs, &state, &options.pool, options.release, program).await?;
                 let pid = started.pid;
+                up = started.up;
+                let [disk, daemon] = started.took.map(|t| t.as_millis() as u64);
+                took = json!({"disk": disk, "daemon": daemon});
                 let root = PathBuf::from(format!("/proc/{pid}/root/mnt/host"));
                 let host = Host { root, pid: Some(pid) };
                 let mount = format!("/mnt/host/mnt/{}", options.pool);
@@ -72,7 +79,14 @@ impl Sim {
         let mut tasks = vec![tokio::spawn(wire::serve(nas.clone(), listener, identity.acceptor))];
         if nas.host.pid.is_some() {
             tasks.push(tokio::spawn(host::serve::serve(nas.clone())));
+            tasks.push(tokio::spawn(method::schedule(Arc::downgrade(&nas))));
             tasks.push(tokio::spawn(engine::follow(Arc::downgrade(&nas))));
+            let nas = nas.clone();
+            tasks.push(tokio::spawn(async move {
+                if let Some(engine) = &nas.engine {
+                    engine::plug(engine).await;
+                }
+            }));
         }
         if let Some(path) = nas.options.control.clone() {
             let nas = nas.clone();
@@ -87,7 +101,9 @@ impl Sim {
                 }
             }));
         }
+        took["rest"] = (up.elapsed().as_millis() as u64).into();
         Ok(Self {
+            took,
             address,
             keys,
             certificate: identity.pem,
@@ -110,7 +126,7 @@ impl Sim {
             "address": self.address.to_string(), "api_key": self.keys.first(), "keys": self.keys,
             "fingerprint": self.fingerprint, "certificate": self.certificate, "bridge": engine.map(|e| e.bridge.clone()),
             "gateway": engine.map(|e| format!("{}.1", e.network())),
-            "root": self.nas.host.root, "pool": self.nas.zfs.pool,
+            "root": self.nas.host.root, "pool": self.nas.zfs.pool, "took_ms": self.took,
         })
     }
 
@@ -174,7 +190,9 @@ async fn furnish(nas: &Arc<Nas>, state: &Path) -> Result<(), String> {
             "" => (name.clone(), folder.clone()),
             child => (format!("{name}/{child}"), format!("{folder}/{child}")),
         };
-        nas.zfs.storage.create(&folder).await.map_err(|r| r.to_string())?;
+        if !nas.zfs.storage.here(&folder).exists() {
+            nas.zfs.storage.create(&folder).await.map_err(|r| r.to_string())?;
+        }
         nas.zfs.tree().insert(&name, folder, None, nas.now());
     }
     name.clear();

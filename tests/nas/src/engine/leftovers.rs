@@ -64,20 +64,12 @@ pub fn enter(state: &Path) -> Result<Entry, String> {
 }
 
 fn remove(name: &str, path: &Path) {
-    let bridge = Path::new("/sys/class/net").join(name);
-    if bridge.exists() {
+    if Path::new("/sys/class/net").join(name).exists() {
         let _ = Command::new("ip").args(["link", "delete", name]).status();
-        // The daemon would have removed its rules with the bridge.
-        for family in ["inet", "ip", "ip6"] {
-            let text = Command::new("nft").args(["list", "chains", family]).output();
-            let text =
-                text.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-            let chains = text.split_whitespace().filter(|w| w.ends_with(&format!(".{name}")));
-            for chain in chains {
-                let _ =
-                    Command::new("nft").args(["delete", "chain", family, "incus", chain]).output();
-            }
-        }
+    }
+    // The daemon would have removed its rules with the bridge.
+    for chain in chains(name) {
+        let _ = Command::new("nft").args(["delete", "chain", "inet", "incus", &chain]).output();
     }
     // The last one takes the daemon's table along.
     let table = Command::new("nft").args(["list", "table", "inet", "incus"]).output();
@@ -91,6 +83,14 @@ fn remove(name: &str, path: &Path) {
         fold(&tree.join(name));
     }
     let _ = std::fs::remove_file(path);
+}
+
+/// The daemon's chains for this bridge.
+fn chains(name: &str) -> Vec<String> {
+    let listed = Command::new("nft").args(["list", "chains", "inet"]).output();
+    let text = listed.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let suffix = format!(".{name}");
+    text.split_whitespace().filter(|w| w.ends_with(&suffix)).map(str::to_owned).collect()
 }
 
 /// Removes a cgroup and those in it.

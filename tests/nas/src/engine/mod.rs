@@ -7,9 +7,10 @@ mod leftovers;
 mod start;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 pub use events::follow;
-pub use start::start;
+pub use start::{plug, start};
 
 use crate::fail::Fail;
 
@@ -22,6 +23,7 @@ pub struct Engine {
     /// The bridge's address.
     pub gateway: [u8; 4],
     keeper: std::sync::Mutex<start::Keeper>,
+    plugged: watch::Sender<Option<Result<(), String>>>,
 }
 
 impl Engine {
@@ -40,8 +42,22 @@ impl Engine {
         accepted(answer).map(|mut a| a["metadata"].take())
     }
 
+    /// Waits until its network is there: that comes a moment after the daemon.
+    pub async fn settled(&self) -> Result<(), Fail> {
+        let mut plugged = self.plugged.subscribe();
+        match plugged.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(Err(text))) => Err(Fail::fault(text.clone())),
+            _ => Ok(()),
+        }
+    }
+
     /// Changes something and waits until it is done.
     pub async fn send(&self, verb: &str, path: &str, body: Value) -> Result<Value, Fail> {
+        self.settled().await?;
+        self.change(verb, path, body).await
+    }
+
+    async fn change(&self, verb: &str, path: &str, body: Value) -> Result<Value, Fail> {
         let answer =
             http::request(&self.socket(), verb, path, Some(&body)).await.map_err(Fail::fault)?;
         self.done(accepted(answer)?).await

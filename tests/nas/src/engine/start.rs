@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::watch;
 
 use super::{Engine, golden, leftovers};
 use crate::release::Release;
@@ -52,6 +53,10 @@ pub struct Started {
     pub engine: Engine,
     /// Process 1 of its namespaces.
     pub pid: u32,
+    /// How long its disk took, and the daemon itself until it answered.
+    pub took: [Duration; 2],
+    /// When it answered.
+    pub up: Instant,
 }
 
 /// Starts a daemon from a root file system. `state` is where its disk goes.
@@ -62,6 +67,7 @@ pub async fn start(
     release: Release,
     program: &Path,
 ) -> Result<Started, String> {
+    let began = Instant::now();
     let golden = golden::disk(rootfs, pool).await?;
     let entry = leftovers::enter(state)?;
     let disk = state.join("disk.img");
@@ -74,6 +80,7 @@ pub async fn start(
     if !copied.success() {
         return Err(format!("the disk {} can't be copied", golden.display()));
     }
+    let copied = Instant::now();
     let mut child = Command::new("unshare")
         .args(["--mount", "--uts", "--pid", "--fork", "--kill-child", "--propagation", "private"])
         .args(["bash", "-c", SCRIPT, "run.sh"])
@@ -100,10 +107,10 @@ pub async fn start(
     let bridge = entry.name();
     let keeper = Keeper { child, stdin, entry: Some(entry), disk };
     let keeper = std::sync::Mutex::new(keeper);
-    let engine = Engine { pid, bridge, gateway, keeper };
+    let engine = Engine { pid, bridge, gateway, keeper, plugged: watch::Sender::new(None) };
     ready(&engine, state).await?;
-    network(&engine).await?;
-    Ok(Started { engine, pid })
+    let up = Instant::now();
+    Ok(Started { engine, pid, took: [copied - began, up - copied], up })
 }
 
 async fn ready(engine: &Engine, state: &Path) -> Result<(), String> {
@@ -121,6 +128,12 @@ fn log(state: &Path, text: &str) -> String {
     format!("{text}: {}", log.trim())
 }
 
+/// Makes the network. Who changes something waits for that, who only asks does not.
+pub async fn plug(engine: &Engine) {
+    let done = network(engine).await;
+    engine.plugged.send_replace(Some(done));
+}
+
 /// A bridge with addresses by DHCP, and a profile that plugs into it.
 async fn network(engine: &Engine) -> Result<(), String> {
     let config = json!({
@@ -130,12 +143,12 @@ async fn network(engine: &Engine) -> Result<(), String> {
     let body = json!({"name": engine.bridge, "type": "bridge", "config": config});
     // The daemon looks at all of the machine's interfaces, and gives up when one goes meanwhile.
     for attempt in 0.. {
-        match engine.send("POST", "/1.0/networks", body.clone()).await {
+        match engine.change("POST", "/1.0/networks", body.clone()).await {
             Ok(_) => break,
             Err(fail) if attempt == 20 => return Err(fail.reason()),
             Err(_) => {
                 let path = format!("/1.0/networks/{}", engine.bridge);
-                let _ = engine.send("DELETE", &path, serde_json::Value::Null).await;
+                let _ = engine.change("DELETE", &path, serde_json::Value::Null).await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -145,6 +158,6 @@ async fn network(engine: &Engine) -> Result<(), String> {
         "root": engine.get("/1.0/profiles/default").await.map_err(|f| f.reason())?["devices"]["root"],
         "eth0": device,
     }});
-    engine.send("PATCH", "/1.0/profiles/default", body).await.map_err(|f| f.reason())?;
+    engine.change("PATCH", "/1.0/profiles/default", body).await.map_err(|f| f.reason())?;
     Ok(())
 }

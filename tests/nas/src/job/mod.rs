@@ -62,7 +62,8 @@ pub struct Job {
     pub pipe: Option<Pipe>,
     /// Told when somebody aborts it.
     pub abort: Notify,
-    has_logs: bool,
+    /// Whether it has a log.
+    pub has_logs: bool,
     arguments: Vec<Value>,
     inner: Mutex<Inner>,
     ended: watch::Sender<bool>,

@@ -8,6 +8,7 @@ use crate::dispatch::{self, Call};
 use crate::fail::Fail;
 use crate::job::{self, Job, State};
 use crate::release::Release;
+use crate::schema::{self, Method};
 use crate::source;
 
 pub async fn run(call: &Call, verb: &str) -> Result<Value, Fail> {
@@ -106,14 +107,28 @@ fn methods(call: &Call) -> Value {
     shown
         .map(|m| {
             let about = json!({
-                "description": null, "cli_description": null, "examples": {}, "accepts": [],
-                "returns": [], "job": m.job, "downloadable": m.output, "uploadable": m.input,
+                "description": null, "cli_description": null, "examples": {},
+                "accepts": m.accepts.iter().map(schema::parameter).collect::<Vec<_>>(),
+                "returns": returns(m), "job": m.job, "downloadable": m.output, "uploadable": m.input,
                 "filterable": m.name.ends_with(".query"), "roles": m.roles,
             });
             (m.name.clone(), about)
         })
         .collect::<serde_json::Map<_, _>>()
         .into()
+}
+
+/// What a method gives, as a list of one schema, or none where it is not known.
+fn returns(method: &Method) -> Vec<Value> {
+    match (&method.returns, &method.entry) {
+        (Some(ty), _) => vec![schema::schema(ty)],
+        (None, Some(row)) if method.name.ends_with(".config") => vec![schema::schema(row)],
+        (None, Some(row)) => {
+            let rows = json!({"type": "array", "items": schema::schema(row)});
+            vec![json!({"anyOf": [rows, schema::schema(row), {"type": "integer"}]})]
+        }
+        (None, None) => Vec::new(),
+    }
 }
 
 fn services(call: &Call) -> Value {
@@ -198,7 +213,7 @@ fn download(call: &Call) -> Result<Value, Fail> {
 
 fn job_download_logs(call: &Call) -> Result<Value, Fail> {
     let job = call.nas.jobs.get(call.number(0)).ok_or_else(|| missing(call, "Job", call.arg(0)))?;
-    if job.state() == State::Waiting {
+    if !job.has_logs || job.state() == State::Waiting {
         return Err(Fail::fault("This job has no logs"));
     }
     Ok(link(call, &job)?[1].clone())

@@ -85,6 +85,9 @@ async fn execute(call: &Call) -> Result<Value, Fail> {
     if call.arg(1) == &json!(true) && row["enabled"] != json!(true) {
         return Err(Fail::Call(22, "Cron job is disabled".into()));
     }
+    if let Some(engine) = &call.nas.engine {
+        engine.settled().await?;
+    }
     let traps = call.nas.traps;
     call.progress(10, &format!("Executing cron job: {}", text("command")));
     let hide = |key: &str| (row[key] == json!(true)) == traps.on(45);

@@ -8,10 +8,10 @@ use crate::dispatch::Call;
 use crate::event::Change;
 use crate::fail::Fail;
 use crate::nas::Nas;
-use crate::zfs::{Dataset, Refused};
+use crate::zfs::{Dataset, Refused, human};
 
 /// An empty dataset takes this much.
-const EMPTY: i64 = 96 << 10;
+pub const EMPTY: i64 = 96 << 10;
 
 /// How much room the pool has, and how much of it is free.
 pub fn space(nas: &Nas) -> (i64, i64) {
@@ -97,7 +97,26 @@ fn rows(call: &Call) -> Vec<Value> {
     let tree = nas.zfs.tree();
     let shown = tree.datasets.iter().filter(|(n, _)| !rights::hidden(nas, n));
     let space = space(nas);
-    shown.map(|(n, d)| row(nas, n, d, space)).collect()
+    let mut rows: Vec<Value> = shown.map(|(n, d)| row(nas, n, d, space)).collect();
+    let extra = [0, 1].map(|i| &call.arg(i)["extra"]);
+    let off = |key: &str| extra.iter().any(|e| e[key] == json!(false));
+    if !off("retrieve_children") {
+        // Each holds all below it, and unless asked otherwise those are rows of their own, too.
+        for i in (0..rows.len()).rev() {
+            let name = rows[i]["name"].as_str().unwrap_or_default().to_owned();
+            let below = |r: &&Value| {
+                let rest =
+                    r["name"].as_str().and_then(|n| n.strip_prefix(&name)?.strip_prefix('/'));
+                rest.is_some_and(|rest| !rest.contains('/'))
+            };
+            let children: Vec<Value> = rows[i + 1..].iter().filter(below).cloned().collect();
+            rows[i]["children"] = children.into();
+        }
+    }
+    if off("flat") {
+        rows.retain(|r| r["name"].as_str().is_some_and(|n| !n.contains('/')));
+    }
+    rows
 }
 
 /// A value as `zfs` properties are shown.
@@ -267,19 +286,6 @@ fn update(call: &Call) -> Result<Value, Fail> {
     };
     nas.events.emit("pool.dataset.query", Change::Changed, name, row.clone());
     Ok(row)
-}
-
-/// A size as `zfs` prints it.
-fn human(bytes: i64) -> String {
-    let mut size = bytes as f64;
-    let mut units = ["", "K", "M", "G", "T"].iter();
-    let mut unit = units.next();
-    while size >= 1024.0 {
-        size /= 1024.0;
-        unit = units.next();
-    }
-    let unit = unit.copied().unwrap_or("P");
-    if unit.is_empty() { bytes.to_string() } else { format!("{size:.3}{unit}") }
 }
 
 fn pool(nas: &Nas) -> Value {

@@ -99,9 +99,18 @@ fn statfs(call: &Call, wanted: &str, path: &str) -> Result<Value, Fail> {
     let file = call.nas.host.open(path, OFlags::PATH, new).map_err(|e| Fail::os(&e, wanted))?;
     let s = rustix::fs::fstatvfs(&file).map_err(|e| Fail::os(&e.into(), wanted))?;
     let bytes = |blocks: u64| blocks * s.f_frsize;
+    // The dataset that is mounted next above.
+    let (dest, source) = {
+        let tree = call.nas.zfs.tree();
+        let all =
+            tree.datasets.iter().map(|(n, d)| (super::mountpoint(&call.nas, n, &d.folder), n));
+        let above = all.filter(|(m, _)| wanted == m || wanted.starts_with(&format!("{m}/")));
+        let nearest = above.max_by_key(|(m, _)| m.len());
+        nearest.map_or(("/".into(), "boot-pool/ROOT".into()), |(m, n)| (m, n.clone()))
+    };
     Ok(json!({
         "flags": ["RW", "NOATIME"], "fsid": format!("{:x}", s.f_fsid), "fstype": "zfs",
-        "source": call.nas.zfs.pool, "dest": wanted, "blocksize": s.f_bsize, "total_blocks": s.f_blocks,
+        "source": source, "dest": dest, "blocksize": s.f_bsize, "total_blocks": s.f_blocks,
         "free_blocks": s.f_bfree, "avail_blocks": s.f_bavail, "total_blocks_str": s.f_blocks.to_string(),
         "free_blocks_str": s.f_bfree.to_string(), "avail_blocks_str": s.f_bavail.to_string(), "files": s.f_files,
         "free_files": s.f_ffree, "name_max": s.f_namemax, "total_bytes": bytes(s.f_blocks),

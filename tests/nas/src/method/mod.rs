@@ -12,6 +12,7 @@ mod network;
 mod placing;
 mod resource;
 mod rights;
+mod schedule;
 mod snapshot;
 mod system;
 mod virt;
@@ -28,12 +29,13 @@ use crate::schema::{self, Method};
 use crate::session::Session;
 
 pub use container::changed as container_changed;
-pub use dataset::{busy, create_dataset, space};
+pub use dataset::{EMPTY, busy, create_dataset, space};
 pub use network::CARD;
 pub use placing::{
     clone_dataset, destroy_dataset, engine_name, in_use, link, locate, mountpoint, parent,
     rename_dataset, sync,
 };
+pub use schedule::follow as schedule;
 pub use snapshot::{added as snapshot_added, removed as snapshot_removed};
 pub use virt::entry as virt_entry;
 

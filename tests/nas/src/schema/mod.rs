@@ -1,12 +1,14 @@
 //! Which methods a release has, what they take and give, and who may call them.
 
 mod check;
+mod json;
 mod ty;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use check::{arguments, check, misfits, project};
+pub use json::{parameter, schema};
 pub use ty::{Field, Ty, parse};
 
 use crate::release::Release;

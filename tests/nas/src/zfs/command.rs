@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::table::{human, table};
 use super::{Refused, ops::Destroy, split};
 use crate::host::serve::said;
 use crate::method;
@@ -179,13 +180,13 @@ fn set(nas: &Nas, pairs: &[&str], name: &str) -> Result<(), Refused> {
 /// The names that a command is about.
 fn chosen(nas: &Nas, names: &[&str], flags: &str, kinds: &str) -> Result<Vec<String>, Refused> {
     let tree = nas.zfs.tree();
-    let (data, snaps) = (
-        kinds.split(',').any(|k| ["filesystem", "all", "fs"].contains(&k)),
-        kinds.split(',').any(|k| ["snapshot", "all", "snap"].contains(&k)),
-    );
+    let any = |all: &[&str]| kinds.split(',').any(|k| k == "all" || all.contains(&k));
+    let (folders, volumes) = (any(&["filesystem", "fs"]), any(&["volume", "vol"]));
+    let snaps = any(&["snapshot", "snap"]);
     let mut all = Vec::new();
     let mut add = |name: &str| {
-        if data {
+        let volume = tree.get(name).is_ok_and(|d| d.properties.contains_key("volsize"));
+        if if volume { volumes } else { folders } {
             all.push(name.to_owned());
         }
         if let (true, Ok(dataset)) = (snaps, tree.get(name)) {
@@ -219,23 +220,18 @@ fn list(
     kinds: Option<&str>,
     columns: Option<&str>,
 ) -> Value {
-    let kinds = kinds.unwrap_or("filesystem");
+    let kinds = kinds.unwrap_or("filesystem,volume");
     let columns = columns.unwrap_or("name,used,avail,refer,mountpoint");
     let all = match chosen(nas, names, flags, kinds) {
         Ok(all) => all,
         Err(refused) => return said("", &complaint("list", "", &refused), 1),
     };
-    let rows = all.iter().map(|n| {
-        columns.split(',').map(|c| value(nas, n, c, flags.contains('p')).0).collect::<Vec<_>>()
-    });
-    let mut out = String::new();
-    if flags.contains('H') {
-        rows.for_each(|r| out += &(r.join("\t") + "\n"));
-    } else {
-        out += &(columns.to_uppercase().replace(',', "  ") + "\n");
-        rows.for_each(|r| out += &(r.join("  ") + "\n"));
-    }
-    said(&out, "", 0)
+    let columns: Vec<&str> = columns.split(',').collect();
+    let row = |n: &String| {
+        columns.iter().map(|c| value(nas, n, c, flags.contains('p')).0).collect::<Vec<_>>()
+    };
+    let rows: Vec<_> = all.iter().map(row).collect();
+    said(&table(&columns, &rows, flags.contains('H')), "", 0)
 }
 
 fn get(
@@ -256,11 +252,8 @@ fn get(
         true => all,
         false => all.into_iter().filter(|n| names.contains(&n.as_str())).collect(),
     };
-    let columns = columns.unwrap_or("name,property,value,source");
-    let mut out = String::new();
-    if !flags.contains('H') {
-        out += &(columns.to_uppercase().replace(',', "  ") + "\n");
-    }
+    let columns: Vec<&str> = columns.unwrap_or("name,property,value,source").split(',').collect();
+    let mut rows = Vec::new();
     for name in &all {
         let wanted: Vec<String> = match properties {
             "all" => known(nas, name),
@@ -272,19 +265,16 @@ fn get(
             if sources.is_some_and(|s| !s.split(',').any(|s| s == kind)) {
                 continue;
             }
-            let row: Vec<&str> = columns
-                .split(',')
-                .map(|c| match c {
-                    "name" => name.as_str(),
-                    "property" => property.as_str(),
-                    "value" => text.as_str(),
-                    _ => source.as_str(),
-                })
-                .collect();
-            out += &(row.join(if flags.contains('H') { "\t" } else { "  " }) + "\n");
+            let row = columns.iter().map(|c| match *c {
+                "name" => name.clone(),
+                "property" => property.clone(),
+                "value" => text.clone(),
+                _ => source.clone(),
+            });
+            rows.push(row.collect());
         }
     }
-    said(&out, "", 0)
+    said(&table(&columns, &rows, flags.contains('H')), "", 0)
 }
 
 fn known(nas: &Nas, name: &str) -> Vec<String> {
@@ -316,6 +306,7 @@ fn value(nas: &Nas, name: &str, property: &str, exact: bool) -> (String, String)
 fn known_value(nas: &Nas, name: &str, property: &str, exact: bool) -> (String, &'static str) {
     let tree = nas.zfs.tree();
     let date = |at: i64| if exact { (at / 1000).to_string() } else { crate::time::zfs(at) };
+    let size = |n: i64| if exact { n.to_string() } else { human(n) };
     let none = || ("-".to_owned(), "-");
     if let Ok(snapshot) = tree.find(name) {
         return match property {
@@ -327,13 +318,14 @@ fn known_value(nas: &Nas, name: &str, property: &str, exact: bool) -> (String, &
             "userrefs" => (snapshot.holds.len().to_string(), "-"),
             "defer_destroy" => (if snapshot.deferred { "on" } else { "off" }.into(), "-"),
             "clones" => (tree.clones(name).join(","), "-"),
-            "used" | "refer" | "referenced" | "written" => ("0".into(), "-"),
+            "used" | "refer" | "referenced" | "written" => (size(0), "-"),
             _ => (String::new(), "user"),
         };
     }
     let Ok(dataset) = tree.get(name) else { return none() };
     match property {
         "name" => (name.to_owned(), "-"),
+        "type" if dataset.properties.contains_key("volsize") => ("volume".into(), "-"),
         "type" => ("filesystem".into(), "-"),
         "creation" => (date(dataset.created), "-"),
         "createtxg" => (dataset.txg.to_string(), "-"),
@@ -341,24 +333,26 @@ fn known_value(nas: &Nas, name: &str, property: &str, exact: bool) -> (String, &
         "origin" => (dataset.origin.clone().unwrap_or_else(|| "-".into()), "-"),
         "mounted" => ("yes".into(), "-"),
         "mountpoint" => (method::mountpoint(nas, name, &dataset.folder), "default"),
-        "used" | "refer" | "referenced" | "usedbysnapshots" => ("0".into(), "-"),
-        "avail" | "available" => ("8589934592".into(), "-"),
+        "used" | "refer" | "referenced" => (size(method::EMPTY), "-"),
+        "usedbysnapshots" => (size(0), "-"),
+        "avail" | "available" => (size(method::space(nas).1), "-"),
         _ => (String::new(), "user"),
     }
 }
 
 fn holds(nas: &Nas, names: &[&str], bare: bool) -> Value {
     let tree = nas.zfs.tree();
-    let mut out = if bare { String::new() } else { "NAME  TAG  TIMESTAMP\n".to_owned() };
+    let mut rows = Vec::new();
     for name in names {
         match tree.find(name) {
             Ok(snapshot) => {
                 for tag in &snapshot.holds {
-                    out += &format!("{name}\t{tag}\t{}\n", crate::time::zfs(snapshot.created));
+                    let time = crate::time::zfs(snapshot.created);
+                    rows.push(vec![(*name).to_owned(), tag.clone(), time]);
                 }
             }
             Err(refused) => return said("", &complaint("holds", name, &refused), 1),
         }
     }
-    said(&out, "", 0)
+    said(&table(&["name", "tag", "timestamp"], &rows, bare), "", 0)
 }

@@ -3,6 +3,7 @@
 pub mod command;
 mod ops;
 mod storage;
+mod table;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use ops::Destroy;
 pub use storage::Storage;
+pub use table::human;
 pub use tree::Tree;
 
 /// A dataset.

@@ -15,19 +15,19 @@ use crate::traps_26::dev as new;
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        big("containers::sshd", Release::V25_10, |s| Box::pin(sshd(s))),
+        big("containers::sshd", Release::V25_10, |s| Box::pin(greets(s))),
         big("containers::incus_and_zfs", Release::V25_10, |s| Box::pin(incus_and_zfs(s))),
         big("containers::properties", Release::V26Rc, |s| Box::pin(properties(s))),
         big("containers::poweroff", Release::V26Rc, |s| Box::pin(poweroff(s))),
+        big("containers::schedule", Release::V26Beta, |s| Box::pin(schedule(s))),
         big("containers::abort", Release::V25_10, |s| Box::pin(abort(s))),
         big("containers::host_shell", Release::V26Rc, |s| Box::pin(host_shell(s))),
         big("containers::devices", Release::V26Rc, |s| Box::pin(devices(s))),
     ]
 }
 
-async fn sshd(sim: &Sim) {
-    let mut client = Client::root(sim).await;
-    old(&mut client, true).await;
+/// Waits until the sshd of `dev` says who it is.
+pub async fn sshd(client: &mut Client) {
     let address = loop {
         let row = client.ok("virt.instance.get_instance", json!(["dev"])).await;
         if let Some(address) = row["aliases"][0]["address"].as_str() {
@@ -47,6 +47,12 @@ async fn sshd(sim: &Sim) {
         }
     };
     assert_eq!(&tokio::time::timeout(LIMIT, banner).await.expect("sshd answers"), b"SSH-2.0-");
+}
+
+async fn greets(sim: &Sim) {
+    let mut client = Client::root(sim).await;
+    old(&mut client, true).await;
+    sshd(&mut client).await;
 }
 
 async fn incus_and_zfs(sim: &Sim) {
@@ -103,6 +109,38 @@ async fn poweroff(sim: &Sim) {
     };
     // All of the entry, not a part.
     assert_eq!(tokio::time::timeout(LIMIT, told).await.expect("an event")["name"], "dev");
+}
+
+/// A cron job whose minute comes is run as a job, one that is disabled is not.
+async fn schedule(sim: &Sim) {
+    let mut client = Client::root(sim).await;
+    let mut ids = Vec::new();
+    for enabled in [true, false] {
+        let cron = json!([{"user": "root", "command": "echo due", "enabled": enabled, "stdout": false,
+            "schedule": {"minute": "*", "hour": "*", "dom": "*", "month": "*", "dow": "*"}}]);
+        ids.push(client.ok("cronjob.create", cron).await["id"].clone());
+    }
+    sim.control("skew 60000").await.unwrap();
+    let job = loop {
+        let rows = client
+            .ok(
+                "core.get_jobs",
+                json!([[["method", "=", "cronjob.run"], ["arguments.0", "in", ids]]]),
+            )
+            .await;
+        if let Some(row) = rows.as_array().and_then(|r| r.first()) {
+            break row.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    sim.control("skew 0").await.unwrap();
+    let row = client.wait(&job["id"]).await;
+    assert_eq!(row["arguments"], json!([ids[0], true]));
+    assert_eq!(row["logs_excerpt"], "due\n");
+    assert_eq!(row["credentials"]["type"], "UNIX_SOCKET");
+    for id in ids {
+        client.ok("cronjob.delete", json!([id])).await;
+    }
 }
 
 async fn abort(sim: &Sim) {

@@ -1,17 +1,18 @@
-//! Faults on demand, transcripts, load, what is left behind, and a client that others wrote.
+//! Faults on demand, transcripts, and a client that others wrote.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
-use nas_sim::{Options, Release};
+use nas_sim::{Options, Release, Sim};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
+use crate::alone::program;
 use crate::client::{Client, LIMIT};
-use crate::rig::{self, RUNTIME, small, test};
+use crate::rig::{self, small, test};
+use crate::{containers, traps_25, traps_26};
 
 pub fn tests() -> Vec<Trial> {
     let mut all = vec![
@@ -19,9 +20,8 @@ pub fn tests() -> Vec<Trial> {
         test("faults::control_socket", || Box::pin(control())),
         test("faults::transcript", || Box::pin(transcript())),
         test("faults::pool_and_clock", || Box::pin(pool_and_clock())),
-        test("load::calls_and_jobs", || Box::pin(load())),
-        rig::rooted("load::fifty_containers".into(), fifty),
-        rig::rooted("leftovers::after_sigkill".into(), leftovers),
+        rig::big("faults::late_sshd", Release::V25_10, |s| Box::pin(late_sshd(s))),
+        rig::big("faults::slow_dhcp", Release::V26Rc, |s| Box::pin(slow_dhcp(s))),
     ];
     for release in Release::ALL {
         all.push(rig::rooted(format!("aiotruenas::{release:?}"), move || foreign(release)));
@@ -138,143 +138,54 @@ async fn pool_and_clock() {
     assert!((there - here - 3_600_000).abs() < 60_000);
 }
 
-/// A simulator as a program of its own.
-struct Program {
-    child: Child,
-    about: Value,
-    state: PathBuf,
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let pid = self.child.id().to_string();
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = Command::new("kill").args(["-TERM", &pid]).status();
-        }
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.state);
-    }
-}
-
-fn program(release: Release, rootfs: Option<&Path>) -> Program {
-    let state = tempfile::tempdir().unwrap().keep();
-    let mut command = Command::new(rig::program());
-    // What is free is given back to one place, so that growth is growth.
-    command.env("MALLOC_ARENA_MAX", "1");
-    command.args(["--check-results", "--release", release.name(), "--state"]).arg(&state);
-    if let Some(rootfs) = rootfs {
-        command.arg("--rootfs").arg(rootfs);
-    }
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    Program { child, about: serde_json::from_str(&line).unwrap_or_default(), state }
-}
-
-/// Resident memory in KiB.
-fn memory(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Ten connections at once, and a day's worth of jobs: one every 20 seconds.
-async fn load() {
-    let started = Instant::now();
-    let set = small(Release::V25_10, |_| {}).await;
-    Client::root(&set.sim).await;
-    assert!(
-        started.elapsed() < Duration::from_secs(1),
-        "first reply after {:?}",
-        started.elapsed()
-    );
-    drop(set);
-    let sim = program(Release::V25_10, None);
-    let address = sim.about["address"].as_str().unwrap();
-    let mut clients = Vec::new();
-    for _ in 0..10 {
-        clients.push(Client::elsewhere(address).await);
-    }
-    let mut best = 0.0_f64;
-    for _ in 0..3 {
-        let started = Instant::now();
-        let all = clients.iter_mut().map(|client| async move {
-            for _ in 0..100 {
-                client.ok("core.ping", json!([])).await;
-            }
-        });
-        futures_util::future::join_all(all).await;
-        best = best.max(1000.0 / started.elapsed().as_secs_f64());
-    }
-    assert!(best > 200.0, "{best} calls a second");
-    let mut client = Client::elsewhere(address).await;
-    client.ok("core.subscribe", json!(["core.get_jobs"])).await;
-    // What is remembered is a thousand jobs: memory grows until then, and whoever loses some with
-    // each job grows on.
-    let mut marks = Vec::new();
-    for n in 1..=4320 {
-        let job = client.ok("core.bulk", json!(["core.ping", [[]]])).await;
-        client.events.clear();
-        if n % 480 == 0 {
-            client.wait(&job).await;
-            marks.push(memory(sim.child.id()));
-        }
-    }
-    let rows = client.ok("core.get_jobs", json!([[], {"count": true}])).await;
-    assert!(rows.as_i64().unwrap() <= 1000, "{rows} jobs are remembered");
-    let later = marks.windows(2).skip(3).map(|m| m[1].saturating_sub(m[0]));
-    let least = later.min().unwrap_or(0);
-    assert!(least < 128, "memory grows by {least} KiB and more with 480 jobs: {marks:?}");
-}
-
-/// A simulator that is killed leaves nothing that the next start does not remove.
-fn leftovers() -> Result<(), Failed> {
-    let rootfs = match rig::needs() {
-        Ok(rootfs) => rootfs,
-        Err(why) => return why,
+/// When a unit of a guest began to start and when it was up, in microseconds since its boot.
+async fn started(client: &mut Client, exec: &str, unit: &str) -> (u64, u64) {
+    let show = "-p InactiveExitTimestampMonotonic -p ActiveEnterTimestampMonotonic";
+    let row = client.host(&format!("{exec} systemctl show {show} {unit}")).await;
+    let text = row["logs_excerpt"].as_str().unwrap_or_default().to_owned();
+    let value = |key: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
+        line.and_then(|v| v.parse().ok()).unwrap_or_else(|| panic!("{key} in {text:?}"))
     };
-    let mut first = program(Release::V25_10, Some(&rootfs));
-    let bridge = first.about["bridge"].as_str().ok_or("it did not start")?.to_owned();
-    let net = |name: &str| Path::new("/sys/class/net").join(name).exists();
-    assert!(net(&bridge));
-    let root = first.about["root"].as_str().unwrap_or_default().to_owned();
-    let keeper: u32 = root.split('/').nth(2).and_then(|p| p.parse().ok()).ok_or("no process")?;
-    RUNTIME.block_on(async {
-        let state = first.state.clone();
-        let disk = state.join("disk.img");
-        first.child.kill().unwrap();
-        first.child.wait().unwrap();
-        // Everything in its namespaces goes by itself.
-        for _ in 0..400 {
-            if !Path::new(&format!("/proc/{keeper}")).exists() {
-                break;
+    (value("InactiveExitTimestampMonotonic"), value("ActiveEnterTimestampMonotonic"))
+}
+
+/// A guest has its address, and its sshd comes two seconds later.
+async fn late_sshd(sim: &Sim) {
+    let mut client = Client::root(sim).await;
+    traps_25::dev(&mut client, false).await;
+    sim.control("sshd-delay 2000").await.unwrap();
+    client.done("virt.instance.start", json!(["dev"])).await;
+    sim.control("sshd-delay 0").await.unwrap();
+    containers::sshd(&mut client).await;
+    let (began, up) = started(&mut client, "incus exec dev --", "ssh").await;
+    assert!(up - began >= 2_000_000, "up after {} µs", up - began);
+    // The next start is as quick as ever: nothing waits.
+    client.done("virt.instance.stop", json!(["dev", {"force": true}])).await;
+    client.done("virt.instance.start", json!(["dev"])).await;
+    let row = client.host("incus exec dev -- cat /etc/sshd-delay").await;
+    assert_eq!((&row["state"], &row["logs_excerpt"]), (&json!("SUCCESS"), &json!("")));
+}
+
+/// A guest asks for its address two seconds late.
+async fn slow_dhcp(sim: &Sim) {
+    let mut client = Client::root(sim).await;
+    let id = traps_26::dev(&mut client, false).await;
+    sim.control("dhcp-delay 2000").await.unwrap();
+    client.ok("container.start", json!([id])).await;
+    sim.control("dhcp-delay 0").await.unwrap();
+    let exec = "truenas-nsexec -n dev --";
+    let waited = async {
+        loop {
+            let row = client.host(&format!("{exec} ip -4 -o addr show dev eth0")).await;
+            if row["logs_excerpt"].as_str().is_some_and(|t| t.contains("inet ")) {
+                return started(&mut client, exec, "networking").await;
             }
-            tokio::time::sleep(Duration::from_millis(25)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(!Path::new(&format!("/proc/{keeper}")).exists(), "its processes go on");
-        let attached =
-            || !Command::new("losetup").arg("-j").arg(&disk).output().unwrap().stdout.is_empty();
-        for _ in 0..400 {
-            if !attached() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        assert!(!attached(), "its disk is still attached");
-    });
-    drop(first);
-    let second = program(Release::V26Rc, Some(&rootfs));
-    let again = second.about["bridge"].as_str().unwrap_or_default().to_owned();
-    assert!(!again.is_empty());
-    assert!(again == bridge || !net(&bridge), "{bridge} is still there");
-    // A decent end leaves nothing at all.
-    let pid = second.child.id().to_string();
-    let mut second = second;
-    Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-    second.child.wait().unwrap();
-    assert!(!net(&again), "{again} is still there");
-    assert!(!Path::new("/sys/fs/cgroup/pids").join(&again).exists());
-    Ok(())
+    };
+    let (began, up) = tokio::time::timeout(LIMIT, waited).await.expect("an address");
+    assert!(up - began >= 2_000_000, "up after {} µs", up - began);
 }
 
 /// `aiotruenas` logs in, lists, creates, snapshots, rolls back, clones, starts, stops, deletes.
@@ -330,76 +241,4 @@ fn python() -> Result<PathBuf, String> {
         &["-m", "pip", "--quiet", "install", "--ignore-requires-python", "aiotruenas==1.7.0"],
     )?;
     Ok(python)
-}
-
-/// What root may watch files with: a guest's systemd takes some of it, and 128 do not reach for
-/// fifty.
-struct Watches(Option<String>);
-
-const WATCHES: &str = "/proc/sys/fs/inotify/max_user_instances";
-
-impl Watches {
-    fn raise() -> Self {
-        let before = std::fs::read_to_string(WATCHES).unwrap_or_default();
-        let enough = before.trim().parse::<u32>().is_ok_and(|n| n >= 1024);
-        if !enough {
-            std::fs::write(WATCHES, "1024").unwrap();
-        }
-        Self((!enough).then_some(before))
-    }
-}
-
-impl Drop for Watches {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = std::fs::write(WATCHES, before.trim());
-        }
-    }
-}
-
-/// Fifty containers that run, listed with their addresses.
-fn fifty() -> Result<(), Failed> {
-    let rootfs = match rig::needs() {
-        Ok(rootfs) => rootfs,
-        Err(why) => return why,
-    };
-    let _room = Watches::raise();
-    RUNTIME.block_on(async {
-        // One of its own: what runs goes with it, which is quicker than fifty deletes.
-        let set = small(Release::V25_10, |o| o.rootfs = Some(rootfs)).await;
-        let mut client = Client::root(&set.sim).await;
-        let started = Instant::now();
-        let mut jobs = Vec::new();
-        for n in 0..50 {
-            let create = json!([{"name": format!("many{n}"), "image": "debian/12"}]);
-            jobs.push(client.ok("virt.instance.create", create).await);
-        }
-        for job in &jobs {
-            // They are started side by side: the last one waits for all.
-            let row = client.patient(job, 4).await;
-            assert_eq!(row["state"], "SUCCESS", "{}", row["error"]);
-        }
-        let made = started.elapsed();
-        let (rows, took) = loop {
-            let asked = Instant::now();
-            let rows = client.ok("virt.instance.query", json!([])).await;
-            let took = asked.elapsed();
-            let rows = rows.as_array().cloned().unwrap_or_default();
-            let up = |r: &Value| r["status"] == "RUNNING" && r["aliases"][0]["address"].is_string();
-            let count = rows.iter().filter(|r| up(r)).count();
-            if count == 50 {
-                break (rows, took);
-            }
-            assert!(started.elapsed() < 5 * LIMIT, "{count} run and have an address");
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        };
-        let addresses: std::collections::BTreeSet<_> =
-            rows.iter().map(|r| r["aliases"][0]["address"].to_string()).collect();
-        assert_eq!(addresses.len(), 50);
-        let all = started.elapsed();
-        eprintln!(
-            "fifty: started after {made:?}, with addresses after {all:?}, listed in {took:?}"
-        );
-    });
-    Ok(())
 }

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod alone;
 mod client;
 mod containers;
 mod faults;
+mod leftovers;
+mod load;
 mod pool_traps;
 mod results;
 mod rig;
@@ -26,6 +29,8 @@ fn main() {
     tests.extend(wire::tests());
     tests.extend(containers::tests());
     tests.extend(faults::tests());
+    tests.extend(load::tests());
+    tests.extend(leftovers::tests());
     tests.extend(results::tests());
     tests.extend(sources::tests());
     let numbered = |n: u8| tests.iter().any(|t| t.name().starts_with(&format!("trap_{n:02}::")));

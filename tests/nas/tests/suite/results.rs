@@ -24,7 +24,14 @@ pub fn tests() -> Vec<Trial> {
 
 /// What needs containers or a host.
 fn needs_host(method: &str) -> bool {
-    let spaces = ["virt.", "container.", "lxc.", "cronjob.run", "core.resize_shell"];
+    let spaces = [
+        "virt.",
+        "container.",
+        "lxc.",
+        "cronjob.run",
+        "core.job_download_logs",
+        "core.resize_shell",
+    ];
     spaces.iter().any(|s| method.starts_with(s))
 }
 
@@ -157,8 +164,13 @@ async fn core(sim: &Sim, c: &mut Caller) {
     c.done("core.job_wait", json!([job])).await;
     c.ok("core.get_jobs", json!([[["id", "=", job]], {"get": true}])).await;
     c.ok("core.get_jobs", json!([[], {"select": ["id"]}])).await;
-    c.ok("core.job_download_logs", json!([job, "log"])).await;
-    c.ok("core.get_methods", json!([])).await;
+    let error = c.client.fails("core.job_download_logs", json!([job, "log"])).await;
+    assert_eq!(error["data"]["reason"], "[EFAULT] This job has no logs");
+    let about = c.ok("core.get_methods", json!([])).await["filesystem.stat"].clone();
+    let path = json!({"type": "string", "minLength": 1, "maxLength": 1024, "title": "path",
+        "_name_": "path", "_required_": true});
+    assert_eq!(about["accepts"], json!([path]));
+    assert_eq!(about["returns"][0]["properties"]["size"], json!({"type": "integer"}));
     c.ok("core.get_services", json!([])).await;
     let link = c.ok("core.download", json!(["filesystem.get", ["/etc/hostname"], "name"])).await;
     let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", link[1].as_str().unwrap());
@@ -195,6 +207,15 @@ async fn datasets(release: Release, c: &mut Caller) {
     c.ok("pool.query", json!([])).await;
     let row = c.row("pool.dataset", json!({"name": "tank/a"}), json!({"comments": "b"})).await;
     assert_eq!(row, "tank/a");
+    let child = json!([{"name": "tank/a/b"}]);
+    c.ok("pool.dataset.create", child).await;
+    let tree = json!([[["id", "=", "tank"]], {"extra": {"flat": false}, "get": true}]);
+    let tree = c.ok("pool.dataset.query", tree).await;
+    assert_eq!(tree["children"][0]["children"][0]["id"], "tank/a/b");
+    let flat = json!([[], {"extra": {"retrieve_children": false}, "order_by": ["id"]}]);
+    let flat = c.ok("pool.dataset.query", flat).await;
+    assert_eq!((&flat[2]["id"], &flat[0]["children"]), (&json!("tank/a/b"), &json!([])));
+    c.ok("pool.dataset.delete", json!(["tank/a/b"])).await;
     let volume = json!([{"name": "tank/v", "type": "VOLUME", "volsize": 1 << 30}]);
     let row = c.ok("pool.dataset.create", volume).await;
     assert_eq!((&row["volsize"]["parsed"], &row["mountpoint"]), (&json!(1 << 30), &Value::Null));
@@ -271,7 +292,11 @@ async fn containers(sim: &Sim, release: Release) {
     let cron =
         json!([{"user": "root", "command": "echo hello", "enabled": false, "stdout": false}]);
     let id = c.client.ok("cronjob.create", cron).await["id"].clone();
-    c.done("cronjob.run", json!([id])).await;
+    let job = c.ok("cronjob.run", json!([id])).await;
+    assert_eq!(c.client.wait(&job).await["logs_excerpt"], "hello\n");
+    let link = c.ok("core.job_download_logs", json!([job, "log"])).await;
+    let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", link.as_str().unwrap());
+    assert_eq!(http(sim, request.as_bytes()).await, (200, "6\r\nhello\n\r\n0\r\n\r\n".into()));
     c.client.ok("cronjob.delete", json!([id])).await;
     shell::talk(sim, json!({}), "exit\n", "").await;
     c.called.insert("core.resize_shell".into());
