@@ -329,3 +329,40 @@ fn events_are_as_their_schema_says() {
         assert!(schema["$defs"].get(&word).is_some(), "docs/events.schema.json has no {word}");
     }
 }
+
+/// A cell asks for what it may not reach: each report says which host was refused, and what would allow it.
+#[test]
+fn a_blocked_download_is_explained_in_every_report() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    if !Path::new("/usr/bin/curl").exists() {
+        return skip("curl is not installed");
+    }
+    let environment =
+        environment.env("GITHUB_ACTIONS", "true").env("GITHUB_STEP_SUMMARY", "summary.md");
+    environment.write(
+        "x.lua",
+        r#"matrix("m", { axes = { n = { 1 } }, egress = { "allowed.test" } }, function(cell)
+            cell.sandbox:run("curl -sS --max-time 20 --resolve pkg.test:8080:203.0.113.7 http://pkg.test:8080/")
+        end)"#,
+    );
+    let reports = ["junit=junit.xml", "jsonl=events.jsonl", "html=report.html"];
+    let args = ["run", "x.lua"].into_iter();
+    let run = environment.run(args.chain(reports.iter().flat_map(|kind| ["--report", *kind])));
+    assert_eq!(run.code, Some(1), "{run}");
+    let (said, remedy) =
+        ("1 connection was refused: pkg.test:8080", r#"egress = { allow = { "pkg.test:8080" } }"#);
+    let plain = |text: String| text.replace("&quot;", "\"").replace("\\\"", "\"");
+    let all = [
+        ("the terminal", plain(run.stderr.clone())),
+        ("github", plain(format!("{}{}", run.stdout, read(&environment, "summary.md")))),
+        ("junit", plain(read(&environment, "junit.xml"))),
+        ("html", plain(read(&environment, "report.html"))),
+    ];
+    for (report, text) in all {
+        assert!(text.contains(said) && text.contains(remedy), "{report}: {text}");
+    }
+    let events = read(&environment, "events.jsonl");
+    let ended = events.lines().find(|line| line.contains("\"cell_ended\"")).unwrap();
+    let ended: Value = serde_json::from_str(ended).unwrap();
+    assert_eq!(ended["egress"]["denied"][0]["rule"], "pkg.test:8080", "{ended}");
+}

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 /// What the DNS server knows at first: name, time to live, records (an address or another name).
@@ -14,6 +14,7 @@ cdn.test 60 203.0.113.30
 front.test 60 203.0.113.30
 inner.test 60 10.66.0.5
 meta.test 60 169.254.169.254
+mirror.test 60 203.0.113.40
 host.test 60 203.0.113.1
 ring.test 60 gnir.test
 gnir.test 60 ring.test
@@ -62,6 +63,7 @@ pub fn serve() -> ExitCode {
             let _ = echo.send_to(&buffer[..count], from);
         }
     });
+    mirror();
     let sink = TcpListener::bind("203.0.113.10:9000").unwrap();
     std::thread::spawn(move || {
         for stream in sink.incoming().flatten() {
@@ -108,6 +110,15 @@ fn greet(mut stream: TcpStream) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// A mirror of a package index with one package, where there is a Python to serve it. It ends with this
+/// process.
+fn mirror() {
+    let _ = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "/usr/bin/python3", "-c", include_str!("mirror.py")])
+        .stdin(Stdio::null())
+        .spawn();
 }
 
 /// Takes all that comes, and says at its end how much it was.

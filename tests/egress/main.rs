@@ -53,7 +53,7 @@ const INTERNET: &str = r#"
 echo; read go; set -e
 ip link set lo up
 ip link set inet0 up
-for four in 2 10 11 20 30 53 66; do ip addr add 203.0.113.$four/24 dev inet0; done
+for four in 2 10 11 20 30 40 53 66; do ip addr add 203.0.113.$four/24 dev inet0; done
 for six in 10 20; do ip -6 addr add 2001:db8:1::$six/64 dev inet0 nodad; done
 for private in 10.66.0.5 10.66.0.6 169.254.169.254; do ip addr add $private/32 dev lo; done
 SANDSCRIPT_TEST_ROLE=internet exec "$SELF"

@@ -1,14 +1,21 @@
 //! What a guest says about where its tools fetch from, before and after something ran in it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use sandscript::egress::{Asked, Asker, Catalog, Origin, Resolved};
 use sandscript::sandbox::{Backend, Cancel, CloneSpec, Reader, SnapshotSpec, Spec, WriteOptions};
 
+use sandscript::{Host, Source, run};
+
 use crate::Test;
 use crate::rig::{Rig, Sandbox};
 
-pub const TESTS: &[Test] = &[("attack_edit_of_what_tools_are_set_to", edit)];
+pub const TESTS: &[Test] = &[
+    ("attack_edit_of_what_tools_are_set_to", edit),
+    ("a_package_manager_works_with_a_mirror_and_a_blocked_one_says_why", package_manager),
+];
 
 const PIP: &str = "/etc/pip.conf";
 
@@ -66,4 +73,54 @@ fn edit(rig: &Rig) {
     let texts: Vec<String> = found.policy.rules().map(ToString::to_string).collect();
     assert!(texts.contains(&"allowed.test:80".to_owned()), "{texts:?}");
     assert!(!texts.iter().any(|rule| rule.contains("denied")), "{texts:?}");
+}
+
+/// The base knows a mirror, as an image of somebody's company would.
+const INSTALL: &str = r#"
+let py = base("py", |b| {
+    b.write("/etc/pip.conf", "[global]\nindex-url = http://mirror.test/simple\ntrusted-host = mirror.test\n");
+    b.run("python3 -m venv /root/venv");
+});
+let pip = "/root/venv/bin/pip --no-cache-dir --disable-pip-version-check --retries 0 install hello";
+matrix("open", #{ from: py, egress: "registries", axes: #{ n: [1] } }, |cell| {
+    cell.sandbox.run(pip);
+    cell.sandbox.run("/root/venv/bin/python -m hello");
+});
+matrix("blocked", #{ from: py, egress: ["allowed.test"], axes: #{ n: [1] } }, |cell| {
+    cell.sandbox.run(pip);
+});
+matrix("allowed", #{ from: py, egress: #{ allow: ["mirror.test"] }, axes: #{ n: [1] } }, |cell| {
+    cell.sandbox.run(pip);
+});
+"#;
+
+fn package_manager(rig: &Rig) {
+    if !Path::new("/usr/lib/python3").exists() || !Path::new("/usr/bin/python3").exists() {
+        assert!(std::env::var_os("CI").is_none(), "python3 is not installed");
+        println!("skip: python3 is not installed");
+        return;
+    }
+    let project = tempfile::tempdir().unwrap();
+    let (result, reports) = rig.wait(async {
+        let backend = Arc::new(rig.another_now());
+        let host = Host::builder(backend).project(project.path()).build().unwrap();
+        let outcome = run(&Source::new("install.rhai", INSTALL), &host).await;
+        (outcome.result.map(drop), host.take_reports())
+    });
+    let tails = || reports.iter().flat_map(|report| &report.cells).map(|cell| cell.tail.as_str());
+    let passed: Vec<bool> = reports.iter().map(|report| report.cells[0].outcome.ok()).collect();
+    assert_eq!(passed, [true, false, true], "{result:?} {}", tails().collect::<String>());
+    let blocked = &reports[1].cells[0].egress;
+    assert!(blocked.said().unwrap().contains("refused: mirror.test"), "{blocked:?}");
+    assert_eq!(blocked.remedy(None).unwrap(), "egress: #{ allow: [\"mirror.test\"] }");
+    let carried = &reports[0].cells[0].egress.carried;
+    assert!(
+        carried.iter().any(|one| one.host == "mirror.test" && one.received > 500),
+        "{carried:?}"
+    );
+    let cancel = Cancel::new();
+    let left = rig.wait(rig.backend.list(&cancel)).unwrap();
+    for info in left.iter().filter(|info| info.labels.contains_key("sandscript.base")) {
+        rig.wait(rig.backend.delete(&info.name, &cancel)).unwrap();
+    }
 }

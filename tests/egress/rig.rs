@@ -107,7 +107,12 @@ impl Rig {
 
     /// Another backend on the same store, as another command would have.
     pub fn another(&self) -> LocalBackend {
-        self.runtime.block_on(async { LocalBackend::open(config(&self.store)) }).unwrap()
+        self.runtime.block_on(async { self.another_now() })
+    }
+
+    /// The same from where something is waited for.
+    pub fn another_now(&self) -> LocalBackend {
+        LocalBackend::open(config(&self.store)).unwrap()
     }
 
     /// Puts a line into the zone, in front of all others.
