@@ -14,6 +14,7 @@ cdn.test 60 203.0.113.30
 front.test 60 203.0.113.30
 inner.test 60 10.66.0.5
 meta.test 60 169.254.169.254
+*.many.test 60 203.0.113.10
 mirror.test 60 203.0.113.40
 host.test 60 203.0.113.1
 ring.test 60 gnir.test

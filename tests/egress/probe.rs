@@ -18,18 +18,15 @@ pub fn run(words: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn attempt(words: &[&str]) -> Result<String> {
+pub fn attempt(words: &[&str]) -> Result<String> {
     match words {
         ["get", to, host] => exchange(to, &request(host)),
         ["tls", to, name] => exchange(to, &hello(name)),
         ["text", to, text] => exchange(to, text.as_bytes()),
-        ["many", to, host, count] => {
-            let count: u32 = count.parse().map_err(Error::other)?;
-            let start = std::time::Instant::now();
-            for _ in 0..count {
-                exchange(to, &request(host))?;
-            }
-            Ok(format!("{:?}", start.elapsed() / count))
+        // How long a request takes, connection and all, and how long a question: microseconds.
+        ["requests", to, host] => took(|_| exchange(to, &request(host)).map(drop)),
+        ["questions", to, name] => {
+            took(|number| attempt(&["ask", to, &format!("n{number}.{name}"), "a"]).map(drop))
         }
         // As much as goes through in a second: bits for each nanosecond.
         ["pour", to] => pour(to),
@@ -196,8 +193,20 @@ fn attempt(words: &[&str]) -> Result<String> {
     }
 }
 
+/// The median, of microseconds.
+fn took(mut work: impl FnMut(usize) -> Result<()>) -> Result<String> {
+    let mut times = Vec::new();
+    for number in 0..300 {
+        let start = std::time::Instant::now();
+        work(number)?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times[times.len() / 2].as_micros().to_string())
+}
+
 /// Sends for a second, as fast as it goes; gigabits a second, as the other side has counted them.
-pub fn pour(to: &str) -> Result<String> {
+fn pour(to: &str) -> Result<String> {
     let mut stream = connect(to)?;
     let block = vec![7; 1 << 20];
     let start = std::time::Instant::now();
