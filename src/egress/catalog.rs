@@ -302,7 +302,7 @@ async fn pristine(asker: &Asker<'_>, origin: &Origin) -> Result<Origin> {
     // What it was cloned from may be a clone itself.
     for _ in 0..16 {
         let Some(from) = info.source.clone() else { break };
-        let (sandbox, label) = match from.split_once(['/', '@']) {
+        let (sandbox, label) = match from.split_once('/') {
             Some((sandbox, label)) => (sandbox, Some(label)),
             None => (from.as_str(), None),
         };

@@ -54,7 +54,7 @@ pub struct Info {
     /// When it was last started, cloned from or had a command run in it, as far as the backend knows
     /// and to the minute; else when it was created.
     pub used: SystemTime,
-    /// Which sandbox and label it was cloned from.
+    /// What it was cloned from: `NAME`, or `NAME/LABEL` of a snapshot.
     pub source: Option<String>,
     /// The limits as set.
     pub limits: Limits,

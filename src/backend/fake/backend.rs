@@ -583,7 +583,7 @@ impl Backend for FakeBackend {
             info.used = info.created;
             source.info.used = info.created;
             info.source = Some(match &spec.label {
-                Some(label) => format!("{name}@{label}"),
+                Some(label) => format!("{name}/{label}"),
                 None => name.to_owned(),
             });
             info.limits = spec.limits.clone().unwrap_or(info.limits);
