@@ -25,6 +25,8 @@ mod names;
 mod peers;
 mod preset;
 #[cfg(feature = "local")]
+mod programs;
+#[cfg(feature = "local")]
 mod resolver;
 #[cfg(feature = "local")]
 mod sniff;
@@ -38,10 +40,12 @@ pub use catalog::{Catalog, Profile, Resolved, changes};
 #[cfg(feature = "local")]
 pub use filter::{Filter, Verdict};
 #[cfg(feature = "local")]
-pub use gate::{Datagrams, Gate, Original, Sockets, carry};
+pub use gate::{Around, Datagrams, Gate, Original, Sockets, carry};
 #[cfg(feature = "local")]
 pub use peers::{Peers, peer_address};
 pub use preset::{PresetSpec, REGISTRIES, builtin};
+#[cfg(feature = "local")]
+pub use programs::{Caller, Programs};
 #[cfg(feature = "local")]
 pub use resolver::Resolver;
 pub use sources::{Answer, Source};

@@ -9,6 +9,7 @@ mod names;
 mod networks;
 mod ports;
 mod probe;
+mod programs;
 mod registries;
 mod rig;
 mod speed;
@@ -115,13 +116,14 @@ fn host() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let all: [&[Test]; 7] = [
+    let all: [&[Test]; 8] = [
         names::TESTS,
         attacks::TESTS,
         survival::TESTS,
         registries::TESTS,
         ports::TESTS,
         networks::TESTS,
+        programs::TESTS,
         speed::TESTS,
     ];
     let trials = all.into_iter().flatten().map(|(name, test)| {

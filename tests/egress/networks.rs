@@ -90,7 +90,8 @@ fn from_outside(rig: &Rig) {
         assert!(!outsider.probe(&["ask", DNS, &one.name, "a"]).contains(&at));
     }
     let refused = outsiders[3].log().denied;
-    let refused = refused.iter().find(|one| one.reason == Reason::NoPeer).unwrap();
+    let no_peer = refused.iter().find(|one| one.reason == Reason::NoPeer);
+    let refused = no_peer.unwrap_or_else(|| panic!("{refused:?}"));
     assert_eq!((refused.host(), refused.port, refused.rule()), (at, 4000, None));
 }
 

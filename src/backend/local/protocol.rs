@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{Exit, FileEntry, Mount};
+use crate::sandbox::{Exit, FileEntry, Mount, Protocol};
 
 /// A failed step: what was being done, and the error number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -282,10 +282,23 @@ pub enum Request {
         /// The loopback interface's, or the one that a sandbox which goes through the gate has.
         to: SocketAddr,
     },
+    /// The program that has this end of a connection.
+    Owner(End),
     /// Go on with a write: put the file in place.
     Commit,
     /// Give a write up.
     Abandon,
+}
+
+/// A guest's end of a connection, as it has it itself.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct End {
+    /// By which protocol.
+    pub protocol: Protocol,
+    /// From where.
+    pub from: SocketAddr,
+    /// To where, if that is known.
+    pub to: Option<SocketAddr>,
 }
 
 /// A command, fully resolved but for what only the guest knows.
@@ -402,6 +415,8 @@ pub enum Reply {
     },
     /// What it has taken.
     Usage(Taken),
+    /// Whose it is; none where that could not be found in a short time.
+    Owner(Option<String>),
     /// It failed.
     Failed(Failure),
     /// The request can't be met as it is.

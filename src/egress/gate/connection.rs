@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::refusal::{self, Refusal};
 use super::relay::{Count, Watch, relay};
 use super::{Shared, dns, lock, peer};
 use crate::egress::answer::Kind;
 use crate::egress::filter::Verdict;
 use crate::egress::http::{Head, Requests};
+use crate::egress::programs::Caller;
 use crate::egress::sniff::{self, Greeting};
 use crate::sandbox::{Protocol, Reason};
 
@@ -46,22 +48,28 @@ pub async fn serve(shared: &Shared, mut guest: TcpStream, to: SocketAddr) {
     match find(shared, &mut guest, to, &mut greeting).await {
         Ok(Some(way)) => match carry(shared, &mut guest, way, greeting).await {
             Ok(()) => return,
-            Err(refused) => note(shared, to, refused),
+            Err(refused) => note(shared, &guest, to, refused).await,
         },
         // Answered here.
         Ok(None) => return,
-        Err(refused) => note(shared, to, refused),
+        Err(refused) => note(shared, &guest, to, refused).await,
     }
     reset(&guest);
 }
 
-fn note(shared: &Shared, to: SocketAddr, refused: Refused) {
+async fn note(shared: &Shared, guest: &TcpStream, to: SocketAddr, refused: Refused) {
     if let Some((name, reason)) = refused {
         let known = || lock(&shared.names).of(to.ip()).first().map(|(name, _)| name.clone());
         let name = name.or_else(known);
-        let what = (to.port(), Protocol::Tcp);
-        lock(&shared.log).deny(name.as_deref(), Some(to.ip()), what, reason);
+        let (name, what) = (name.as_deref(), (to.port(), Protocol::Tcp));
+        let refusal = Refusal { name, address: Some(to.ip()), what, reason };
+        refusal::note(shared, refusal, caller(guest, to)).await;
     }
+}
+
+/// The guest's end of a connection to there.
+pub fn caller(guest: &TcpStream, to: SocketAddr) -> Option<Caller> {
+    Some(Caller { protocol: Protocol::Tcp, from: guest.peer_addr().ok()?, to: Some(to) })
 }
 
 /// Cut rather than closed: the other side is to know that it did not end by itself.
@@ -80,7 +88,8 @@ async fn find(
         Some(Verdict::Allow) => return Ok(Some(Way { name: None, to, watch: Watch::Free })),
         // Whatever server the guest had in mind, it is answered here, as by UDP.
         _ if to.port() == 53 => {
-            dns::serve(shared, guest).await;
+            let caller = caller(guest, to);
+            dns::serve(shared, guest, caller).await;
             return Ok(None);
         }
         Some(Verdict::Deny(reason)) => {

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
+use super::refusal::{self, Refusal};
 use super::{Shared, lock, peer};
 use crate::egress::answer::{self, Answer, Kind};
+use crate::egress::programs::Caller;
 use crate::sandbox::{Policy, Protocol, Reason, Target};
 
 /// What a message by UDP may have without the client saying more.
@@ -26,7 +28,8 @@ pub async fn answer_all(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
         let (query, one, socket) = (buffer[..count].to_vec(), shared.clone(), socket.clone());
         shared.until_stopped(async move {
             let _permit = permit;
-            if let Some(reply) = answer(&one, &query, ROOM).await {
+            let caller = Caller { protocol: Protocol::Udp, from, to: None };
+            if let Some(reply) = answer(&one, &query, ROOM, Some(caller)).await {
                 let _ = socket.send_to(&reply, from).await;
             }
         });
@@ -34,13 +37,15 @@ pub async fn answer_all(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
 }
 
 /// Answers what comes on a connection.
-pub async fn serve(shared: &Shared, stream: &mut TcpStream) {
+pub async fn serve(shared: &Shared, stream: &mut TcpStream, caller: Option<Caller>) {
     while let Ok(length) = stream.read_u16().await {
         let mut query = vec![0; length.into()];
         if stream.read_exact(&mut query).await.is_err() {
             return;
         }
-        let Some(reply) = answer(shared, &query, usize::from(u16::MAX)).await else { return };
+        let Some(reply) = answer(shared, &query, usize::from(u16::MAX), caller).await else {
+            return;
+        };
         let mut framed = (reply.len() as u16).to_be_bytes().to_vec();
         framed.extend(reply);
         if stream.write_all(&framed).await.is_err() {
@@ -49,21 +54,28 @@ pub async fn serve(shared: &Shared, stream: &mut TcpStream) {
     }
 }
 
-async fn answer(shared: &Shared, message: &[u8], room: usize) -> Option<Vec<u8>> {
+async fn answer(
+    shared: &Shared,
+    message: &[u8],
+    room: usize,
+    caller: Option<Caller>,
+) -> Option<Vec<u8>> {
     let query = answer::query(message)?;
     let reply = |what: Answer<'_>| answer::reply(message, &what, room);
-    if let Some(address) = shared.peers.as_ref().and_then(|peers| peers.address(&query.name)) {
+    if let Some(address) = shared.around.peers.as_ref().and_then(|peers| peers.address(&query.name))
+    {
         let addresses: &[IpAddr] = if query.kind == Kind::A { &[address.into()] } else { &[] };
         return reply(Answer::Addresses(addresses, peer::TTL));
     }
     let filter = shared.filter();
-    let refuse = |addresses: Option<IpAddr>, reason| {
-        lock(&shared.log).deny(Some(&query.name), addresses, (53, Protocol::Udp), reason);
+    let refuse = |address: Option<IpAddr>, reason| {
+        let (name, what) = (Some(query.name.as_str()), (53, Protocol::Udp));
+        refusal::note(shared, Refusal { name, address, what, reason }, caller)
     };
     if !filter.resolves(&query.name) {
         // Who looks up the name of an address means no harm.
         if !query.name.ends_with(".arpa") {
-            refuse(None, Reason::NotAllowed);
+            refuse(None, Reason::NotAllowed).await;
         }
         return reply(Answer::Missing);
     }
@@ -91,7 +103,7 @@ async fn answer(shared: &Shared, message: &[u8], room: usize) -> Option<Vec<u8>>
     };
     let (told, kept): (Vec<IpAddr>, Vec<IpAddr>) = found.addresses.iter().partition(|a| open(a));
     if let (true, Some(first)) = (told.is_empty(), kept.first()) {
-        refuse(Some(*first), Reason::Private);
+        refuse(Some(*first), Reason::Private).await;
     }
     lock(&shared.names).tell(&query.name, &told, end);
     let left = end.saturating_duration_since(Instant::now()).as_secs();

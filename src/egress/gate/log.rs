@@ -9,6 +9,9 @@ use crate::sandbox::{Carried, Denied, EgressLog, Protocol, Reason};
 /// As many different ones are told apart.
 const MOST: usize = 1000;
 
+/// So often the program of one is looked for.
+const TRIES: u64 = 4;
+
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     name: Option<String>,
@@ -41,14 +44,14 @@ impl Log {
         Log { denied, carried: carried.collect(), log, changed: false }
     }
 
-    /// Notes a refusal.
+    /// Notes a refusal. Gives its place, for [`Log::by`], if its program is to be looked for.
     pub fn deny(
         &mut self,
         name: Option<&str>,
         address: Option<IpAddr>,
         (port, protocol): (u16, Protocol),
         reason: Reason,
-    ) {
+    ) -> Option<usize> {
         self.changed = true;
         let now = SystemTime::now();
         let name = name.map(str::to_owned);
@@ -56,13 +59,15 @@ impl Log {
         if let Some(one) = self.denied.get(&key).and_then(|at| self.log.denied.get_mut(*at)) {
             one.count += 1;
             one.last = now;
-            return;
+            let sought = one.process.is_none() && one.count <= TRIES;
+            return if sought { self.denied.get(&key).copied() } else { None };
         }
         if self.log.denied.len() >= MOST {
             self.log.more += 1;
-            return;
+            return None;
         }
-        self.denied.insert(key, self.log.denied.len());
+        let at = self.log.denied.len();
+        self.denied.insert(key, at);
         let (first, last, count, process) = (now, now, 1, None);
         self.log.denied.push(Denied {
             first,
@@ -75,6 +80,15 @@ impl Log {
             process,
             reason,
         });
+        Some(at)
+    }
+
+    /// Notes by which program it was.
+    pub fn by(&mut self, at: usize, program: String) {
+        if let Some(one) = self.log.denied.get_mut(at) {
+            one.process = Some(program);
+            self.changed = true;
+        }
     }
 
     /// Notes a connection.
@@ -124,12 +138,14 @@ mod tests {
         let mut log = Log::of(EgressLog::default());
         let what = (443, Protocol::Tcp);
         for _ in 0..3 {
-            log.deny(Some("a.test"), None, what, Reason::NotAllowed);
+            assert_eq!(log.deny(Some("a.test"), None, what, Reason::NotAllowed), Some(0));
         }
+        log.by(0, "curl".into());
+        assert_eq!(log.deny(Some("a.test"), None, what, Reason::NotAllowed), None);
         log.connect("b.test");
         log.bytes("b.test", 1, 2);
         let before = log.news().unwrap();
-        assert_eq!((before.denied.len(), before.denied[0].count, before.refused()), (1, 3, 3));
+        assert_eq!((before.denied.len(), before.denied[0].count, before.refused()), (1, 4, 4));
         assert!(log.news().is_none());
         let mut log = Log::of(before);
         log.deny(Some("a.test"), None, what, Reason::NotAllowed);
@@ -139,7 +155,7 @@ mod tests {
             log.connect(&format!("{number}.test"));
         }
         let all = log.all();
-        assert_eq!((all.denied.len(), all.denied[0].count, all.more), (MOST, 4, 1001));
+        assert_eq!((all.denied.len(), all.denied[0].count, all.more), (MOST, 5, 1001));
         assert_eq!((all.carried[0].sent, all.carried[0].received), (2, 4));
         assert_eq!(all.carried.len(), MOST + 1);
         assert_eq!(all.carried[MOST].connections, 1001);

@@ -7,6 +7,7 @@ mod log;
 mod packet;
 mod peer;
 mod pipe;
+mod refusal;
 mod relay;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use self::log::Log;
 use super::filter::{Filter, Verdict};
 use super::names::Names;
 use super::peers::Peers;
+use super::programs::Programs;
 use super::resolver::Resolver;
 use crate::sandbox::{EgressLog, Policy, Protocol};
 
@@ -61,6 +63,15 @@ pub struct Datagrams {
 /// Receives one datagram without waiting: its length, who sent it, and to whom.
 pub type Original = fn(BorrowedFd<'_>, &mut [u8]) -> io::Result<(usize, SocketAddr, SocketAddr)>;
 
+/// What a gate may know of a sandbox beside its sockets.
+#[derive(Clone, Default)]
+pub struct Around {
+    /// Others whom it reaches, whatever its policy is.
+    pub peers: Option<Arc<dyn Peers>>,
+    /// Its programs, for the log.
+    pub programs: Option<Arc<dyn Programs>>,
+}
+
 /// Serves one sandbox until it is dropped; then every connection of it is cut.
 pub struct Gate {
     shared: Arc<Shared>,
@@ -73,7 +84,7 @@ struct Shared {
     open: Mutex<HashMap<u64, Open>>,
     serial: AtomicU64,
     resolver: Arc<Resolver>,
-    peers: Option<Arc<dyn Peers>>,
+    around: Around,
     stop: CancellationToken,
     connections: Arc<Semaphore>,
     questions: Arc<Semaphore>,
@@ -89,12 +100,12 @@ struct Open {
 }
 
 impl Gate {
-    /// Begins to serve. `peers` are those whom it reaches whatever the policy is. The log goes on from `log`.
+    /// Begins to serve. The log goes on from `log`.
     pub fn open(
         sockets: Sockets,
         policy: Policy,
         resolver: Arc<Resolver>,
-        peers: Option<Arc<dyn Peers>>,
+        around: Around,
         log: EgressLog,
     ) -> io::Result<Gate> {
         let shared = Arc::new(Shared {
@@ -104,7 +115,7 @@ impl Gate {
             open: Mutex::default(),
             serial: AtomicU64::new(0),
             resolver,
-            peers,
+            around,
             stop: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),

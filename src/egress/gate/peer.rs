@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::connection::{DIAL, reset};
+use super::connection::{DIAL, caller, reset};
+use super::refusal::{self, Refusal};
 use super::relay::{Count, Watch, relay};
 use super::{Shared, lock};
 use crate::egress::peers::{Peers, as_peer};
@@ -17,7 +18,7 @@ pub const TTL: u32 = 1;
 
 /// Where a connection goes that is for a peer; none for all others.
 pub fn of(shared: &Shared, to: SocketAddr) -> Option<(Arc<dyn Peers>, Ipv4Addr)> {
-    let peers = shared.peers.clone()?;
+    let peers = shared.around.peers.clone()?;
     Some((peers, as_peer(to.ip())?))
 }
 
@@ -25,8 +26,13 @@ pub fn of(shared: &Shared, to: SocketAddr) -> Option<(Arc<dyn Peers>, Ipv4Addr)>
 pub async fn serve(shared: &Shared, peers: &dyn Peers, mut guest: TcpStream, to: (Ipv4Addr, u16)) {
     let (address, port) = to;
     let Some(name) = peers.name(address) else {
-        let what = (port, Protocol::Tcp);
-        lock(&shared.log).deny(None, Some(address.into()), what, Reason::NoPeer);
+        let refusal = Refusal {
+            name: None,
+            address: Some(address.into()),
+            what: (port, Protocol::Tcp),
+            reason: Reason::NoPeer,
+        };
+        refusal::note(shared, refusal, caller(&guest, to.into())).await;
         return reset(&guest);
     };
     let count = Count::default();

@@ -22,7 +22,7 @@ use crate::backend::local::net::Inside;
 use crate::backend::local::protocol::{Reply, Request};
 use crate::backend::local::record::{self, Record};
 use crate::backend::local::sys;
-use crate::egress::{Datagrams, Gate, Peers, Resolver, Sockets};
+use crate::egress::{Around, Datagrams, Gate, Peers, Resolver, Sockets};
 use crate::sandbox::{EgressLog, Policy};
 
 /// The name that a gate is executed under, by which it knows itself.
@@ -209,14 +209,7 @@ async fn attach(
     let text = |error: io::Error| error.to_string();
     let path = format!("boxes/{name}");
     let folder: OwnedFd = File::open(&path).map_err(text)?.into();
-    let networked = || {
-        let record: Option<Record> = record::load(&Path::new(&path).join("record.json")).ok()?;
-        record.map(|record| record.spec).filter(|spec| !spec.networks.is_empty())
-    };
-    let door = match networked() {
-        Some(_) => Some(Door::open(&name, &control_of(&name)).await.map_err(text)?),
-        None => None,
-    };
+    let door = Door::open(&name, &control_of(&name)).await.map_err(text)?;
     let stream = UnixStream::connect(control_of(&name)).await.map_err(text)?;
     let mut link = Link::over(stream);
     let asked = control::ask(&mut link, &name, &Request::Gate, &[]).await;
@@ -227,9 +220,10 @@ async fn attach(
     let sockets = Sockets { tcp, udp, datagrams, original: sys::receive_original };
     let log = std::fs::read(format!("{path}/{LOG}")).unwrap_or_default();
     let log: EgressLog = serde_json::from_slice(&log).unwrap_or_default();
-    // Read again after the door is open: of two sandboxes of one name, one after the other, the door leads
-    // to the one that this is about, or nowhere any more.
-    let member = door.and_then(|door| Some((door, networked()?)));
+    // Read after the door is open: of two sandboxes of one name, one after the other, the door leads to the
+    // one that this is about, or nowhere any more.
+    let record: Option<Record> = record::load(&Path::new(&path).join("record.json")).ok().flatten();
+    let spec = record.map(|record| record.spec).filter(|spec| !spec.networks.is_empty());
     let id = state.serial.fetch_add(1, Ordering::Relaxed);
     {
         let mut boxes = state.boxes();
@@ -241,9 +235,10 @@ async fn attach(
         if let Some(old) = boxes.remove(&name) {
             write_news(&old);
         }
-        let member = member.map(|(door, spec)| state.members.join(&spec, door, id));
+        let member = spec.map(|spec| state.members.join(&spec, door.clone(), id));
         let (seat, peers) = member.map(|(seat, peers)| (seat, peers as Arc<dyn Peers>)).unzip();
-        let gate = Gate::open(sockets, policy, resolver, peers, log.clone()).map_err(text)?;
+        let around = Around { peers, programs: Some(Arc::new(door)) };
+        let gate = Gate::open(sockets, policy, resolver, around, log.clone()).map_err(text)?;
         write(&folder, &log).map_err(text)?;
         boxes.insert(name.clone(), Served { gate, folder, path, id, seat });
     }

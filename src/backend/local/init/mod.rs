@@ -8,6 +8,7 @@ mod connection;
 mod exec;
 mod files;
 mod freeze;
+mod owner;
 mod processes;
 mod root;
 
@@ -247,6 +248,7 @@ impl Init {
                 sys::send(connection.socket.as_fd(), &reply, &[])?;
                 return Ok(Next::Stay);
             }
+            Request::Owner(end) => Reply::Owner(owner::owner(&end)),
             Request::Commit | Request::Abandon => Reply::Ok,
         };
         sys::send(connection.socket.as_fd(), &reply, &[])?;

@@ -1,6 +1,7 @@
 //! The network of a sandbox: the loopback interface, behind which is the gate; see [`enter_gate`]. All by
 //! raw netlink.
 
+mod diag;
 mod inside;
 mod link;
 mod netlink;
@@ -8,6 +9,7 @@ mod tables;
 
 use std::io;
 
+pub use diag::inode;
 pub use inside::{ADDRESS, Inside, SERVER, dial, enter as enter_gate};
 
 /// Brings the loopback interface of the current namespace up.

@@ -122,6 +122,18 @@ impl Socket {
         }
         Ok(())
     }
+
+    /// Sends a message; its answer, by type and body.
+    pub(super) fn ask(&self, batch: &Batch) -> io::Result<(u16, Vec<u8>)> {
+        send(&self.0, &batch.bytes, SendFlags::empty())?;
+        let mut buffer = vec![0; 4 << 10];
+        let (count, _) = recv(&self.0, buffer.as_mut_slice(), RecvFlags::empty())?;
+        match split(&buffer[..count]) {
+            Some((ERROR, body, _)) => Err(io::Error::from_raw_os_error(-number(body))),
+            Some((kind, body, _)) => Ok((kind, body.to_vec())),
+            None => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
 }
 
 /// The first message of `bytes`: its type, its body, and what follows.
