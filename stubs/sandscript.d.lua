@@ -960,7 +960,7 @@ function sandboxes() end
 ---@param options? delete.Options
 function delete(name, options) end
 
----A network of this run, for the option network of sandbox(), clone() and matrix(). Sandboxes that are in it reach each other by TCP, by their names or host names, whatever their egress policies are; nobody else reaches them by it, and a network of that name in another run is another one. One that stops is gone from it, and there again when it starts.
+---A network of this run, for the option network of sandbox(), clone() and matrix(). Sandboxes that are in it reach each other by their names or host names, whatever their egress policies are; nobody else reaches them by it, and a network of that name in another run is another one. One that stops is gone from it, and there again when it starts.
 ---
 ---- error `invalid_input`: It is no name of a network.
 ---

@@ -4,7 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio_util::sync::CancellationToken;
 
 /// Those that a guest shares a network with, as they are at each moment.
 #[async_trait]
@@ -17,6 +18,13 @@ pub trait Peers: Send + Sync {
 
     /// A connection to a port of the one that has this address now.
     async fn dial(&self, address: Ipv4Addr, port: u16) -> io::Result<TcpStream>;
+
+    /// The same for datagrams, which have no end of their own: that of the one at the other end.
+    async fn datagrams(
+        &self,
+        address: Ipv4Addr,
+        port: u16,
+    ) -> io::Result<(UdpSocket, CancellationToken)>;
 }
 
 /// The range that peers' addresses are of, 198.18.0.0/15: nobody's in the internet.

@@ -9,6 +9,7 @@ use crate::rig::{Rig, Sandbox, eventually, kill};
 
 pub const TESTS: &[Test] = &[
     ("networks_work_under_every_policy", every_policy),
+    ("networks_carry_datagrams", datagrams),
     ("attack_a_network_from_outside", from_outside),
     ("attack_another_network_of_a_member", another_network),
     ("attack_joining_a_network_from_inside", joining),
@@ -67,6 +68,40 @@ fn every_policy(rig: &Rig) {
     members[0].reaches(&["call", &members[2].name, "4000"], &members[2].name);
     let carried = members[0].log().carried;
     assert!(carried.iter().any(|one| one.host == members[1].name && one.received > 0));
+}
+
+fn datagrams(rig: &Rig) {
+    let none = || rig.member(Policy::None, "r", &["n"]);
+    let (one, two, own, outsider) = (none(), none(), none(), rig.sandbox_of(Policy::Unrestricted));
+    let serve = |sandbox: &Sandbox<'_>, address: &str| {
+        let at = format!("{address}:4001");
+        sandbox.background(&["stay-udp", &at, &sandbox.name], "/tmp/echo");
+        eventually("it serves", || sandbox.file("/tmp/echo").contains("serving"));
+    };
+    serve(&one, "0.0.0.0");
+    serve(&own, "127.0.0.1");
+    let at = format!("{}:4001", address(&two, &one));
+    if !two.probe(&["udp", &at]).contains("I am") && is_without_datagrams(rig) {
+        return;
+    }
+    two.reaches(&["udp", &at], &one.name);
+    two.is_refused(&["udp", &format!("{}:4001", address(&two, &own))]);
+    outsider.is_refused(&["udp", &at]);
+    // Through a restart of the other end, which is another network namespace then.
+    two.background(&["keep-asking", &at], "/tmp/asked");
+    eventually("it is answered", || two.file("/tmp/asked").contains("I am"));
+    one.stop();
+    let last = || two.sh("tail -n 1 /tmp/asked");
+    eventually("it is not answered", || !last().contains("I am"));
+    one.start();
+    serve(&one, "0.0.0.0");
+    eventually("it is answered again", || last().contains("I am"));
+}
+
+/// On a kernel that can't hand what is meant for others to the gate there is no UDP but the resolver's.
+fn is_without_datagrams(rig: &Rig) -> bool {
+    let open = rig.sandbox_of(Policy::Unrestricted);
+    !open.probe(&["udp", "203.0.113.20:123"]).contains("I am")
 }
 
 fn from_outside(rig: &Rig) {

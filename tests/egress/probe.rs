@@ -174,6 +174,29 @@ pub fn attempt(words: &[&str]) -> Result<String> {
             }
             Ok(String::new())
         }
+        // The same by UDP.
+        ["stay-udp", at, text] => {
+            let socket = UdpSocket::bind(at)?;
+            println!("serving");
+            loop {
+                let (_, from) = socket.recv_from(&mut [0; 512])?;
+                socket.send_to(format!("I am {text}").as_bytes(), from)?;
+            }
+        }
+        // One after the other by the same socket, until one is answered.
+        ["keep-asking", to] => {
+            let socket = UdpSocket::bind(any(to))?;
+            socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+            socket.connect(*to)?;
+            loop {
+                let mut buffer = [0; 512];
+                let _ = socket.send(b"hello");
+                match socket.recv(&mut buffer) {
+                    Ok(count) => println!("{}", String::from_utf8_lossy(&buffer[..count])),
+                    Err(error) => println!("{:?}", error.kind()),
+                }
+            }
+        }
         // By the guest's own resolver, as programs do it.
         ["call", name, port] => {
             let port: u16 = port.parse().map_err(Error::other)?;

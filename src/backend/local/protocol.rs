@@ -281,6 +281,8 @@ pub enum Request {
     Dial {
         /// The loopback interface's, or the one that a sandbox which goes through the gate has.
         to: SocketAddr,
+        /// By this protocol.
+        protocol: Protocol,
     },
     /// The program that has this end of a connection.
     Owner(End),

@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendFlags, sendto};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio_util::sync::CancellationToken;
 
 use super::packet::{datagram, unreachable};
-use super::{Datagrams, Original, Shared, connection, lock};
+use super::refusal::{self, Refusal};
+use super::{Datagrams, Original, Shared, connection, lock, peer};
 use crate::egress::filter::Verdict;
+use crate::egress::programs::Caller;
 use crate::sandbox::{Protocol, Reason};
 
 /// As many of one sandbox at once, by what sent them and where to.
@@ -107,37 +110,58 @@ impl Way {
 
 async fn carry(shared: &Shared, flows: &Flows, guest: &OwnedFd, (from, to): Key, first: &[u8]) {
     let refuse = || hand(guest, from, unreachable(from, to, first.len()));
-    let deny = |name: Option<&str>, reason| {
+    let real = SocketAddr::new(to.ip().to_canonical(), to.port());
+    let deny = async |name: Option<String>, reason| {
         let what = (to.port(), Protocol::Udp);
-        lock(&shared.log).deny(name, Some(to.ip().to_canonical()), what, reason);
+        let refusal = Refusal { name: name.as_deref(), address: Some(real.ip()), what, reason };
+        let caller = Caller { protocol: Protocol::Udp, from, to: Some(to) };
+        refusal::note(shared, refusal, Some(caller)).await;
         refuse();
     };
-    let real = SocketAddr::new(to.ip().to_canonical(), to.port());
+    if let Some((peers, address)) = peer::of(shared, real) {
+        let Some(name) = peers.name(address) else { return deny(None, Reason::NoPeer).await };
+        let Ok((socket, end)) = peers.datagrams(address, real.port()).await else {
+            return refuse();
+        };
+        return exchange(shared, flows, guest, (from, to), (&name, socket, &end), first).await;
+    }
     let name = match decide(shared, real).await {
         Ok(name) => name,
-        Err((name, reason)) => return deny(name.as_deref(), reason),
+        Err((name, reason)) => return deny(name, reason).await,
     };
     let admitted = match shared.admit(name.as_deref(), real, Protocol::Udp) {
         Ok(admitted) => admitted,
-        Err(Verdict::Deny(reason)) => return deny(name.as_deref(), reason),
+        Err(Verdict::Deny(reason)) => return deny(name, reason).await,
         Err(Verdict::Allow) => return refuse(),
     };
     let Ok(socket) = dial(real).await else { return refuse() };
-    let way = Arc::new(Way { socket, sent: AtomicU64::new(0), last: Mutex::new(Instant::now()) });
     let known = || lock(&shared.names).of(real.ip()).first().map(|(name, _)| name.clone());
     let host = name.or_else(known).unwrap_or_else(|| real.ip().to_string());
-    lock(&shared.log).connect(&host);
+    exchange(shared, flows, guest, (from, to), (&host, socket, &admitted.cut), first).await;
+}
+
+/// Carries both ways, until nothing has moved for a while or it is cut.
+async fn exchange(
+    shared: &Shared,
+    flows: &Flows,
+    guest: &OwnedFd,
+    key: Key,
+    (host, socket, cut): (&str, UdpSocket, &CancellationToken),
+    first: &[u8],
+) {
+    let way = Arc::new(Way { socket, sent: AtomicU64::new(0), last: Mutex::new(Instant::now()) });
+    lock(&shared.log).connect(host);
     // The socket has just been made: there is room.
     let _ = way.socket.writable().await;
     way.send(first);
-    lock(flows).insert((from, to), Flow::Open(way.clone()));
+    lock(flows).insert(key, Flow::Open(way.clone()));
     let mut received = 0;
     tokio::select! {
-        () = admitted.cut.cancelled() => {}
-        () = replies(&way, guest, (from, to), &mut received) => {}
+        () = cut.cancelled() => {}
+        () = replies(&way, guest, key, &mut received) => {}
     }
     let sent = way.sent.load(Ordering::Relaxed);
-    lock(&shared.log).bytes(&host, sent, received);
+    lock(&shared.log).bytes(host, sent, received);
 }
 
 /// Hands the guest what comes back, until nothing has moved for a while.

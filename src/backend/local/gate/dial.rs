@@ -6,13 +6,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UdpSocket, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::backend::local::control;
 use crate::backend::local::link::Link;
 use crate::backend::local::protocol::{End, Reply, Request};
 use crate::egress::{Caller, Programs};
+use crate::sandbox::Protocol;
 
 /// Leads to the process 1 of one sandbox, of that very start of it.
 #[derive(Clone)]
@@ -33,14 +34,22 @@ impl Door {
 
     /// A connection to an address of the sandbox's own.
     pub async fn dial(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let (_, mut fds) = self.ask(Request::Dial { to }).await?;
-        let stream = TcpStream::from_std(fds.pop().ok_or_else(refused)?.into())?;
+        let stream = TcpStream::from_std(self.socket(to, Protocol::Tcp).await?.into())?;
         stream.writable().await?;
         match stream.take_error()? {
             None => Ok(stream),
             Some(error) => Err(error),
         }
+    }
+
+    /// The same for datagrams.
+    pub async fn datagrams(&self, to: SocketAddr) -> io::Result<UdpSocket> {
+        UdpSocket::from_std(self.socket(to, Protocol::Udp).await?.into())
+    }
+
+    async fn socket(&self, to: SocketAddr, protocol: Protocol) -> io::Result<OwnedFd> {
+        let (_, mut fds) = self.ask(Request::Dial { to, protocol }).await?;
+        fds.pop().ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
     }
 
     async fn ask(&self, request: Request) -> io::Result<(Reply, Vec<OwnedFd>)> {

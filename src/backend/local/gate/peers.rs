@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio_util::sync::CancellationToken;
 
 use super::dial::Door;
 use crate::backend::local::net;
@@ -21,6 +22,8 @@ struct Member {
     address: Ipv4Addr,
     door: Door,
     id: u64,
+    /// Cancelled when it leaves.
+    end: CancellationToken,
 }
 
 /// All that are in networks, by name.
@@ -32,6 +35,7 @@ pub struct Seat {
     all: Arc<Members>,
     name: String,
     id: u64,
+    end: CancellationToken,
 }
 
 /// What one of them sees of the others.
@@ -65,15 +69,18 @@ impl Members {
             address: peer_address(number),
             door,
             id,
+            end: CancellationToken::new(),
         };
+        let end = member.end.clone();
         all.insert(spec.name.clone(), member);
-        let seat = Seat { all: self.clone(), name: spec.name.clone(), id };
+        let seat = Seat { all: self.clone(), name: spec.name.clone(), id, end };
         (seat, Arc::new(Neighbours { all: self.clone(), networks }))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.end.cancel();
         let mut all = self.all.all();
         // Unless it has started again meanwhile.
         if all.get(&self.name).is_some_and(|member| member.id == self.id) {
@@ -87,12 +94,17 @@ impl Neighbours {
         member.networks.iter().any(|network| self.networks.contains(network))
     }
 
-    fn at(&self, address: Ipv4Addr) -> Option<(String, Door)> {
+    fn at(&self, address: Ipv4Addr) -> Option<(String, Member)> {
         let all = self.all.all();
         let (name, member) =
             all.iter().find(|(_, member)| member.address == address && self.sees(member))?;
-        Some((name.clone(), member.door.clone()))
+        Some((name.clone(), member.clone()))
     }
+}
+
+/// Not of the loopback interface: what listens on that alone is for the sandbox itself.
+fn own(port: u16) -> SocketAddr {
+    SocketAddr::new(net::ADDRESS.into(), port)
 }
 
 #[async_trait]
@@ -114,8 +126,16 @@ impl Peers for Neighbours {
     }
 
     async fn dial(&self, address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
-        let (_, door) = self.at(address).ok_or(io::ErrorKind::ConnectionRefused)?;
-        // Not by its loopback interface: what listens on that alone is for the sandbox itself.
-        door.dial(SocketAddr::new(net::ADDRESS.into(), port)).await
+        let (_, member) = self.at(address).ok_or(io::ErrorKind::ConnectionRefused)?;
+        member.door.dial(own(port)).await
+    }
+
+    async fn datagrams(
+        &self,
+        address: Ipv4Addr,
+        port: u16,
+    ) -> io::Result<(UdpSocket, CancellationToken)> {
+        let (_, member) = self.at(address).ok_or(io::ErrorKind::ConnectionRefused)?;
+        Ok((member.door.datagrams(own(port)).await?, member.end))
     }
 }

@@ -15,6 +15,7 @@ use super::tables::{
     new_chain, rule, verdict,
 };
 use crate::backend::local::sys::receive_for_others;
+use crate::sandbox::Protocol;
 
 /// What the guest has as an address: programs ask whether there is one beside the loopback's.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
@@ -107,13 +108,17 @@ fn raw(family: AddressFamily) -> io::Result<OwnedFd> {
 
 /// A socket that is being connected to an address of this very namespace's own: the loopback interface's or
 /// [`ADDRESS`].
-pub fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
+pub fn dial(to: SocketAddr, protocol: Protocol) -> io::Result<OwnedFd> {
+    let kind = match protocol {
+        Protocol::Tcp => SocketType::STREAM,
+        Protocol::Udp => SocketType::DGRAM,
+    };
     if !(to.ip().is_loopback() || to.ip() == ADDRESS) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let family = if to.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket = rustix::net::socket_with(family, kind, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddrAny::from(to)) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
