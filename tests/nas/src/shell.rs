@@ -11,7 +11,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use crate::auth::Credential;
+use crate::auth::{Credential, allows};
 use crate::fail::Fail;
 use crate::nas::Nas;
 
@@ -48,6 +48,9 @@ pub struct Terminal {
 
 /// Opens a shell for somebody: on the host, or in the container that the options name.
 pub async fn open(nas: &Nas, who: &Credential, options: &Value) -> Result<Terminal, Fail> {
+    if let Some(engine) = &nas.engine {
+        engine.settled().await?;
+    }
     let mut command = command(nas, who, options).await?;
     let fails = |e: rustix::io::Errno| Fail::fault(e.to_string());
     let ours =
@@ -72,6 +75,11 @@ async fn command(nas: &Nas, who: &Credential, options: &Value) -> Result<Command
     let incus = "/usr/local/lib/nas-sim/incus";
     let given = options["command"].as_str();
     let inner: Vec<String> = match (&options["virt_instance_id"], &options["container_id"]) {
+        (Value::String(name), _)
+            if !nas.release.is_26() && options["use_console"] == json!(true) =>
+        {
+            vec![incus.into(), "console".into(), name.clone()]
+        }
         (Value::String(name), _) if !nas.release.is_26() => {
             let mut argv = vec![incus.into(), "exec".into(), name.clone(), "--".into()];
             match given {
@@ -83,9 +91,15 @@ async fn command(nas: &Nas, who: &Credential, options: &Value) -> Result<Command
             argv
         }
         (_, Value::Number(id)) if nas.release.is_26() && options["app_name"].is_null() => {
+            if !allows(&who.roles, "CONTAINER_WRITE") {
+                return Err(Fail::Call(13, "Not authorized".into()));
+            }
             let row = nas.rows.get("container", id.as_i64().unwrap_or_default());
             let row = row.ok_or_else(|| Fail::Call(2, format!("Container {id} does not exist")))?;
             let name = crate::method::engine_name(&row);
+            if !nas.engine()?.running(&name).await {
+                return Err(Fail::fault("Container is not running"));
+            }
             let mut argv = vec![incus.into(), "exec".into(), "-t".into(), name, "--".into()];
             match given {
                 Some(command) if nas.traps.on(46) => {

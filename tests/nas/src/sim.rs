@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -92,15 +92,7 @@ impl Sim {
             let nas = nas.clone();
             tasks.push(tokio::spawn(async move { control::serve(nas, &path).await }));
         }
-        if let Some(every) = nas.faults(|f| f.restart_every) {
-            let nas = nas.clone();
-            tasks.push(tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(every).await;
-                    nas.restart().await;
-                }
-            }));
-        }
+        tasks.push(tokio::spawn(restarts(Arc::downgrade(&nas))));
         took["rest"] = (up.elapsed().as_millis() as u64).into();
         Ok(Self {
             took,
@@ -154,6 +146,23 @@ impl Drop for Sim {
         }
         if let Some(engine) = &self.nas.engine {
             engine.stop();
+        }
+    }
+}
+
+/// Restarts the middleware as often as is asked for at the moment.
+async fn restarts(nas: Weak<Nas>) {
+    let mut last = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let Some(nas) = nas.upgrade() else { return };
+        match nas.faults(|f| f.restart_every) {
+            Some(every) if last.elapsed() >= every => {
+                nas.restart().await;
+                last = Instant::now();
+            }
+            Some(_) => {}
+            None => last = Instant::now(),
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::stream::Stream;
+use crate::fail::Fail;
 use crate::nas::Nas;
 use crate::shell;
 
@@ -36,7 +37,11 @@ pub async fn serve(nas: Arc<Nas>, mut socket: WebSocketStream<Stream>, remote: S
     }
     let mut terminal = match shell::open(&nas, &token.credential, &request["options"]).await {
         Ok(terminal) => terminal,
-        Err(_) => {
+        Err(fail) => {
+            if let Fail::Call(errno @ 13, reason) = fail {
+                let refused = shell::refused(&reason, errno).to_string();
+                let _ = socket.send(Message::text(refused)).await;
+            }
             let _ = socket.close(None).await;
             return;
         }

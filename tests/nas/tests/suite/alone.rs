@@ -32,11 +32,19 @@ impl Drop for Program {
 
 /// Starts one.
 pub fn program(release: Release, rootfs: Option<&Path>) -> Program {
+    with(release, rootfs, &[])
+}
+
+/// Starts one with these options, too.
+pub fn with(release: Release, rootfs: Option<&Path>, more: &[&str]) -> Program {
     let state = tempfile::tempdir().unwrap().keep();
     let mut command = Command::new(rig::program());
     // What is free is given back to one place, so that growth is growth.
     command.env("MALLOC_ARENA_MAX", "1");
-    command.args(["--check-results", "--release", release.name(), "--state"]).arg(&state);
+    command
+        .args(["--check-results", "--release", release.name(), "--state"])
+        .arg(&state)
+        .args(more);
     if let Some(rootfs) = rootfs {
         command.arg("--rootfs").arg(rootfs);
     }

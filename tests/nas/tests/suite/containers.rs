@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         big("containers::properties", Release::V26Rc, |s| Box::pin(properties(s))),
         big("containers::poweroff", Release::V26Rc, |s| Box::pin(poweroff(s))),
         big("containers::schedule", Release::V26Beta, |s| Box::pin(schedule(s))),
+        big("containers::console", Release::V25_10, |s| Box::pin(console(s))),
         big("containers::abort", Release::V25_10, |s| Box::pin(abort(s))),
         big("containers::host_shell", Release::V26Rc, |s| Box::pin(host_shell(s))),
         big("containers::devices", Release::V26Rc, |s| Box::pin(devices(s))),
@@ -109,6 +110,14 @@ async fn poweroff(sim: &Sim) {
     };
     // All of the entry, not a part.
     assert_eq!(tokio::time::timeout(LIMIT, told).await.expect("an event")["name"], "dev");
+}
+
+/// The console of a guest, with somebody at its other end.
+async fn console(sim: &Sim) {
+    let mut client = Client::root(sim).await;
+    old(&mut client, true).await;
+    let options = json!({"virt_instance_id": "dev", "use_console": true});
+    shell::talk(sim, options, "\n", "login:").await;
 }
 
 /// A cron job whose minute comes is run as a job, one that is disabled is not.

@@ -9,7 +9,7 @@ use nas_sim::{Options, Release, Sim};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
-use crate::alone::program;
+use crate::alone::{self, program};
 use crate::client::{Client, LIMIT};
 use crate::rig::{self, small, test};
 use crate::{containers, traps_25, traps_26};
@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
     let mut all = vec![
         test("faults::on_calls", || Box::pin(on_calls())),
         test("faults::control_socket", || Box::pin(control())),
+        test("faults::flags", || Box::pin(flags())),
         test("faults::transcript", || Box::pin(transcript())),
         test("faults::pool_and_clock", || Box::pin(pool_and_clock())),
         rig::big("faults::late_sshd", Release::V25_10, |s| Box::pin(late_sshd(s))),
@@ -59,6 +60,36 @@ async fn on_calls() {
     })
     .await;
     let mut client = Client::root(&set.sim).await;
+    assert_eq!(client.closed().await, 1001);
+}
+
+/// All that a simulator is told on its command line is what it does, as its control socket says.
+async fn flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control");
+    let flags = "--latency 1 --jitter 2 --fail system.info=EBUSY:3 --drop-after 1000 --drop-at a.b \
+        --restart-every 3600000 --dhcp-delay 4 --sshd-delay 5 --busy-deletes 6 --full --skew -7";
+    let mut args: Vec<&str> = flags.split_whitespace().collect();
+    args.extend(["--control", path.to_str().unwrap()]);
+    let sim = alone::with(Release::V25_10, None, &args);
+    let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let mut stream = tokio::io::BufReader::new(stream);
+    stream.write_all(b"status\n").await.unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    let status: Value = serde_json::from_str(&line).unwrap();
+    let told = json!({
+        "latency": 1, "jitter": 2, "fail": ["system.info=EBUSY"], "drop_after": 1000, "drop_at": ["a.b"],
+        "restart_every": 3_600_000, "dhcp_delay": 4, "sshd_delay": 5, "busy_deletes": 6, "full": true, "skew": -7,
+    });
+    assert_eq!(status["faults"], told);
+    let mut client = Client::elsewhere(sim.about["address"].as_str().unwrap()).await;
+    for _ in 0..3 {
+        assert_eq!(client.fails("system.info", json!([])).await["data"]["error"], 16);
+    }
+    client.ok("system.info", json!([])).await;
+    // What is told later holds from then on.
+    stream.write_all(b"restart-every 200\n").await.unwrap();
     assert_eq!(client.closed().await, 1001);
 }
 

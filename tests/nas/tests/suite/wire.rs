@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
     all.push(test("wire::scram", || Box::pin(scram())));
     all.push(test("wire::second_factor", || Box::pin(second_factor())));
     all.push(test("wire::tokens", || Box::pin(tokens())));
+    all.push(test("wire::shell_rights", || Box::pin(shell_rights())));
     all.push(test("wire::download", || Box::pin(download())));
     all.push(test("wire::queries", || Box::pin(queries())));
     all.push(test("wire::holds_and_promotion", || Box::pin(holds())));
@@ -194,6 +195,32 @@ async fn tokens() {
         answer,
         json!({"msg": "failed", "error": {"error": 207, "reason": "Invalid token"}})
     );
+}
+
+/// On 26 a container's shell asks for a role, beside the right to have a shell at all.
+async fn shell_rights() {
+    use futures_util::{SinkExt, StreamExt};
+    let mut keys = Vec::new();
+    let set = small(Release::V26Rc, |o| {
+        keys = ["CONTAINER_READ", "CONTAINER_WRITE"].map(|r| o.add_user(r, &[r])).into();
+        o.users.iter_mut().for_each(|u| u.web_shell = true);
+    })
+    .await;
+    for (name, key) in ["CONTAINER_READ", "CONTAINER_WRITE"].iter().zip(&keys) {
+        let mut client = Client::anonymous(&set.sim, "/api/current", true).await;
+        client.login(name, key).await;
+        let token = client.ok("auth.generate_token", json!([])).await;
+        let mut shell = socket(&set.sim, "/websocket/shell", true).await;
+        let hello = json!({"token": token, "options": {"container_id": 1}}).to_string();
+        shell.send(tokio_tungstenite::tungstenite::Message::text(hello)).await.unwrap();
+        let answer = shell.next().await.unwrap().unwrap();
+        let refused = json!({"msg": "failed", "error": {"error": 13, "reason": "Not authorized"}});
+        match serde_json::from_str::<Value>(answer.to_text().unwrap_or_default()) {
+            Ok(said) => assert_eq!((*name, said), ("CONTAINER_READ", refused)),
+            // There is no such container: the connection closes.
+            Err(_) => assert_eq!((*name, answer.is_close()), ("CONTAINER_WRITE", true)),
+        }
+    }
 }
 
 async fn scram() {
