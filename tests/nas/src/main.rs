@@ -86,6 +86,12 @@ struct Args {
     /// A Unix socket that takes faults while it runs, a command a line
     #[arg(long)]
     control: Option<PathBuf>,
+    /// Its certificate, chain and all, as a PEM file; without, it is self-signed
+    #[arg(long, requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The certificate's key as a PEM file
+    #[arg(long, requires = "certificate")]
+    key: Option<PathBuf>,
     /// A result that does not fit its model is an error
     #[arg(long)]
     check_results: bool,
@@ -105,6 +111,7 @@ fn options(args: &Args) -> Options {
     options.loopback_is_local = args.loopback_is_local;
     options.redirect.clone_from(&args.redirect);
     options.control.clone_from(&args.control);
+    options.identity = args.certificate.clone().zip(args.key.clone());
     options.check_results = args.check_results;
     options.transcript.clone_from(&args.transcript);
     if let Some(root) = options.users.first_mut() {

@@ -43,6 +43,8 @@ pub struct Options {
     pub redirect: Vec<String>,
     /// How long a middleware restart takes.
     pub restart_takes: Duration,
+    /// Its certificate chain and key as PEM files; without, it makes a certificate of its own.
+    pub identity: Option<(PathBuf, PathBuf)>,
     /// Whether a result that does not fit its model is an error.
     pub check_results: bool,
 }
@@ -86,6 +88,7 @@ impl Options {
             loopback_is_local: false,
             redirect: Vec::new(),
             restart_takes: Duration::from_millis(500),
+            identity: None,
             check_results: false,
         }
     }

@@ -68,7 +68,7 @@ impl Sim {
                 (None, host, Zfs::new(&options.pool, Storage::Plain, &mount, &kept, now))
             }
         };
-        let identity = wire::identity()?;
+        let identity = wire::identity(options.identity.as_ref())?;
         let listener = TcpListener::bind(options.listen)
             .await
             .map_err(|e| format!("{}: {e}", options.listen))?;

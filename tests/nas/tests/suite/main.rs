@@ -8,6 +8,7 @@ mod containers;
 mod faults;
 mod leftovers;
 mod load;
+mod logins;
 mod pool_traps;
 mod results;
 mod rig;
@@ -27,6 +28,7 @@ fn main() {
     tests.extend(traps_25::tests());
     tests.extend(traps_26::tests());
     tests.extend(wire::tests());
+    tests.extend(logins::tests());
     tests.extend(containers::tests());
     tests.extend(faults::tests());
     tests.extend(load::tests());

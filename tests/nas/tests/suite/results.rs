@@ -64,6 +64,27 @@ impl Caller {
         id
     }
 
+    /// What was told of rows fits, too; of 25.x' containers only a part is told of changes.
+    fn events(&self, sim: &Sim, release: Release) {
+        let methods = sim.methods();
+        let mut seen = BTreeSet::new();
+        for event in &self.client.events {
+            let params = &event["params"];
+            let collection = params["collection"].as_str().unwrap_or_default();
+            let part = collection == "virt.instance.query" && params["msg"] == "changed";
+            if part || params["msg"] == "removed" || !methods.iter().any(|m| m == collection) {
+                continue;
+            }
+            let rows = json!([params["fields"]]);
+            let misfits = nas_sim::misfits(release, collection, &json!([]), &rows);
+            assert!(misfits.is_empty(), "{collection}: {misfits:?} in {params}");
+            seen.insert(collection.to_owned());
+        }
+        assert!(seen.contains("core.get_jobs"), "{seen:?}");
+        let host = if release.is_26() { "container.query" } else { "virt.instance.query" };
+        assert!(seen.contains("pool.dataset.query") || seen.contains(host), "{seen:?}");
+    }
+
     /// All methods that `which` holds for were called.
     fn all(&self, sim: &Sim, which: impl Fn(&str) -> bool) {
         let methods = sim.methods();
@@ -98,6 +119,7 @@ async fn plain(release: Release) {
     let sim = &set.sim;
     let client = Client::root(sim).await;
     let mut c = Caller { client, called: BTreeSet::from(["auth.login_ex".to_owned()]) };
+    c.client.ok("core.subscribe", json!(["*"])).await;
     logins(sim, &mut c, secret).await;
     core(sim, &mut c).await;
     for method in ["version", "version_short", "info", "boot_id", "ready", "state", "global.id"] {
@@ -119,6 +141,7 @@ async fn plain(release: Release) {
     c.ok("initshutdownscript.delete", json!([id])).await;
     files(sim, &mut c).await;
     datasets(release, &mut c).await;
+    c.events(sim, release);
     c.all(sim, |m| !needs_host(m));
 }
 
@@ -289,6 +312,7 @@ async fn snapshots(family: &str, c: &mut Caller) {
 async fn containers(sim: &Sim, release: Release) {
     let client = Client::root(sim).await;
     let mut c = Caller { client, called: BTreeSet::new() };
+    c.client.ok("core.subscribe", json!(["*"])).await;
     let cron =
         json!([{"user": "root", "command": "echo hello", "enabled": false, "stdout": false}]);
     let id = c.client.ok("cronjob.create", cron).await["id"].clone();
@@ -304,6 +328,7 @@ async fn containers(sim: &Sim, release: Release) {
         true => new(&mut c, release).await,
         false => old(&mut c, release).await,
     }
+    c.events(sim, release);
     c.all(sim, needs_host);
 }
 

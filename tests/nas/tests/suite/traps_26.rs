@@ -194,9 +194,12 @@ async fn script(sim: &Sim) -> bool {
 async fn hostname(sim: &Sim) -> bool {
     let mut client = Client::root(sim).await;
     let id = dev(&mut client, true).await;
-    client.host("truenas-nsexec -n dev -- sh -c 'echo other >/etc/hostname'").await;
+    let row = client.host("truenas-nsexec -n dev -- sh -c 'echo other >/etc/hostname'").await;
+    assert_eq!(row["state"], "SUCCESS", "{}", row["logs_excerpt"]);
     client.done("container.stop", json!([id, {"force": true}])).await;
     client.ok("container.start", json!([id])).await;
     let row = client.host("truenas-nsexec -n dev -- cat /etc/hostname").await;
+    assert_eq!(row["state"], "SUCCESS", "{}", row["logs_excerpt"]);
+    eprintln!("/etc/hostname: {}", row["logs_excerpt"]);
     row["logs_excerpt"] == "dev\n"
 }
