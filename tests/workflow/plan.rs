@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sandscript::backend::fake::Verb;
 use sandscript::backend::plan::PlanBackend;
-use sandscript::sandbox::{Backend, Cancel, Command, SnapshotSpec, Spec, exec};
+use sandscript::sandbox::{
+    Backend, Cancel, CloneSpec, Command, Network, Published, SnapshotSpec, Spec, exec,
+};
 use sandscript::workflow::{BaseBuilder, BaseOptions, Source};
 
 use crate::support::Run;
@@ -101,4 +103,26 @@ async fn names_are_taken_as_they_are_for_real() {
     assert_eq!(backend.list(&cancel).await.unwrap().len(), 1);
     only_read(&run);
     assert_eq!(run.names().await, ["web"]);
+}
+
+#[tokio::test]
+async fn ports_and_networks_are_planned_and_not_made() {
+    let run = Run::new();
+    run.fake.create(&Spec::new("real"), &Cancel::new()).await.unwrap();
+    run.fake.clear_calls();
+    let (plan, cancel) = (planned(&run).ctx.backend, Cancel::new());
+    let networks = vec![Network::new("r", "n")];
+    let spec = Spec { networks: networks.clone(), ..Spec::new("planned") };
+    plan.create(&spec, &cancel).await.unwrap();
+    assert_eq!(plan.get("planned", &cancel).await.unwrap().networks, networks);
+    for name in ["planned", "real"] {
+        let at = plan.publish(name, 8080, None, &cancel).await.unwrap();
+        let ports = plan.get(name, &cancel).await.unwrap().ports;
+        assert_eq!(ports, [Published { port: 8080, at }]);
+    }
+    let clone = CloneSpec { networks: networks.clone(), ..CloneSpec::new("clone") };
+    let clone = Backend::clone(plan.as_ref(), "planned", &clone, &cancel).await.unwrap();
+    assert_eq!((clone.networks, clone.ports), (networks, vec![]));
+    only_read(&run);
+    assert_eq!(run.fake.get("real", &cancel).await.unwrap().ports, []);
 }

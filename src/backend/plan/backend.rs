@@ -1,5 +1,6 @@
 //! The contract: reads go to the real backend, all else to memory.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,9 +8,9 @@ use async_trait::async_trait;
 use super::process::succeeded;
 use super::{Place, PlanBackend, unknown};
 use crate::sandbox::{
-    Backend, CacheInfo, Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry,
-    GcReport, Info, Kind, Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot,
-    SnapshotSpec, Spec, StopOptions, WriteOptions,
+    Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error,
+    FileEntry, GcReport, Info, Kind, Policy, Process, ReadOptions, Reader, Restore, Result,
+    Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
 };
 
 /// As an archive ends; without anything before it, an empty one.
@@ -38,6 +39,7 @@ impl Backend for PlanBackend {
     async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
         self.can_cache(&spec.caches)?;
+        self.capabilities().require_networks(&spec.networks)?;
         self.free(&spec.name, cancel).await?;
         let image = spec.image.clone();
         let image = image.unwrap_or_else(|| self.capabilities().default_image.clone());
@@ -52,6 +54,7 @@ impl Backend for PlanBackend {
             mounts: spec.mounts.clone(),
             caches: spec.caches.clone(),
             egress: spec.egress.clone(),
+            networks: spec.networks.clone(),
             env: spec.env.clone(),
             user: spec.user.clone(),
             cwd: spec.cwd.clone(),
@@ -76,8 +79,7 @@ impl Backend for PlanBackend {
             infos.collect()
         };
         for info in twins {
-            let state = self.memory.get(&info.name, cancel).await?.state;
-            all.push(Info { state, ..info });
+            all.push(self.now(info, cancel).await?);
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
@@ -85,10 +87,7 @@ impl Backend for PlanBackend {
 
     async fn get(&self, name: &str, cancel: &Cancel) -> Result<Info> {
         match self.described(name)? {
-            Some(info) => {
-                let state = self.memory.get(name, cancel).await?.state;
-                Ok(Info { state, ..info })
-            }
+            Some(info) => self.now(info, cancel).await,
             None => self.seen(name, cancel).await,
         }
     }
@@ -271,6 +270,7 @@ impl Backend for PlanBackend {
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
         self.can_cache(&spec.caches)?;
+        self.capabilities().require_networks(&spec.networks)?;
         self.free(&spec.name, cancel).await?;
         let source = self.twin(name, cancel).await?;
         let plain =
@@ -286,6 +286,7 @@ impl Backend for PlanBackend {
             mounts: source.mounts,
             caches: spec.caches.clone(),
             egress: spec.egress.clone().unwrap_or(source.egress),
+            networks: spec.networks.clone(),
             env,
             user: source.user,
             cwd: source.cwd,
@@ -305,6 +306,18 @@ impl Backend for PlanBackend {
             twin.info.egress = policy.clone();
         }
         Ok(())
+    }
+
+    async fn publish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<SocketAddr>,
+        cancel: &Cancel,
+    ) -> Result<SocketAddr> {
+        self.capabilities().require(Capability::Publish)?;
+        self.twin(name, cancel).await?;
+        self.memory.publish(name, port, at, cancel).await
     }
 
     async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {

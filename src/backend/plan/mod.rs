@@ -62,6 +62,12 @@ impl PlanBackend {
         }
     }
 
+    /// A twin as the memory has it now.
+    async fn now(&self, info: Info, cancel: &Cancel) -> Result<Info> {
+        let Info { state, ports, .. } = self.memory.get(&info.name, cancel).await?;
+        Ok(Info { state, ports, ..info })
+    }
+
     /// A real sandbox, as one that nobody builds in: the script would wait for who does.
     async fn seen(&self, name: &str, cancel: &Cancel) -> Result<Info> {
         let mut info = self.real.get(name, cancel).await?;
