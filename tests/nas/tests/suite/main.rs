@@ -10,6 +10,7 @@ mod leftovers;
 mod load;
 mod logins;
 mod pool_traps;
+mod readme;
 mod results;
 mod rig;
 mod shell;
@@ -33,6 +34,7 @@ fn main() {
     tests.extend(faults::tests());
     tests.extend(load::tests());
     tests.extend(leftovers::tests());
+    tests.extend(readme::tests());
     tests.extend(results::tests());
     tests.extend(sources::tests());
     let numbered = |n: u8| tests.iter().any(|t| t.name().starts_with(&format!("trap_{n:02}::")));
