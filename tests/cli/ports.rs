@@ -111,3 +111,45 @@ fn who_is_in_which_network() {
     assert!(!environment.ok(["show", "twin"]).contains("networks"));
     environment.ok(["delete", "db", "twin", "--yes"]);
 }
+
+/// A service in one sandbox, its user in another one, which reaches nothing else.
+#[test]
+fn a_service_is_reached_by_its_name() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    if !environment.has("networks") {
+        return skip("the local backend has no networks here");
+    }
+    environment.write(
+        "x.rhai",
+        r#"import "std/services" as services;
+let net = network("net");
+let web = sandbox(#{ hostname: "web", network: net });
+web.write("/srv/a", "hello");
+web.spawn(["python3", "-m", "http.server", "8080", "--directory", "/srv"]);
+services::wait_port(web, 8080);
+matrix("m", #{ network: net, axes: #{ peer: ["web", web.name, "other"] } }, |cell| {
+    if cell.peer == "other" { expect_fail("it is in no network"); }
+    let get = "import sys, urllib.request as r; print(r.urlopen('http://' + sys.argv[1] + ':8080/a').read())";
+    assert_eq(cell.sandbox.run(["python3", "-c", get, cell.peer]).stdout, "b'hello'\n");
+});"#,
+    );
+    environment.write(
+        "x.lua",
+        r#"local services = require("std/services")
+local net = network("net")
+local web <close> = sandbox({ hostname = "web", network = net })
+web:write("/srv/a", "hello")
+web:spawn({ "python3", "-m", "http.server", "8080", "--directory", "/srv" })
+services.wait_port(web, 8080)
+matrix("m", { network = net, axes = { peer = { "web", web.name, "other" } } }, function(cell)
+  if cell.peer == "other" then expect_fail("it is in no network") end
+  local get = "import sys, urllib.request as r; print(r.urlopen('http://' + sys.argv[1] + ':8080/a').read())"
+  assert_eq(cell.sandbox:run({ "python3", "-c", get, cell.peer }).stdout, "b'hello'\n")
+end)"#,
+    );
+    for script in ["x.rhai", "x.lua"] {
+        let run = environment.run(["run", script]);
+        assert_eq!(run.code, Some(0), "{run}");
+        assert!(run.to_string().contains("2 passed"), "{run}");
+    }
+}
