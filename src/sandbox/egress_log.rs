@@ -132,3 +132,26 @@ impl EgressLog {
         self.denied.iter().map(|denied| denied.count).sum::<u64>() + self.more
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_it_was_refused() {
+        let all = [
+            Reason::NotAllowed,
+            Reason::Private,
+            Reason::NoPeer,
+            Reason::Protocol,
+            Reason::Unnamed,
+        ];
+        insta::assert_snapshot!(all.map(|reason| reason.to_string()).join("\n"), @r"
+        no rule allows it
+        the address is private, and no rule names it
+        nobody in its networks has this address
+        the gate does not carry this protocol
+        it names no host that could be checked
+        ");
+    }
+}

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{Effect, FakeBackend, Fault, Verb};
 use crate::sandbox::{
-    Backend, Cancel, Capability, CloneSpec, Command, Error, Exit, Limits, Output, Owner, Spec, exec,
+    Backend, Cancel, Capability, CloneSpec, Command, Error, Exit, Limits, Network, Output, Owner,
+    Spec, exec,
 };
 
 async fn boxed() -> FakeBackend {
@@ -145,4 +146,33 @@ async fn gc_takes_what_an_ended_run_owns() {
     let left = fake.list(&cancel).await.unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].name, "alive");
+}
+
+#[tokio::test]
+async fn without_ports_and_networks() {
+    let hint = "there is no network here";
+    let fake = FakeBackend::builder()
+        .without(Capability::Networks, hint)
+        .without(Capability::Publish, hint)
+        .build();
+    let cancel = Cancel::new();
+    fake.create(&Spec::new("box"), &cancel).await.unwrap();
+    let networks = vec![Network::new("r", "n")];
+    let spec = Spec { networks: networks.clone(), ..Spec::new("other") };
+    let clone = CloneSpec { networks, ..CloneSpec::new("other") };
+    let refused = [
+        fake.publish("box", 80, None, &cancel).await.map(drop),
+        fake.create(&spec, &cancel).await.map(drop),
+        Backend::clone(&fake, "box", &clone, &cancel).await.map(drop),
+    ];
+    let said = refused.map(|refused| {
+        let error = refused.unwrap_err();
+        format!("{error}; {}", error.hint().unwrap())
+    });
+    insta::assert_snapshot!(said.join("\n"), @r"
+    publish is not supported by backend 'fake' here; there is no network here
+    networks is not supported by backend 'fake' here; there is no network here
+    networks is not supported by backend 'fake' here; there is no network here
+    ");
+    assert_eq!(fake.list(&cancel).await.unwrap().len(), 1);
 }
