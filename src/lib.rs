@@ -13,6 +13,8 @@ pub mod lang;
 pub mod sandbox;
 pub mod suggest;
 pub mod transfer;
+#[cfg(feature = "incus")]
+pub mod transport;
 pub mod workflow;
 
 pub use api::{Host, Leftovers, Registry, ScriptError, Value};

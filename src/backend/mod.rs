@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::sandbox::{Backend, Error, Kind, Result};
 
 pub mod fake;
+#[cfg(feature = "incus")]
+pub mod incus;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod plan;
@@ -14,6 +16,8 @@ pub mod plan;
 pub const NAMES: &[&str] = &[
     #[cfg(feature = "local")]
     "local",
+    #[cfg(feature = "incus")]
+    "incus",
     "fake",
 ];
 
@@ -26,6 +30,8 @@ pub struct Config {
     pub store: Option<PathBuf>,
     /// For `local`: a program that calls `local::init`, where this one can't.
     pub helper: Option<PathBuf>,
+    /// For `incus`: the daemon's socket, where it is not in its usual place.
+    pub incus_socket: Option<PathBuf>,
     /// For `local`: do without the user's subordinate ids.
     pub single_id: bool,
 }
@@ -50,6 +56,19 @@ pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
                 local::LocalConfig { store, helper, single_id, ..local::LocalConfig::default() };
             Ok(Arc::new(local::LocalBackend::open(config)?))
         }
+        #[cfg(feature = "incus")]
+        "incus" => {
+            if let Some(host) = config.host.as_ref().filter(|host| !host.starts_with('/')) {
+                return Err(Error::unsupported(
+                    format!("the server '{host}'"),
+                    name,
+                    "name the path of a daemon's socket on this machine: --host /var/lib/incus/unix.socket",
+                ));
+            }
+            let socket = config.host.as_ref().map(PathBuf::from).or(config.incus_socket.clone());
+            let config = incus::IncusConfig { socket, ..incus::IncusConfig::default() };
+            Ok(Arc::new(incus::IncusBackend::open(config).await?))
+        }
         "fake" => Ok(Arc::new(fake::FakeBackend::new())),
         _ => {
             let near = NAMES.iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
@@ -68,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_name_opens_and_no_other_does() {
-        for name in NAMES {
+        for name in NAMES.iter().filter(|name| **name != "incus") {
             let folder = tempfile::tempdir().unwrap();
             let config = Config {
                 store: Some(folder.path().join("store")),
@@ -78,7 +97,7 @@ mod tests {
             let backend = open(name, &config).await.unwrap();
             assert_eq!(backend.capabilities().backend, *name);
         }
-        for name in NAMES {
+        for name in ["local", "fake"].into_iter().filter(|name| NAMES.contains(name)) {
             let config = Config { host: Some("nas".into()), ..Config::default() };
             let error = open(name, &config).await.err().unwrap();
             assert!(matches!(&error, Error::InvalidInput { what, .. } if what == "host"));

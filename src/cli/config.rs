@@ -32,6 +32,10 @@ pub struct Environment {
     pub gc_every: Option<String>,
     /// `SANDSCRIPT_HOST`: as `--host`.
     pub host: Option<String>,
+    /// `INCUS_DIR`: where the Incus daemon of this machine keeps its socket.
+    pub incus_dir: Option<PathBuf>,
+    /// `INCUS_SOCKET`: that socket itself.
+    pub incus_socket: Option<PathBuf>,
     /// `SANDSCRIPT_JOBS`: as `--jobs`.
     pub jobs: Option<String>,
     /// `NO_COLOR`: no colour.
@@ -68,6 +72,8 @@ impl Environment {
             gc_every: text("SANDSCRIPT_GC_EVERY"),
             home: var("HOME").and_then(absolute),
             host: text("SANDSCRIPT_HOST"),
+            incus_dir: var("INCUS_DIR").map(PathBuf::from),
+            incus_socket: var("INCUS_SOCKET").map(PathBuf::from),
             jobs: text("SANDSCRIPT_JOBS"),
             no_color: var("NO_COLOR").is_some(),
             profile: text("SANDSCRIPT_PROFILE"),
@@ -91,6 +97,12 @@ impl Environment {
         let state = self.xdg_state.clone();
         let state = state.or_else(|| Some(self.home.as_ref()?.join(".local/state")))?;
         Some(state.join("sandscript"))
+    }
+
+    /// The socket of this machine's Incus daemon, where it is not in its usual place.
+    fn incus(&self) -> Option<PathBuf> {
+        let inside = || Some(self.incus_dir.as_ref()?.join("unix.socket"));
+        self.incus_socket.clone().or_else(inside)
     }
 
     fn default_store(&self) -> Result<PathBuf> {
@@ -126,6 +138,8 @@ pub struct Settings {
     pub bases_expire: Option<Duration>,
     /// How often a call looks for what may go; never without it.
     pub gc_every: Option<Duration>,
+    /// The socket of this machine's Incus daemon, where it is not in its usual place.
+    pub incus_socket: Option<PathBuf>,
     /// How many cells run at once; the backend's own idea when not given.
     pub jobs: Option<usize>,
     /// How much memory the values of a script may take.
@@ -186,6 +200,7 @@ impl Settings {
                 newest: config.base.keep.unwrap_or(KeepPolicy::default().newest),
                 max_age: config.base.max_age,
             },
+            incus_socket: environment.incus(),
             jobs,
             max_memory: config.max_memory,
             max_operations: config.max_operations,

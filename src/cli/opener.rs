@@ -36,6 +36,7 @@ impl Opener for Backends {
         let config = backend::Config {
             host: host.map(str::to_owned),
             store: Some(self.settings.store.clone()),
+            incus_socket: self.settings.incus_socket.clone(),
             ..backend::Config::default()
         };
         let opened = backend::open(name, &config).await?;

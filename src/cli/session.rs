@@ -153,7 +153,8 @@ impl<'a> Session<'a> {
         settings: &Settings,
     ) -> Result<Arc<dyn Backend>> {
         let store = Some(settings.store.clone());
-        let options = backend::Config { host, store, ..backend::Config::default() };
+        let incus_socket = settings.incus_socket.clone();
+        let options = backend::Config { host, store, incus_socket, ..backend::Config::default() };
         backend::open(name, &options).await.map_err(CommandError::from)
     }
 }

@@ -9,6 +9,8 @@ mod bridge;
 mod extract;
 mod hash;
 mod manifest;
+#[cfg(feature = "incus")]
+mod members;
 mod pack;
 mod place;
 mod select;
@@ -18,7 +20,10 @@ mod unpack;
 pub use beneath::exists_inside;
 pub use extract::{Devices, Extractor, Owners, Rules, Stats};
 pub use hash::hash;
+
 pub use manifest::{Digests, Manifest, Paths};
+#[cfg(feature = "incus")]
+pub use members::members;
 pub use pack::pack;
 pub use place::confine;
 pub use select::PackOptions;

@@ -1,6 +1,10 @@
 //! One suite over every backend. See `README.md` beside this file.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "incus")]
+#[path = "../incus/rig/mod.rs"]
+mod daemon;
+
 mod case;
 mod cases;
 mod orphans;

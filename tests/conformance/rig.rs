@@ -28,6 +28,8 @@ pub const RIGS: &[fn() -> Option<Opening>] = &[
     || (!is_root()).then(|| Box::pin(local("local/user", false)) as _),
     #[cfg(feature = "local")]
     || (!is_root()).then(|| Box::pin(local("local/one-id", true)) as _),
+    #[cfg(feature = "incus")]
+    incus_here,
 ];
 
 /// What must happen first thing in `main`.
@@ -47,6 +49,8 @@ pub struct Rig {
     pub live: Owner,
     begin: Box<dyn Fn(String) -> Result<Run> + Send + Sync>,
     store: Option<TempDir>,
+    #[cfg(feature = "incus")]
+    daemon: Option<crate::daemon::Daemon>,
 }
 
 /// A run of its own on the rig's store. When it ends, what it owned is a dead run's.
@@ -81,6 +85,8 @@ async fn fake() -> Result<Rig> {
             Ok(Run { backend, owner, end: Box::new(move || fake.end_run(run)) })
         }),
         store: None,
+        #[cfg(feature = "incus")]
+        daemon: None,
     })
 }
 
@@ -108,6 +114,61 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
             Ok(Run { backend, owner: owner(&run), end: Box::new(|| ()) })
         }),
         store: Some(store),
+        #[cfg(feature = "incus")]
+        daemon: None,
+    })
+}
+
+/// `incus` where a daemon can be started, and where something of it is asked for.
+#[cfg(feature = "incus")]
+fn incus_here() -> Option<Opening> {
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    if wanted.is_some_and(|word| ["fake", "local"].iter().any(|other| word.starts_with(other))) {
+        return None;
+    }
+    match crate::daemon::lacks() {
+        None => Some(Box::pin(incus())),
+        Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") && is_root() => {
+            Some(Box::pin(async move { Err(Error::internal(why)) }))
+        }
+        Some(why) => {
+            println!("skipped incus: {why}");
+            None
+        }
+    }
+}
+
+/// A run of it is dead when its time is over.
+#[cfg(feature = "incus")]
+async fn incus() -> Result<Rig> {
+    use sandscript::backend::incus::{IncusBackend, IncusConfig};
+    let store = scratch()?;
+    let daemon = crate::daemon::Daemon::start(store.path()).map_err(Error::internal)?;
+    let config = IncusConfig {
+        socket: Some(daemon.socket()),
+        // Debian without systemd: what the suite looks at is the same, and it starts at once.
+        image: Some("small".into()),
+        ..IncusConfig::default()
+    };
+    let backend = Arc::new(IncusBackend::open(config).await?);
+    let shared = backend.clone();
+    Ok(Rig {
+        name: "incus",
+        backend,
+        host: scratch()?,
+        live: owner("live"),
+        begin: Box::new(move |run| {
+            let life = Duration::from_secs(15);
+            let end = std::time::Instant::now() + life;
+            let mut owner = owner(&run);
+            owner.until = std::time::SystemTime::now().checked_add(life);
+            let over = move || {
+                std::thread::sleep(end.saturating_duration_since(std::time::Instant::now()));
+            };
+            Ok(Run { backend: shared.clone(), owner, end: Box::new(over) })
+        }),
+        store: Some(store),
+        daemon: Some(daemon),
     })
 }
 
@@ -150,6 +211,8 @@ impl Rig {
         }
         self.backend.gc(false, &Cancel::new()).await?;
         drop((self.begin, self.backend));
+        #[cfg(feature = "incus")]
+        drop(self.daemon);
         for folder in self.store.into_iter().chain([self.host]) {
             let path = folder.path().to_owned();
             // What was deleted last may still be on its way out.
@@ -191,6 +254,14 @@ impl Scope {
         let name = format!("{}-{serial}", self.stem);
         self.names.lock().unwrap().insert(name.clone());
         name
+    }
+
+    /// Moments to cancel at, a few of each part of what a create takes here.
+    pub fn moments(&self, most: u32) -> impl Iterator<Item = Duration> + use<> {
+        // With an init system, making one takes half a second instead of a few milliseconds.
+        let slow = self.has(Capability::Init);
+        let (count, pause) = if slow { (8, 25_000) } else { (most, 250) };
+        (0..count).map(move |step| Duration::from_micros(u64::from(step) * pause))
     }
 
     /// A name for a cache that no other case uses.
@@ -241,6 +312,10 @@ impl Scope {
         match self.backend().get(name, &self.cancel).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound { kind: Kind::Sandbox, .. }) => {
+                // One that was there a moment ago may have gone meanwhile.
+                let all =
+                    if listed { self.backend().list(&self.cancel).await? } else { Vec::new() };
+                let listed = all.iter().any(|info: &Info| info.name == name);
                 assert!(!listed, "{name} is listed, but get says there is none");
                 Ok(false)
             }

@@ -235,10 +235,10 @@ async fn cancelled_before(scope: Scope) -> CaseResult {
 
 async fn cancelled_while_it_works(scope: Scope) -> CaseResult {
     let name = scope.name();
-    for step in 0..40 {
+    for step in scope.moments(40) {
         let cancel = Cancel::new();
         let later = async {
-            tokio::time::sleep(Duration::from_micros(step * 250)).await;
+            tokio::time::sleep(step).await;
             cancel.cancel();
         };
         let spec = Spec::new(&name);
@@ -246,9 +246,9 @@ async fn cancelled_while_it_works(scope: Scope) -> CaseResult {
         match made {
             Ok(_) => scope.at(&name).delete().await?,
             Err(Error::Cancelled) => {}
-            Err(error) => panic!("after {step}: {error:?}"),
+            Err(error) => panic!("after {step:?}: {error:?}"),
         }
-        assert!(!scope.exists(&name).await?, "cancelled at step {step}, it is still there");
+        assert!(!scope.exists(&name).await?, "cancelled after {step:?}, it is still there");
     }
     let sandbox = scope.sandbox_of(|spec| spec.name = name.clone()).await?;
     sandbox.run("true").await?;
@@ -257,10 +257,10 @@ async fn cancelled_while_it_works(scope: Scope) -> CaseResult {
 
 async fn dropped_while_it_works(scope: Scope) -> CaseResult {
     let name = scope.name();
-    for step in 0..20 {
+    for step in scope.moments(40) {
         let spec = Spec::new(&name);
         let make = scope.backend().create(&spec, &scope.cancel);
-        let made = tokio::time::timeout(Duration::from_micros(step * 500), make).await;
+        let made = tokio::time::timeout(step, make).await;
         if let Ok(made) = made {
             made?;
             scope.at(&name).delete().await?;

@@ -1,0 +1,304 @@
+//! The contract, kept by an Incus server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hyper::Method;
+use serde_json::json;
+
+use super::record::{self, Record};
+use super::{IncusBackend, Inner};
+use crate::sandbox::{
+    Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Policy,
+    Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, State,
+    StopOptions, Usage, WriteOptions, check_label, check_name, check_path,
+};
+
+async fn until<T>(cancel: &Cancel, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::Cancelled),
+        done = work => done,
+    }
+}
+
+impl Inner {
+    /// Freezes or thaws; nothing when it is so already.
+    async fn stand_still(&self, name: &str, still: bool) -> Result<()> {
+        let (instance, _) = self.instance(name).await?;
+        match (record::state(&instance), still) {
+            (State::Frozen, true) | (State::Running, false) => return Ok(()),
+            (State::Running, true) | (State::Frozen, false) => {}
+            _ => return Err(Error::NotRunning { name: name.to_owned() }),
+        }
+        let action = if still { "freeze" } else { "unfreeze" };
+        match self.act(name, action, 0, false).await {
+            Ok(()) => Ok(()),
+            Err(fail) => Err(self.explain(name, fail, action).await),
+        }
+    }
+
+    /// Changes what is known of a sandbox.
+    async fn change(&self, name: &str, change: impl FnOnce(&mut Record)) -> Result<()> {
+        let (_, mut record) = self.instance(name).await?;
+        change(&mut record);
+        let body = json!({"config": record.keys()?});
+        let path = format!("/1.0/instances/{name}");
+        match self.client.run(Method::PATCH, &path, &body).await {
+            Ok(_) => Ok(()),
+            Err(fail) => Err(self.explain(name, fail, "changing settings").await),
+        }
+    }
+
+    async fn set_policy(&self, name: &str, policy: &Policy) -> Result<()> {
+        self.capabilities.require_egress(policy)?;
+        let (mut instance, mut record) = self.instance(name).await?;
+        record.egress = policy.clone();
+        let mut devices = super::devices::devices(&record, &self.pool);
+        // Its size is that of the image and the limit.
+        devices["root"] = instance["devices"]["root"].take();
+        for (key, value) in record.keys()? {
+            match value.as_str() {
+                Some("") => drop(instance["config"].as_object_mut().map(|all| all.remove(&key))),
+                _ => instance["config"][&key] = value,
+            }
+        }
+        instance["devices"] = devices;
+        let path = format!("/1.0/instances/{name}");
+        if let Err(fail) = self.client.run(Method::PUT, &path, &instance).await {
+            return Err(self.explain(name, fail, "setting the policy").await);
+        }
+        match record::state(&instance) {
+            State::Running => self.settle(name, &record).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for IncusBackend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    async fn fingerprint(
+        &self,
+        image: &str,
+        _sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<String> {
+        until(cancel, self.0.fingerprint(image)).await
+    }
+
+    async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info> {
+        self.0.create(spec, cancel).await
+    }
+
+    async fn list(&self, cancel: &Cancel) -> Result<Vec<Info>> {
+        until(cancel, self.0.list()).await
+    }
+
+    async fn get(&self, name: &str, cancel: &Cancel) -> Result<Info> {
+        check_name(name)?;
+        until(cancel, self.0.info(name)).await
+    }
+
+    async fn start(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.0.start(name, cancel).await
+    }
+
+    async fn stop(&self, name: &str, options: StopOptions, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.0.stop(name, options, cancel).await
+    }
+
+    async fn delete(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        let (inner, name) = (Arc::clone(&self.0), name.to_owned());
+        super::lifecycle::guarded(cancel, move |_| async move { inner.delete(&name).await }).await
+    }
+
+    async fn ready(&self, name: &str, timeout: Duration, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        let ready = async {
+            let (_, record) = self.0.instance(name).await?;
+            let request = ["identity", record.hostname.as_str()];
+            let asked = self.0.ask_once(name, &request);
+            match tokio::time::timeout(timeout, asked).await {
+                Ok(done) => done.map(drop),
+                Err(_) => Err(Error::Timeout { what: format!("sandbox '{name}'"), after: timeout }),
+            }
+        };
+        until(cancel, ready).await
+    }
+
+    async fn freeze(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        until(cancel, self.0.stand_still(name, true)).await
+    }
+
+    async fn thaw(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        until(cancel, self.0.stand_still(name, false)).await
+    }
+
+    async fn spawn(&self, name: &str, command: &Command, cancel: &Cancel) -> Result<Process> {
+        check_name(name)?;
+        command.check()?;
+        let spawn = async {
+            let (_, record) = self.0.instance(name).await?;
+            self.0.spawn(name, &record, command).await
+        };
+        until(cancel, spawn).await
+    }
+
+    async fn read(
+        &self,
+        name: &str,
+        path: &str,
+        options: ReadOptions,
+        cancel: &Cancel,
+    ) -> Result<Reader> {
+        check_name(name)?;
+        check_path(path)?;
+        until(cancel, self.0.read(name, path, options)).await
+    }
+
+    async fn write(
+        &self,
+        name: &str,
+        path: &str,
+        content: Reader,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        check_name(name)?;
+        check_path(path)?;
+        until(cancel, self.0.write(name, path, content, options)).await
+    }
+
+    async fn read_dir(&self, name: &str, path: &str, cancel: &Cancel) -> Result<Vec<FileEntry>> {
+        check_name(name)?;
+        check_path(path)?;
+        until(cancel, self.0.read_dir(name, path)).await
+    }
+
+    async fn stat(&self, name: &str, path: &str, cancel: &Cancel) -> Result<FileEntry> {
+        check_name(name)?;
+        check_path(path)?;
+        until(cancel, self.0.stat(name, path)).await
+    }
+
+    async fn remove(&self, name: &str, path: &str, recursive: bool, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        check_path(path)?;
+        until(cancel, self.0.remove(name, path, recursive)).await
+    }
+
+    async fn mkdir(
+        &self,
+        name: &str,
+        path: &str,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        check_name(name)?;
+        check_path(path)?;
+        until(cancel, self.0.mkdir(name, path, options)).await
+    }
+
+    async fn unpack(
+        &self,
+        name: &str,
+        path: &str,
+        tar: Reader,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        check_name(name)?;
+        check_path(path)?;
+        until(cancel, self.0.unpack(name, path, tar, options)).await
+    }
+
+    async fn pack(&self, name: &str, path: &str, cancel: &Cancel) -> Result<Reader> {
+        check_name(name)?;
+        check_path(path)?;
+        until(cancel, self.0.pack(name, path)).await
+    }
+
+    async fn snapshot(&self, name: &str, spec: &SnapshotSpec, cancel: &Cancel) -> Result<Snapshot> {
+        check_name(name)?;
+        check_label(&spec.label)?;
+        self.0.snapshot(name, spec, cancel).await
+    }
+
+    async fn snapshots(&self, name: &str, cancel: &Cancel) -> Result<Vec<Snapshot>> {
+        check_name(name)?;
+        until(cancel, self.0.snapshots(name)).await
+    }
+
+    async fn find_snapshots(
+        &self,
+        prefix: &str,
+        cancel: &Cancel,
+    ) -> Result<Vec<(String, Snapshot)>> {
+        until(cancel, self.0.find_snapshots(prefix)).await
+    }
+
+    async fn delete_snapshot(&self, name: &str, label: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        check_label(label)?;
+        until(cancel, self.0.delete_snapshot(name, label)).await
+    }
+
+    async fn restore(
+        &self,
+        name: &str,
+        label: &str,
+        options: Restore,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        check_name(name)?;
+        check_label(label)?;
+        self.0.restore(name, label, options, cancel).await
+    }
+
+    async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
+        check_name(name)?;
+        self.0.clone_box(name, spec, cancel).await
+    }
+
+    async fn usage(&self, name: &str, cancel: &Cancel) -> Result<Usage> {
+        check_name(name)?;
+        let usage = async {
+            let (instance, _) = self.0.instance(name).await?;
+            if record::state(&instance) == State::Stopped {
+                return Err(Error::NotRunning { name: name.to_owned() });
+            }
+            match self.0.client.get(&format!("/1.0/instances/{name}/state")).await {
+                Ok(state) => Ok(Usage {
+                    cpu: state["cpu"]["usage"].as_u64().map(Duration::from_nanos),
+                    memory: state["memory"]["usage_peak"].as_u64().filter(|bytes| *bytes > 0),
+                }),
+                Err(fail) => Err(self.0.explain(name, fail, "measuring").await),
+            }
+        };
+        until(cancel, usage).await
+    }
+
+    async fn set_policy(&self, name: &str, policy: &Policy, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        until(cancel, self.0.set_policy(name, policy)).await
+    }
+
+    async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        until(cancel, self.0.change(name, |record| record.owner = None)).await
+    }
+
+    async fn gc(&self, dry_run: bool, cancel: &Cancel) -> Result<GcReport> {
+        until(cancel, self.0.gc(dry_run)).await
+    }
+}

@@ -1,0 +1,64 @@
+//! What can be done on a server.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::devices::Pool;
+use crate::sandbox::{Capabilities, Capability, Enforcer};
+
+/// The image when a spec names none.
+const IMAGE: &str = "debian/12";
+
+/// Whether AppArmor keeps guests from mounting anew what was mounted for them.
+fn confined() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|enabled| enabled.trim() == "Y")
+}
+
+pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
+    let mut has: BTreeSet<Capability> = [
+        Capability::Freeze,
+        Capability::Init,
+        Capability::LimitCpu,
+        Capability::LimitMemory,
+        Capability::LimitPids,
+        Capability::Programs,
+        Capability::SystemWritable,
+        Capability::Usage,
+        Capability::Users,
+    ]
+    .into();
+    let mut missing: BTreeMap<Capability, String> = [
+        (Capability::Caches, "backend 'incus' keeps no caches yet: build a base instead"),
+        (
+            Capability::EgressAllowlist,
+            "backend 'incus' can't enforce rules yet: use \"none\" or \"unrestricted\"",
+        ),
+        (Capability::HostImage, "use an image of the server's, such as debian/12"),
+        (Capability::LimitDisk, "backend 'incus' sets no quotas yet"),
+        (Capability::LimitInodes, "Incus has no limit on the number of files: use `disk`"),
+        (Capability::Publish, "backend 'incus' publishes no ports yet"),
+        (Capability::TarImage, "import it on the server: incus image import FILE --alias NAME"),
+    ]
+    .map(|(capability, why)| (capability, why.to_owned()))
+    .into();
+    if confined() {
+        has.insert(Capability::Mounts);
+    } else {
+        let why = "this machine's kernel has no AppArmor, and without it root in a guest makes a read-only folder writable";
+        missing.insert(Capability::Mounts, why.into());
+    }
+    if pool.networks.is_empty() {
+        let why = "the profile 'default' has no network: incus profile device add default eth0 nic network=incusbr0";
+        missing.insert(Capability::EgressUnrestricted, why.into());
+    } else {
+        has.insert(Capability::EgressUnrestricted);
+    }
+    Capabilities {
+        backend: super::BACKEND.into(),
+        default_image: image.unwrap_or_else(|| IMAGE.into()),
+        egress: Enforcer::Host,
+        has,
+        missing,
+        parallelism: std::thread::available_parallelism().map_or(4, usize::from) * 2,
+    }
+}

@@ -1,0 +1,217 @@
+//! Incus's REST API: requests, answers, and operations that are waited for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::Method;
+use serde_json::Value;
+
+use super::operations::Operations;
+use crate::sandbox::Error;
+use crate::transport::{Answer, Http, HttpError, Place, Socket};
+
+/// Why the server did not do it.
+#[derive(Clone, Debug)]
+pub(super) enum Fail {
+    /// It refused: HTTP's status and what it said.
+    Refused(u16, String),
+    /// It began, and failed: what it said, and a command's exit code where it has one.
+    Failed(String, Option<i64>),
+    /// It can't be reached, and nothing was asked of it.
+    Unreachable(String),
+    /// The answer is lost: whether it was done is unknown.
+    Lost(String),
+}
+
+impl From<HttpError> for Fail {
+    fn from(error: HttpError) -> Fail {
+        match &error {
+            HttpError::Unreachable { .. } => Fail::Unreachable(error.to_string()),
+            HttpError::Broken { .. } => Fail::Lost(error.to_string()),
+        }
+    }
+}
+
+impl Fail {
+    /// Whether the thing is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Fail::Refused(404, _))
+    }
+
+    /// As the domain has it, where nothing better is known.
+    pub fn plain(self, doing: &str) -> Error {
+        match self {
+            Fail::Refused(401 | 403, text) => Error::Auth { message: format!("{doing}: {text}") },
+            Fail::Refused(_, text) | Fail::Failed(text, _) => {
+                Error::internal(format!("{doing}: the server says: {text}"))
+            }
+            Fail::Unreachable(text) | Fail::Lost(text) => {
+                Error::Transport { message: format!("{doing}: {text}") }
+            }
+        }
+    }
+}
+
+/// An operation that the server works on.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    /// Its id.
+    pub id: String,
+    /// What it said of itself when it began.
+    pub metadata: Value,
+    /// Which stream of events was open when it was asked for.
+    generation: u64,
+}
+
+/// A server, in one of its projects.
+pub(super) struct Client {
+    http: Arc<Http>,
+    project: Option<String>,
+    operations: Operations,
+}
+
+impl Client {
+    pub fn new(place: Place, project: Option<String>) -> Client {
+        let http = Arc::new(Http::new(place));
+        let operations = Operations::new(Arc::clone(&http), project.clone());
+        Client { http, project, operations }
+    }
+
+    /// A path with the project in it.
+    pub fn path(&self, path: &str) -> String {
+        within(path, self.project.as_deref())
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: Bytes,
+    ) -> Result<Answer, Fail> {
+        let answer = self.http.send(&method, &self.path(path), headers, &body).await?;
+        if answer.status < 400 {
+            return Ok(answer);
+        }
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let text = said["error"].as_str().unwrap_or("it gives no reason").to_owned();
+        Err(Fail::Refused(answer.status, text))
+    }
+
+    async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Fail> {
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let headers = [("content-type", "application/json".to_owned())];
+        let answer = self.ask(method, path, &headers, body).await?;
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))
+    }
+
+    /// Reads something.
+    pub async fn get(&self, path: &str) -> Result<Value, Fail> {
+        self.json(Method::GET, path, None).await.map(|mut answer| answer["metadata"].take())
+    }
+
+    /// Asks for something that takes a while; it goes on when this returns.
+    pub async fn begin(&self, method: Method, path: &str, body: &Value) -> Result<Ticket, Fail> {
+        let generation = self.operations.listen().await?;
+        let mut answer = self.json(method, path, Some(body)).await?;
+        let metadata = answer["metadata"].take();
+        let id = answer["operation"].as_str().unwrap_or_default();
+        // A query behind the id says where in a cluster it is.
+        let id = id.rsplit('/').next().unwrap_or_default().split('?').next().unwrap_or_default();
+        Ok(Ticket { id: id.to_owned(), metadata, generation })
+    }
+
+    /// Waits for its end; what it then says of itself.
+    pub async fn end(&self, ticket: &Ticket) -> Result<Value, Fail> {
+        if ticket.id.is_empty() {
+            return Ok(ticket.metadata.clone());
+        }
+        self.operations.wait(&ticket.id, ticket.generation).await
+    }
+
+    /// Asks for something and waits until it is done.
+    pub async fn run(&self, method: Method, path: &str, body: &Value) -> Result<Value, Fail> {
+        let ticket = self.begin(method, path, body).await?;
+        self.end(&ticket).await
+    }
+
+    /// Reads a file of a guest; nothing where there is none.
+    pub async fn file(&self, path: &str) -> Result<Option<Bytes>, Fail> {
+        match self.ask(Method::GET, path, &[], Bytes::new()).await {
+            Ok(answer) => Ok(Some(answer.body)),
+            Err(fail) if fail.is_missing() => Ok(None),
+            Err(fail) => Err(fail),
+        }
+    }
+
+    /// Writes a file of a guest, as its root.
+    pub async fn put_file(&self, path: &str, mode: &str, body: Bytes) -> Result<(), Fail> {
+        let headers = [
+            ("x-incus-type", "file"),
+            ("x-incus-uid", "0"),
+            ("x-incus-gid", "0"),
+            ("x-incus-mode", mode),
+            ("x-incus-write", "overwrite"),
+        ]
+        .map(|(name, value)| (name, value.to_owned()));
+        self.ask(Method::POST, path, &headers, body).await.map(drop)
+    }
+
+    /// Deletes something at once.
+    pub async fn remove(&self, path: &str) -> Result<(), Fail> {
+        self.ask(Method::DELETE, path, &[], Bytes::new()).await.map(drop)
+    }
+
+    /// Opens one of an operation's WebSockets.
+    pub async fn socket(&self, operation: &str, secret: &str) -> Result<Socket, Fail> {
+        let path = format!("/1.0/operations/{operation}/websocket?secret={secret}");
+        Ok(self.http.socket(&path).await?)
+    }
+}
+
+/// A path with a project in it.
+pub(super) fn within(path: &str, project: Option<&str>) -> String {
+    match project {
+        None => path.to_owned(),
+        Some(project) => {
+            let join = if path.contains('?') { '&' } else { '?' };
+            format!("{path}{join}project={}", escape(project))
+        }
+    }
+}
+
+/// Text as a part of a path or a query.
+pub(super) fn escape(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut done, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                done.push(byte.into());
+            }
+            _ => done.push_str(&format!("%{byte:02X}")),
+        }
+        done
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_escaped_and_in_a_project() {
+        assert_eq!(escape("debian/12 ä"), "debian%2F12%20%C3%A4");
+        assert_eq!(within("/1.0", None), "/1.0");
+        assert_eq!(within("/1.0", Some("a b")), "/1.0?project=a%20b");
+        assert_eq!(within("/1.0?x=1", Some("p")), "/1.0?x=1&project=p");
+    }
+
+    #[test]
+    fn a_fail_is_an_error_by_its_kind() {
+        let error = |fail: Fail| fail.plain("creating 'a'");
+        assert!(matches!(error(Fail::Refused(403, "no".into())), Error::Auth { .. }));
+        assert!(matches!(error(Fail::Refused(500, "no".into())), Error::Internal { .. }));
+        assert!(matches!(error(Fail::Lost("cut".into())), Error::Transport { .. }));
+        insta::assert_snapshot!(error(Fail::Failed("no space".into(), None)), @"creating 'a': the server says: no space");
+    }
+}

@@ -1,0 +1,269 @@
+//! Commands: started by a program in the guest that knows how they end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{mpsc, watch};
+
+use super::attach::{Attached, Control, attach, frame, write};
+use super::client::{Client, Fail, escape};
+use super::record::Record;
+use super::{BACKEND, Inner};
+use crate::sandbox::{
+    Command, Error, Exit, Kind, Process, ProcessControl, Result, Signal, Stdin, WindowSize,
+};
+
+const SCRIPT: &str = include_str!("guest/exec.pl");
+/// Which code says that there is more to read about the end.
+const MORE: i32 = 125;
+
+/// How often a guest that can't start a process is asked again.
+const TRIES: u32 = 10;
+
+/// Sources the profiles, then becomes the command.
+const LOGIN: &str = "for f in /etc/profile \"$HOME/.profile\"; do if [ -f \"$f\" ]; then . \"$f\"; fi; done; exec \"$@\"";
+
+impl Inner {
+    /// Starts a command in a running sandbox.
+    pub(super) async fn spawn(
+        self: &Arc<Self>,
+        name: &str,
+        record: &Record,
+        command: &Command,
+    ) -> Result<Process> {
+        let argv = match command.login {
+            false => command.program.argv(),
+            true => ["/bin/sh", "-c", LOGIN, "sh"]
+                .map(String::from)
+                .into_iter()
+                .chain(command.program.argv())
+                .collect(),
+        };
+        let id = new_id();
+        let mut env = record.env.clone();
+        env.extend(command.env.clone());
+        let user = command.user.as_ref().or(record.user.as_ref()).map_or("root", String::as_str);
+        let cwd = command.cwd.as_ref().or(record.cwd.as_ref()).map_or("", String::as_str);
+        let (detached, pairs) = (if command.detached { "1" } else { "" }, env.len().to_string());
+        let fields = [&id, user, cwd, detached, &pairs].into_iter();
+        let pairs = env.iter().flat_map(|(name, value)| [name.as_str(), value]);
+        let head = frame(fields.chain(pairs).chain(argv.iter().map(String::as_str)));
+
+        let watching = Watching {
+            client: Arc::clone(&self.client),
+            name: name.to_owned(),
+            id,
+            program: argv_name(command),
+            user: user.to_owned(),
+            cwd: cwd.to_owned(),
+        };
+        let mut tries = 0;
+        let (attached, pid) = loop {
+            let attached = attach(&self.client, name, &["perl", "-e", SCRIPT], command.tty).await;
+            let mut attached = match attached {
+                Ok(attached) => attached,
+                Err(fail) => return Err(self.explain(name, fail, "running a command").await),
+            };
+            if let Some(pid) = begin(&mut attached, &head).await {
+                break (attached, pid);
+            }
+            match ended(&mut attached.end).await {
+                // The server looks for the program itself.
+                Err(Fail::Failed(_, Some(126 | 127))) => return Err(no_perl()),
+                // Nothing has run yet: the guest may have no process to spare at the moment.
+                Err(fail @ Fail::Failed(_, None)) if tries < TRIES => {
+                    let error = self.explain(name, fail, "running a command").await;
+                    if !matches!(error, Error::Internal { .. }) {
+                        return Err(error);
+                    }
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                code => match watching.told(code).await {
+                    Err(error) => return Err(error),
+                    Ok(exit) => {
+                        let message = format!("the command did not start: {exit}");
+                        let error = Error::Transport { message };
+                        return Err(
+                            match self
+                                .explain(name, super::session::lost(), "running a command")
+                                .await
+                            {
+                                Error::Transport { .. } => error,
+                                better => better,
+                            },
+                        );
+                    }
+                },
+            }
+        };
+        let Attached { stdin, stdout, stderr, control, end } = attached;
+        let stdin = match (&command.stdin, stdin) {
+            (Stdin::Piped, stdin) => stdin,
+            (Stdin::Bytes(bytes), Some(mut stdin)) => {
+                let bytes = bytes.clone();
+                tokio::spawn(async move {
+                    // A command that ends without reading all of it is no failure.
+                    let _ = write(&mut stdin, &bytes).await;
+                });
+                None
+            }
+            _ => None,
+        };
+        let (over, exit) = watch::channel(None);
+        tokio::spawn(async move {
+            let mut end = end;
+            let code = ended(&mut end).await;
+            over.send_replace(Some(watching.told(code).await));
+        });
+        let detached = command.detached;
+        if detached {
+            let (control, mut exit) = (control.clone(), exit.clone());
+            tokio::spawn(async move {
+                let _ = exit.wait_for(Option::is_some).await;
+                drop(control);
+            });
+        }
+        Ok(Process {
+            stdin: stdin.map(|stdin| Box::new(stdin) as _),
+            stdout: Some(Box::new(stdout)),
+            stderr: stderr.map(|stderr| Box::new(stderr) as _),
+            pid: Some(pid),
+            control: Box::new(Handle { control, exit, detached }),
+        })
+    }
+}
+
+/// What the image lacks.
+pub(super) fn no_perl() -> Error {
+    Error::unsupported(
+        "working in this sandbox",
+        BACKEND,
+        "there is no perl in its image: use one that has it, such as debian/12",
+    )
+}
+
+fn argv_name(command: &Command) -> String {
+    command.program.argv().first().cloned().unwrap_or_default()
+}
+
+fn new_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{}{}", super::record::token(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Tells the program in the guest what to run; the command's process id when it starts.
+async fn begin(attached: &mut Attached, head: &[u8]) -> Option<u32> {
+    let mut ready = [0];
+    attached.stdout.read_exact(&mut ready).await.ok()?;
+    write(attached.stdin.as_mut()?, head).await.ok()?;
+    let mut pid = [0; 12];
+    attached.stdout.read_exact(&mut pid).await.ok()?;
+    std::str::from_utf8(&pid).ok()?.parse().ok()
+}
+
+async fn ended(end: &mut super::attach::End) -> std::result::Result<i32, Fail> {
+    match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
+        Ok(Some(end)) => end,
+        _ => Err(Fail::Lost("the runtime of the command is gone".into())),
+    }
+}
+
+/// What is needed to say how a command ended.
+struct Watching {
+    client: Arc<Client>,
+    name: String,
+    id: String,
+    program: String,
+    user: String,
+    cwd: String,
+}
+
+impl Watching {
+    async fn told(&self, code: std::result::Result<i32, Fail>) -> Result<Exit> {
+        let code = code.map_err(|fail| fail.plain(&format!("a command in '{}'", self.name)))?;
+        if code != MORE && code <= 128 {
+            return Ok(Exit::Code(code));
+        }
+        let file = format!("/run/.sandscript.{}", self.id);
+        let path = format!("/1.0/instances/{}/files?path={}", self.name, escape(&file));
+        let word = match self.client.file(&path).await {
+            // What runs it was killed itself: the guest was stopped, or its root did it.
+            Ok(None) | Err(_) if code > 128 => return Ok(Exit::Signal(code - 128)),
+            Ok(None) | Err(_) => return Ok(Exit::Code(code)),
+            Ok(Some(word)) => String::from_utf8_lossy(&word).into_owned(),
+        };
+        // It is of no use any more; one that stays does no harm.
+        let _ = self.client.remove(&path).await;
+        let (what, number) = word.split_once(' ').unwrap_or((&word, ""));
+        let number: i32 = number.trim().parse().unwrap_or_default();
+        match (what, number) {
+            ("code", number) => Ok(Exit::Code(number)),
+            ("signal", number) => Ok(Exit::Signal(number)),
+            ("user", _) => Err(Error::not_found(Kind::User, &self.user)),
+            ("cwd", 13) => Err(Error::Permission { what: self.cwd.clone() }),
+            ("cwd", 20) => Err(Error::invalid("cwd", format!("'{}' is no directory", self.cwd))),
+            ("cwd", _) => Err(Error::not_found(Kind::File, &self.cwd)),
+            ("exec", 2 | 20) => Err(Error::not_found(Kind::Command, &self.program)),
+            ("exec", 1 | 13) => Err(Error::Permission { what: self.program.clone() }),
+            ("exec", 7) => Err(Error::invalid("command", "its arguments are too long")),
+            ("start", 11 | 12) => Err(Error::Exhausted {
+                what: format!("sandbox '{}' can't start another process", self.name),
+                hint: "end some of its processes, or give it more with `pids` or `memory`".into(),
+            }),
+            (what, number) => {
+                let name = &self.program;
+                Err(Error::internal(format!("starting '{name}': {what}: error {number}")))
+            }
+        }
+    }
+}
+
+struct Handle {
+    control: mpsc::UnboundedSender<Control>,
+    exit: watch::Receiver<Option<Result<Exit>>>,
+    detached: bool,
+}
+
+#[async_trait]
+impl ProcessControl for Handle {
+    async fn wait(&mut self) -> Result<Exit> {
+        match self.exit.wait_for(Option::is_some).await.map(|exit| exit.clone()) {
+            Ok(Some(exit)) => exit,
+            _ => Err(Error::Transport { message: "the runtime of the command is gone".into() }),
+        }
+    }
+
+    async fn signal(&mut self, signal: Signal) -> Result<()> {
+        if !(1..=31).contains(&signal.0) {
+            return Err(Error::unsupported(
+                format!("signal {}", signal.0),
+                BACKEND,
+                "use one of the signals 1 to 31",
+            ));
+        }
+        let _ = self.control.send(Control::Signal(33 + signal.0));
+        Ok(())
+    }
+
+    async fn kill(&mut self) -> Result<()> {
+        let _ = self.control.send(Control::Signal(15));
+        Ok(())
+    }
+
+    async fn resize(&mut self, size: WindowSize) -> Result<()> {
+        let _ = self.control.send(Control::Resize(size));
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.detached && self.exit.borrow().is_none() {
+            let _ = self.control.send(Control::Signal(15));
+        }
+    }
+}

@@ -1,0 +1,341 @@
+# Works on the guest's files, from inside. Requests come on standard input, answers go to standard
+# output: each a length, then fields with a length each. An answer begins with 'k', or with 'e', the
+# error's number and what it is about. Streams are chunks with a length each; an empty one ends them.
+use strict;
+use Fcntl qw(:DEFAULT :mode);
+$SIG{PIPE} = 'IGNORE';
+umask 022;
+
+sub bytes {
+    my ($want, $got) = ($_[0], '');
+    while (length($got) < $want) {
+        my $count = sysread(STDIN, $got, $want - length($got), length($got));
+        next if !defined $count && $!{EINTR};
+        gone() unless $count;
+    }
+    return $got;
+}
+
+# What is half written when the other side goes.
+my $part;
+sub gone { unlink $part if defined $part; exit 0 }
+$SIG{TERM} = \&gone;
+$SIG{HUP} = \&gone;
+
+sub frame { return bytes(unpack 'N', bytes(4)) }
+
+sub put {
+    my $text = shift;
+    while (length $text) {
+        my $count = syswrite(STDOUT, $text, 1 << 18);
+        next if !defined $count && $!{EINTR};
+        gone() unless $count;
+        substr($text, 0, $count) = '';
+    }
+}
+
+sub answer { my $body = pack('(N/a*)*', @_); put(pack('N', length $body) . $body) }
+sub failed { answer('e', $! + 0, @_ ? $_[0] : '') }
+
+sub ids {
+    my ($name, $group) = split /:/, $_[0], 2;
+    $name = '' unless defined $name;
+    my $number = $name =~ /^\d{1,10}$/ && $name < 4294967295;
+    my @found = $number ? getpwuid($name) : length $name ? getpwnam($name) : ();
+    return unless @found || $number;
+    my ($uid, $gid) = @found ? @found[2, 3] : ($name + 0, $name + 0);
+    $gid = $group =~ /^\d{1,10}$/ ? $group + 0 : length $group ? getgrnam($group) : undef if defined $group;
+    return unless defined $gid;
+    return ($uid, $gid);
+}
+
+# Makes a directory and those above it; whether the last one was made, or undef.
+sub mkdirs {
+    my $path = shift;
+    return 0 if -d $path;
+    if ($path =~ m{^(.*[^/])/+[^/]+/*$}s) { defined mkdirs($1) or return undef }
+    return 1 if mkdir $path, 0755;
+    return -d $path ? 0 : undef;
+}
+
+# Where a path leads that may be a link: the place of what is written to it.
+sub place {
+    my $path = shift;
+    for (1 .. 40) {
+        return $path unless -l $path;
+        my $target = readlink $path;
+        my ($folder) = $path =~ m{^(.*/)[^/]*$}s;
+        $path = $target =~ m{^/} ? $target : $folder . $target;
+    }
+    $! = 40;
+    return undef;
+}
+
+sub entry {
+    my ($name, $path) = @_;
+    my @stat = lstat $path or return ();
+    my $kind = S_ISDIR($stat[2]) ? 'd' : S_ISREG($stat[2]) ? 'f' : S_ISLNK($stat[2]) ? 'l' : 'o';
+    my $target = $kind eq 'l' ? readlink($path) : '';
+    return ($name, $kind, $stat[7], $stat[2] & 07777, $stat[4], $stat[5], $stat[9], $target);
+}
+
+sub remove_tree {
+    my $path = shift;
+    my @stat = lstat $path or return 0;
+    return unlink $path unless S_ISDIR($stat[2]);
+    opendir my $folder, $path or return 0;
+    for my $name (grep { $_ ne '.' && $_ ne '..' } readdir $folder) {
+        remove_tree("$path/$name") or $!{ENOENT} or return 0;
+    }
+    closedir $folder;
+    return rmdir $path;
+}
+
+my $count = 0;
+my %verbs = (
+    stat => sub {
+        my $path = shift;
+        $path =~ s{(?<=.)/+$}{}s;
+        my @entry = entry($path =~ m{([^/]+)$}s ? $1 : '/', $path) or return failed();
+        answer('k', @entry);
+    },
+    list => sub {
+        my $path = shift;
+        opendir my $folder, $path or return failed();
+        answer('k', map { entry($_, "$path/$_") } grep { $_ ne '.' && $_ ne '..' } readdir $folder);
+    },
+    read => sub {
+        my ($path, $offset, $length) = @_;
+        sysopen my $file, $path, O_RDONLY | O_NONBLOCK | O_NOCTTY or return failed();
+        my @stat = stat $file or return failed();
+        $! = 21, return failed() if S_ISDIR($stat[2]);
+        $! = 6, return failed() unless S_ISREG($stat[2]);
+        sysseek $file, $offset, 0 or return failed() if $offset;
+        answer('k');
+        while ($length eq '' || $length > 0) {
+            my $want = $length eq '' || $length > 1 << 18 ? 1 << 18 : $length;
+            my $read = sysread $file, my $data, $want;
+            next if !defined $read && $!{EINTR};
+            return put(pack 'NN', 0xffffffff, $! + 0) unless defined $read;
+            last unless $read;
+            put(pack('N', $read) . $data);
+            $length -= $read unless $length eq '';
+        }
+        put(pack 'N', 0);
+    },
+    write => sub {
+        my ($path, $mode, $owner, $parents) = @_;
+        my ($uid, $gid);
+        if (length $owner) { ($uid, $gid) = ids($owner) or return failed('user') }
+        $path =~ s{(?<=.)/+$}{}s;
+        if ($parents && $path =~ m{^(.+)/[^/]+$}s) { defined mkdirs($1) or return failed() }
+        defined($path = place($path)) or return failed();
+        my @old = lstat $path;
+        return failed() if !@old && !$!{ENOENT};
+        $! = 21, return failed() if @old && S_ISDIR($old[2]);
+        $! = 6, return failed() if @old && !S_ISREG($old[2]);
+        my ($folder) = $path =~ m{^(.*/)[^/]+$}s or do { $! = 21; return failed() };
+        my $temporary = "$folder.sandscript.$$." . $count++;
+        sysopen my $file, $temporary, O_WRONLY | O_CREAT | O_EXCL, 0600 or return failed();
+        $part = $temporary;
+        answer('k');
+        my ($wrong, $end) = 0;
+        while (1) {
+            my $size = unpack 'N', bytes(4);
+            $end = $size, last if $size == 0 || $size == 0xffffffff;
+            my $data = bytes($size);
+            while (!$wrong && length $data) {
+                my $written = syswrite $file, $data;
+                if (defined $written) { substr($data, 0, $written) = '' }
+                else { $wrong = $! + 0 unless $!{EINTR} }
+            }
+        }
+        ($uid, $gid) = @old ? @old[4, 5] : (0, 0) unless defined $uid;
+        $mode = @old ? $old[2] & 07777 : 0644 if $mode eq '';
+        unless ($end || $wrong) {
+            $wrong = $! + 0 unless chown($uid, $gid, $file) && chmod($mode, $file) && close($file)
+                && rename($temporary, $path);
+        }
+        unlink $temporary if $end || $wrong;
+        undef $part;
+        $! = $wrong;
+        $wrong ? failed() : answer('k');
+    },
+    remove => sub {
+        my ($path, $recursive) = @_;
+        $path =~ s{/+$}{}s;
+        $! = 16, return failed() if $path eq '' || $path =~ m{/\.\.?$};
+        my @stat = lstat $path or return failed();
+        my $done = !S_ISDIR($stat[2]) ? unlink $path : $recursive ? remove_tree($path) : rmdir $path;
+        $done ? answer('k') : failed();
+    },
+    mkdir => sub {
+        my ($path, $mode, $owner) = @_;
+        my @ids;
+        if (length $owner) { @ids = ids($owner) or return failed('user') }
+        my $made = mkdirs($path);
+        return failed() unless defined $made;
+        if ($made) {
+            chown @ids, $path or return failed() if @ids;
+            chmod $mode, $path or return failed() if length $mode;
+        }
+        answer('k');
+    },
+    unpack => \&unpack_tree,
+    user => sub { my @ids = ids(shift); @ids ? answer('k') : failed('user') },
+    identity => \&identity,
+    network => sub {
+        my $until = time + shift;
+        while (1) {
+            my ($route, $names);
+            if (open my $file, '<', '/proc/net/route') { $route = grep { (split)[1] eq '00000000' } <$file> }
+            if (open my $file, '<', '/etc/resolv.conf') { $names = grep { /^\s*nameserver\s/ } <$file> }
+            return answer('k', 'up') if $route && $names;
+            return answer('k', 'down') if time > $until;
+            select undef, undef, undef, 0.02;
+        }
+    },
+);
+
+# Writes what is told of a tree: 'd' and 'f' with mode, time and name, 'c' for a file's bytes, 'l' and
+# 'h' with target and name. A link on the way to a name is not followed.
+sub unpack_tree {
+    my ($base, $owner) = @_;
+    my @ids = (0, 0);
+    if (length $owner) { @ids = ids($owner) or return failed('user') }
+    my $made = mkdirs($base);
+    return failed() unless defined $made;
+    chown @ids, $base if $made;
+    answer('k');
+    my (%known, @folders, $file, $current, $wrong, $where, $end);
+    my $folder;
+    $folder = sub {
+        my $name = shift;
+        return 1 if $name eq '' || $known{$name};
+        $folder->($name =~ m{^(.+)/[^/]+$}s ? $1 : '') or return 0;
+        my @stat = lstat "$base/$name";
+        if (!@stat) {
+            mkdir "$base/$name", 0755 or return 0;
+            chown @ids, "$base/$name";
+        } elsif (!S_ISDIR($stat[2])) {
+            $! = 20;
+            return 0;
+        }
+        return $known{$name} = 1;
+    };
+    my $clear = sub {
+        my $name = shift;
+        $folder->($name =~ m{^(.+)/[^/]+$}s ? $1 : '') or return 0;
+        my @stat = lstat "$base/$name" or return 1;
+        %known = () if S_ISDIR($stat[2]);
+        return S_ISDIR($stat[2]) ? rmdir "$base/$name" : unlink "$base/$name";
+    };
+    my $close = sub {
+        return 1 unless $file;
+        my ($mode, $time, $path) = @$current;
+        my $done = chown(@ids, $file) && chmod($mode, $file) && close($file) && utime($time, $time, $path);
+        undef $file;
+        return $done;
+    };
+    my %kinds = (
+        d => sub {
+            my ($mode, $time, $name) = @_;
+            if ($name ne '') {
+                my @stat = lstat "$base/$name";
+                if (@stat && !S_ISDIR($stat[2])) { unlink "$base/$name" or return 0 }
+                $folder->($name) or return 0;
+                push @folders, [$mode, $time, "$base/$name"];
+            }
+            return 1;
+        },
+        f => sub {
+            my ($mode, $time, $name) = @_;
+            $clear->($name) or return 0;
+            sysopen $file, "$base/$name", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 or return 0;
+            $current = [$mode, $time, "$base/$name"];
+            return 1;
+        },
+        c => sub {
+            my $data = shift;
+            while (length $data) {
+                my $written = syswrite $file, $data;
+                if (defined $written) { substr($data, 0, $written) = '' }
+                else { return 0 unless $!{EINTR} }
+            }
+            return 1;
+        },
+        l => sub {
+            my ($target, $name) = @_;
+            $clear->($name) && symlink $target, "$base/$name" or return 0;
+            return system_lchown(@ids, "$base/$name");
+        },
+        h => sub {
+            my ($target, $name) = @_;
+            $folder->($target =~ m{^(.+)/[^/]+$}s ? $1 : '') or return 0;
+            my @stat = lstat "$base/$target" or return 0;
+            $! = 22, return 0 if S_ISDIR($stat[2]);
+            return 1 if $target eq $name;
+            return $clear->($name) && link "$base/$target", "$base/$name";
+        },
+    );
+    while (1) {
+        my ($kind, @told) = unpack '(N/a*)*', frame();
+        $end = $kind, last if $kind eq '.' || $kind eq '!';
+        next if defined $wrong;
+        my $done = ($kind eq 'c' || $close->()) && $kinds{$kind}->(@told);
+        ($wrong, $where) = ($! + 0 || 5, $kind eq 'c' ? $current->[2] : "$base/$told[-1]") unless $done;
+    }
+    ($wrong, $where) = ($! + 0, $current->[2]) if !defined $wrong && !$close->();
+    for my $row (sort { length $b->[2] <=> length $a->[2] } @folders) {
+        my ($mode, $time, $path) = @$row;
+        next if -l $path || !-d $path;
+        my $done = chown(@ids, $path) && chmod($mode, $path) && utime($time, $time, $path);
+        ($wrong, $where) = ($! + 0, $path) unless $done || defined $wrong;
+    }
+    $! = $wrong || 0;
+    defined $wrong ? failed($where) : answer('k');
+}
+
+sub system_lchown {
+    my ($uid, $gid, $path) = @_;
+    return 1 if $uid == 0 && $gid == 0;
+    return system('chown', '-h', '--', "$uid:$gid", $path) == 0;
+}
+
+# Makes the guest this machine and no other: its name, and keys for SSH that only it has.
+sub identity {
+    my ($hostname) = @_;
+    my $slurp = sub { open my $file, '<', $_[0] or return ''; local $/; my $text = <$file>; $text // '' };
+    my $spit = sub { open my $file, '>', $_[0] or return 0; print $file $_[1]; close $file };
+    (my $now = $slurp->('/proc/sys/kernel/hostname')) =~ s/\s+$//;
+    if ($now ne $hostname) {
+        $spit->('/proc/sys/kernel/hostname', "$hostname\n") or system 'hostname', $hostname;
+    }
+    (my $old = $slurp->('/etc/hostname')) =~ s/\s+$//;
+    if ($old ne $hostname) {
+        $spit->('/etc/hostname', "$hostname\n") or return failed();
+        my $hosts = $slurp->('/etc/hosts');
+        $spit->('/etc/hosts', $hosts) if length $old && $hosts =~ s/(?<![\w.-])\Q$old\E(?![\w.-])/$hostname/g;
+    }
+    (my $machine = $slurp->('/etc/machine-id')) =~ s/\s+$//;
+    my $stamp = '/etc/ssh/.machine';
+    my @keys = glob '/etc/ssh/ssh_host_*_key';
+    if (@keys && $slurp->($stamp) ne $machine) {
+        unlink $_, "$_.pub" for @keys;
+        for my $key (@keys) {
+            my ($kind) = $key =~ /ssh_host_(\w+)_key$/;
+            system("ssh-keygen -q -t $kind -N '' -f $key </dev/null >/dev/null 2>&1");
+        }
+        $spit->($stamp, $machine);
+        system '(systemctl try-restart ssh.service sshd.service || true) >/dev/null 2>&1';
+    }
+    answer('k', $machine);
+}
+
+answer('k');
+while (1) {
+    my ($verb, @told) = unpack '(N/a*)*', frame();
+    my $work = $verbs{$verb};
+    $! = 38, failed(), next unless $work;
+    $work->(@told);
+}

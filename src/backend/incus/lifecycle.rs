@@ -1,0 +1,419 @@
+//! Making, starting, stopping and deleting.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper::Method;
+use serde_json::{Map, Value, json};
+
+use super::Inner;
+use super::client::{Fail, escape};
+use super::devices::devices;
+use super::record::{self, Record};
+use crate::sandbox::{
+    Cancel, Capability, Error, GcReport, Info, Kind, Limits, Policy, Result, Spec, State,
+    StopOptions,
+};
+
+/// How long a guest's network may take to come up.
+const NETWORK: Duration = Duration::from_secs(30);
+/// How often something is tried that another's work on the same sandbox is in the way of.
+const TRIES: u32 = 20;
+
+/// Runs `work` to its end even when the caller goes away: `work` sees by its token that it did, and
+/// takes back what it made.
+pub(super) async fn guarded<T, F>(cancel: &Cancel, work: impl FnOnce(Cancel) -> F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    if cancel.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
+    let token = cancel.child_token();
+    let _gone = token.clone().drop_guard();
+    match tokio::spawn(work(token)).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::internal(format!("the work on the server died: {error}"))),
+    }
+}
+
+/// What is written into a guest before it starts for the first time.
+pub(super) struct Before {
+    /// Path and content.
+    pub files: Vec<(&'static str, String)>,
+}
+
+/// A sandbox that is to be made.
+pub(super) struct Plan {
+    pub name: String,
+    pub record: Record,
+    /// Where its disk comes from.
+    pub source: Value,
+    /// Further keys and devices, over those of the record.
+    pub config: Map<String, Value>,
+    pub devices: Map<String, Value>,
+    pub before: Before,
+    /// The user that must be there.
+    pub user: Option<String>,
+    pub bare: bool,
+}
+
+impl Inner {
+    pub(super) fn check_limits(&self, limits: &Limits) -> Result<()> {
+        let asked = [
+            (limits.cpu.is_some(), Capability::LimitCpu),
+            (limits.disk.is_some(), Capability::LimitDisk),
+            (limits.inodes.is_some(), Capability::LimitInodes),
+            (limits.memory.is_some(), Capability::LimitMemory),
+            (limits.pids.is_some(), Capability::LimitPids),
+        ];
+        for (_, capability) in asked.into_iter().filter(|(asked, _)| *asked) {
+            self.capabilities.require(capability)?;
+        }
+        limits.check()
+    }
+
+    pub(super) async fn create(self: &Arc<Self>, spec: &Spec, cancel: &Cancel) -> Result<Info> {
+        spec.check()?;
+        self.check_limits(&spec.limits)?;
+        self.capabilities.require_egress(&spec.egress)?;
+        if !spec.caches.is_empty() {
+            self.capabilities.require(Capability::Caches)?;
+        }
+        for mount in &spec.mounts {
+            self.capabilities.require(Capability::Mounts)?;
+            if tokio::fs::metadata(&mount.source).await.is_err() {
+                return Err(Error::not_found(Kind::File, mount.source.to_string_lossy()));
+            }
+        }
+        let image = spec.image.as_ref().unwrap_or(&self.capabilities.default_image);
+        let fingerprint = self.fingerprint(image).await?;
+        let record = Record::new(spec, image.clone(), fingerprint.clone());
+        let mut before = Before { files: Vec::new() };
+        if record.hostname != spec.name {
+            before.files.push(("/etc/hostname", format!("{}\n", record.hostname)));
+        }
+        let plan = Plan {
+            name: spec.name.clone(),
+            record,
+            source: json!({"type": "image", "fingerprint": fingerprint}),
+            config: Map::new(),
+            devices: Map::new(),
+            before,
+            user: spec.user.clone(),
+            bare: spec.bare,
+        };
+        self.make(plan, cancel).await
+    }
+
+    /// Makes a sandbox, and leaves nothing of it when that fails or is cancelled.
+    pub(super) async fn make(self: &Arc<Self>, plan: Plan, cancel: &Cancel) -> Result<Info> {
+        let inner = Arc::clone(self);
+        guarded(cancel, move |cancel| async move { inner.build(plan, &cancel).await }).await
+    }
+
+    async fn build(&self, plan: Plan, cancel: &Cancel) -> Result<Info> {
+        let mut config = plan.record.keys()?;
+        for (key, value) in [
+            ("security.guestapi", "false"),
+            ("security.nesting", "false"),
+            ("security.privileged", "false"),
+        ] {
+            config.insert(key.into(), value.into());
+        }
+        config.extend(plan.config.clone());
+        let mut all = devices(&plan.record, &self.pool);
+        if let Some(all) = all.as_object_mut() {
+            all.extend(plan.devices.clone());
+        }
+        let at_once = !plan.bare && plan.before.files.is_empty();
+        let body = json!({
+            "name": plan.name, "type": "container", "profiles": [], "source": plan.source,
+            "config": config, "devices": all, "start": at_once,
+        });
+        let (name, token) = (plan.name.as_str(), plan.record.token.as_str());
+        if let Err(fail) = self.client.run(Method::POST, "/1.0/instances", &body).await {
+            return Err(self.not_made(name, token, fail).await);
+        }
+        let done = match cancel.is_cancelled() {
+            true => Err(Error::Cancelled),
+            false => self.first_start(&plan, at_once, cancel).await,
+        };
+        if done.is_err() {
+            self.discard(name, token).await?;
+        }
+        done
+    }
+
+    async fn first_start(&self, plan: &Plan, started: bool, cancel: &Cancel) -> Result<Info> {
+        let name = plan.name.as_str();
+        for (path, content) in &plan.before.files {
+            let at = format!("/1.0/instances/{name}/files?path={}", escape(path));
+            let content = content.clone().into_bytes().into();
+            self.client
+                .put_file(&at, "0644", content)
+                .await
+                .map_err(|fail| fail.plain(&format!("writing {path} of sandbox '{name}'")))?;
+        }
+        if !plan.bare {
+            if !started {
+                self.act(name, "start", 0, false)
+                    .await
+                    .map_err(|fail| fail.plain(&format!("starting sandbox '{name}'")))?;
+            }
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            self.settle(name, &plan.record).await?;
+            if let Some(user) = &plan.user {
+                let user = user.as_str();
+                self.ask_once(name, &["user", user]).await?;
+            }
+        }
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        self.info(name).await
+    }
+
+    /// Waits until a command has run, and makes the guest the machine that it is.
+    pub(super) async fn settle(&self, name: &str, record: &Record) -> Result<()> {
+        self.ask_once(name, &["identity", &record.hostname]).await?;
+        if record.egress != Policy::None {
+            let seconds = NETWORK.as_secs().to_string();
+            let fields = self.ask_once(name, &["network", &seconds]).await?;
+            if fields.first().is_none_or(|up| up != b"up") {
+                return Err(Error::Timeout {
+                    what: format!("the network of sandbox '{name}'"),
+                    after: NETWORK,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a sandbox was not made. What there is of it goes.
+    async fn not_made(&self, name: &str, token: &str, fail: Fail) -> Error {
+        let doing = format!("making sandbox '{name}'");
+        match self.client.get(&format!("/1.0/instances/{name}")).await {
+            Ok(instance) => match Record::read(&instance) {
+                Some(record) if record.token == token => match self.discard(name, token).await {
+                    Ok(()) => self.exhausted(fail, &doing).await,
+                    Err(error) => error,
+                },
+                _ => Error::exists(Kind::Sandbox, name),
+            },
+            Err(_) => self.exhausted(fail, &doing).await,
+        }
+    }
+
+    /// A failure of the server, or that its storage pool is full.
+    pub(super) async fn exhausted(&self, fail: Fail, doing: &str) -> Error {
+        if matches!(fail, Fail::Failed(..) | Fail::Refused(500, _)) {
+            let path = format!("/1.0/storage-pools/{}/resources", escape(&self.pool.name));
+            let space = self.client.get(&path).await.unwrap_or_default();
+            let number = |value: &Value| value.as_u64();
+            if let (Some(used), Some(total)) =
+                (number(&space["space"]["used"]), number(&space["space"]["total"]))
+                && used >= total - total / 50
+            {
+                return Error::Exhausted {
+                    what: format!("{doing}: the storage pool '{}' is full", self.pool.name),
+                    hint: "delete sandboxes that nobody needs (sandscript gc), or enlarge the pool"
+                        .into(),
+                };
+            }
+        }
+        fail.plain(doing)
+    }
+
+    /// Deletes a half made sandbox, unless somebody else's has its name.
+    async fn discard(&self, name: &str, token: &str) -> Result<()> {
+        match self.instance(name).await {
+            Ok((_, record)) if record.token == token => match self.delete(name).await {
+                Err(Error::NotFound { .. }) => Ok(()),
+                done => done,
+            },
+            Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes what an instance does.
+    pub(super) async fn act(
+        &self,
+        name: &str,
+        action: &str,
+        timeout: i64,
+        force: bool,
+    ) -> std::result::Result<(), Fail> {
+        let body = json!({"action": action, "timeout": timeout, "force": force, "stateful": false});
+        self.client.run(Method::PUT, &format!("/1.0/instances/{name}/state"), &body).await.map(drop)
+    }
+
+    /// A sandbox with the addresses that it has.
+    pub(super) async fn info(&self, name: &str) -> Result<Info> {
+        let (mut instance, record) = self.instance(name).await?;
+        if record.egress != Policy::None && record::state(&instance) == State::Running {
+            let path = format!("/1.0/instances/{name}/state");
+            instance["state"] = self.client.get(&path).await.unwrap_or_default();
+        }
+        Ok(record.info(&instance))
+    }
+
+    pub(super) async fn list(&self) -> Result<Vec<Info>> {
+        let read = async |recursion: u8| {
+            let path = format!("/1.0/instances?recursion={recursion}");
+            self.client.get(&path).await.map_err(|fail| fail.plain("listing sandboxes"))
+        };
+        let infos = |all: &Value| {
+            let all = all.as_array().into_iter().flatten();
+            let mut infos: Vec<Info> =
+                all.filter_map(|instance| Some(Record::read(instance)?.info(instance))).collect();
+            infos.sort_by(|one, other| one.name.cmp(&other.name));
+            infos
+        };
+        let found = infos(&read(1).await?);
+        let networked = |info: &Info| info.egress != Policy::None && info.state == State::Running;
+        // Only the whole state has addresses, and it costs a look into each guest.
+        if found.iter().any(networked) { Ok(infos(&read(2).await?)) } else { Ok(found) }
+    }
+
+    pub(super) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<()> {
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        guarded(cancel, move |_| async move {
+            let name = name.as_str();
+            for _ in 0..TRIES {
+                let (instance, record) = inner.instance(name).await?;
+                let action = match record::state(&instance) {
+                    State::Running => return Ok(()),
+                    State::Frozen => "unfreeze",
+                    State::Error(why) => return Err(Error::internal(why)),
+                    State::Stopped | State::Transitional(_) => "start",
+                };
+                match inner.act(name, action, 0, false).await {
+                    Ok(()) if action == "start" => {
+                        inner.sessions.end(name);
+                        return inner.settle(name, &record).await;
+                    }
+                    Ok(()) => return Ok(()),
+                    Err(fail) => inner.again(name, fail, "starting").await?,
+                }
+            }
+            Err(Error::Busy { name: name.to_owned(), what: "somebody else works on it".into() })
+        })
+        .await
+    }
+
+    /// Ok when what failed may be tried again, because something else was under way.
+    async fn again(&self, name: &str, fail: Fail, doing: &str) -> Result<()> {
+        let (instance, _) = self.instance(name).await?;
+        match (record::state(&instance), &fail) {
+            (State::Transitional(_), _)
+            | (
+                State::Running | State::Frozen | State::Stopped,
+                Fail::Refused(400 | 409 | 423, _),
+            ) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok(())
+            }
+            _ => Err(self.exhausted(fail, &format!("{doing} sandbox '{name}'")).await),
+        }
+    }
+
+    pub(super) async fn stop(
+        self: &Arc<Self>,
+        name: &str,
+        options: StopOptions,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let (instance, _) = self.instance(name).await?;
+        let state = record::state(&instance);
+        if state == State::Stopped {
+            return Ok(());
+        }
+        if !options.force {
+            if state == State::Frozen {
+                // One that stands still can't end.
+                let _ = self.act(name, "unfreeze", 0, false).await;
+            }
+            let seconds = options.grace.as_secs_f64().ceil().max(1.0) as i64;
+            let ended = tokio::select! {
+                ended = self.act(name, "stop", seconds, false) => ended.is_ok(),
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+            };
+            if ended {
+                self.sessions.end(name);
+                return Ok(());
+            }
+        }
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        guarded(cancel, move |_| async move { inner.halt(&name).await }).await
+    }
+
+    /// Stops a sandbox at once, whatever it does.
+    async fn halt(&self, name: &str) -> Result<()> {
+        self.sessions.end(name);
+        for _ in 0..TRIES {
+            let (instance, _) = self.instance(name).await?;
+            if record::state(&instance) == State::Stopped {
+                return Ok(());
+            }
+            match self.act(name, "stop", -1, true).await {
+                Ok(()) => return Ok(()),
+                Err(fail) => {
+                    let (instance, _) = self.instance(name).await?;
+                    if record::state(&instance) != State::Stopped {
+                        self.again(name, fail, "stopping").await?;
+                    }
+                }
+            }
+        }
+        Err(Error::Busy { name: name.to_owned(), what: "somebody else works on it".into() })
+    }
+
+    pub(super) async fn delete(&self, name: &str) -> Result<()> {
+        for _ in 0..TRIES {
+            self.halt(name).await?;
+            let path = format!("/1.0/instances/{name}");
+            match self.client.run(Method::DELETE, &path, &Value::Null).await {
+                Ok(_) => return Ok(()),
+                Err(fail) => match self.instance(name).await {
+                    Err(error) => return Err(error),
+                    Ok(_) if matches!(fail, Fail::Refused(401 | 403, _)) => {
+                        return Err(fail.plain(&format!("deleting sandbox '{name}'")));
+                    }
+                    Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                },
+            }
+        }
+        Err(Error::Busy { name: name.to_owned(), what: "somebody else works on it".into() })
+    }
+
+    pub(super) async fn gc(self: &Arc<Self>, dry_run: bool) -> Result<GcReport> {
+        let now = crate::sandbox::wall_clock();
+        let over = |end: Option<SystemTime>| end.is_some_and(|end| end <= now);
+        let dead = |info: &Info| {
+            over(info.expires) || info.owner.as_ref().is_some_and(|owner| over(owner.until))
+        };
+        let mut report = GcReport::default();
+        for info in self.list().await?.into_iter().filter(dead) {
+            if dry_run {
+                report.sandboxes.push(info.name);
+                continue;
+            }
+            match self.delete(&info.name).await {
+                Ok(()) => report.sandboxes.push(info.name),
+                // Somebody else was first.
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(report)
+    }
+}

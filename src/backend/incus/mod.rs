@@ -1,0 +1,123 @@
+//! Sandboxes on an Incus server: system containers, driven by its REST API.
+//!
+//! Everything that is known of a sandbox is in the instance's own configuration, so that any machine
+//! that talks to the server sees the same. Commands and files go through two small programs in the
+//! guest, written in Perl, which come with each request and leave nothing behind.
+
+mod attach;
+mod backend;
+mod capabilities;
+mod client;
+mod devices;
+mod exec;
+mod files;
+mod image;
+mod lifecycle;
+mod operations;
+mod record;
+mod session;
+mod snapshots;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use self::client::{Client, Fail};
+use self::record::Record;
+use self::session::Sessions;
+use crate::sandbox::{Capabilities, Error, Kind, Result, State};
+use crate::transport::Place;
+
+const BACKEND: &str = "incus";
+
+/// Where the daemon's socket is when nothing else is said.
+pub const SOCKET: &str = "/var/lib/incus/unix.socket";
+
+/// Which server, and what of it.
+#[derive(Clone, Debug, Default)]
+pub struct IncusConfig {
+    /// The daemon's socket on this machine; [`SOCKET`] when not given.
+    pub socket: Option<PathBuf>,
+    /// The image when a spec names none; `debian/12` when not given.
+    pub image: Option<String>,
+    /// The project; the server's default when not given.
+    pub project: Option<String>,
+}
+
+/// Sandboxes on an Incus server.
+pub struct IncusBackend(Arc<Inner>);
+
+pub(crate) struct Inner {
+    client: Arc<Client>,
+    capabilities: Capabilities,
+    sessions: Sessions,
+    /// The storage pool that new sandboxes are on, and how it works.
+    pool: devices::Pool,
+}
+
+impl IncusBackend {
+    /// Connects to a server and asks what it can do.
+    pub async fn open(config: IncusConfig) -> Result<IncusBackend> {
+        let socket = config.socket.unwrap_or_else(|| SOCKET.into());
+        let client = Client::new(Place::Unix(socket.clone()), config.project);
+        let server = client.get("/1.0").await.map_err(|fail| unreachable(fail, &socket))?;
+        if server["auth"] != "trusted" {
+            return Err(Error::Auth {
+                message: format!("the Incus server at {} does not trust you", socket.display()),
+            });
+        }
+        let pool = devices::pool(&client).await?;
+        let capabilities = capabilities::probe(&pool, config.image);
+        let inner =
+            Inner { client: Arc::new(client), capabilities, sessions: Sessions::default(), pool };
+        Ok(IncusBackend(Arc::new(inner)))
+    }
+}
+
+fn unreachable(fail: Fail, socket: &std::path::Path) -> Error {
+    match fail {
+        Fail::Unreachable(text) if !socket.exists() => Error::Transport {
+            message: format!("{text}; is Incus installed, and does its daemon run?"),
+        },
+        fail => fail.plain("connecting to the Incus server"),
+    }
+}
+
+impl Inner {
+    /// An instance that is a sandbox, as the server has it.
+    async fn instance(&self, name: &str) -> Result<(Value, Record)> {
+        match self.client.get(&format!("/1.0/instances/{name}")).await {
+            Ok(instance) => match Record::read(&instance) {
+                Some(record) => Ok((instance, record)),
+                None => Err(Error::not_found_hint(
+                    Kind::Sandbox,
+                    name,
+                    "there is an instance of this name that sandscript did not make",
+                )),
+            },
+            Err(fail) if fail.is_missing() => Err(Error::not_found(Kind::Sandbox, name)),
+            Err(fail) => Err(fail.plain(&format!("looking at sandbox '{name}'"))),
+        }
+    }
+
+    /// What a failure at a sandbox means, by the state that it is in now.
+    async fn explain(&self, name: &str, fail: Fail, doing: &str) -> Error {
+        let doing = format!("{doing} in sandbox '{name}'");
+        if matches!(fail, Fail::Unreachable(_) | Fail::Refused(401 | 403, _)) {
+            return fail.plain(&doing);
+        }
+        match self.instance(name).await {
+            Err(error @ Error::NotFound { .. }) => error,
+            Err(_) => fail.plain(&doing),
+            Ok((instance, _)) => match record::state(&instance) {
+                State::Stopped => Error::NotRunning { name: name.to_owned() },
+                State::Frozen => {
+                    Error::Busy { name: name.to_owned(), what: "its processes are frozen".into() }
+                }
+                State::Transitional(what) => Error::Busy { name: name.to_owned(), what },
+                State::Running | State::Error(_) => fail.plain(&doing),
+            },
+        }
+    }
+}

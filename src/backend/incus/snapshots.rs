@@ -1,0 +1,315 @@
+//! Snapshots, restoring and cloning.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::Fail;
+use super::lifecycle::{Before, Plan, guarded};
+use super::record::{self, Record, snapshot_key, token, without_snapshots};
+use super::{BACKEND, Inner};
+use crate::sandbox::{
+    Cancel, Capability, CloneSpec, Error, Info, Kind, Policy, Restore, Result, Snapshot,
+    SnapshotSpec, State,
+};
+
+/// How often something is tried that another's work on the same instance may be in the way of.
+const PATIENT: u32 = 20;
+
+/// A snapshot of an instance.
+fn at(name: &str, label: &str) -> String {
+    format!("/1.0/instances/{name}/snapshots/{label}")
+}
+
+impl Inner {
+    async fn snapshot_of(&self, name: &str, label: &str) -> Result<Value> {
+        match self.client.get(&at(name, label)).await {
+            Ok(found) => Ok(found),
+            Err(fail) if fail.is_missing() => match self.instance(name).await {
+                Ok(_) => Err(Error::not_found(Kind::Snapshot, label)),
+                Err(error) => Err(error),
+            },
+            Err(fail) => Err(self.explain(name, fail, "looking at a snapshot").await),
+        }
+    }
+
+    pub(super) async fn snapshot(
+        self: &Arc<Self>,
+        name: &str,
+        spec: &SnapshotSpec,
+        cancel: &Cancel,
+    ) -> Result<Snapshot> {
+        let (inner, name, spec) = (Arc::clone(self), name.to_owned(), spec.clone());
+        guarded(cancel, move |_| async move { inner.take(&name, &spec).await }).await
+    }
+
+    async fn take(&self, name: &str, spec: &SnapshotSpec) -> Result<Snapshot> {
+        let (instance, _) = self.instance(name).await?;
+        // A snapshot has the configuration of its moment, and with it these labels.
+        let key = snapshot_key(&spec.label);
+        if !spec.labels.is_empty() || instance["config"][&key].is_string() {
+            let labels = match spec.labels.is_empty() {
+                true => String::new(),
+                false => json!(spec.labels).to_string(),
+            };
+            self.set(name, json!({"config": {key: labels}})).await?;
+        }
+        let body = json!({"name": spec.label, "stateful": false});
+        let path = format!("/1.0/instances/{name}/snapshots");
+        let started = Instant::now();
+        let mut tries = 0;
+        while let Err(fail) = self.client.run(Method::POST, &path, &body).await {
+            if self.client.get(&at(name, &spec.label)).await.is_ok() {
+                return Err(Error::exists(Kind::Snapshot, &spec.label));
+            }
+            tries += 1;
+            // The server does one thing at a time with an instance, and does not wait for its turn.
+            if tries == PATIENT || !matches!(fail, Fail::Failed(..)) {
+                return Err(self.explain(name, fail, "taking a snapshot").await);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let took = started.elapsed();
+        let mut snapshot = record::snapshot(&self.snapshot_of(name, &spec.label).await?);
+        // The server freezes a guest where a copy is not of one moment by itself.
+        if self.pool.driver == "dir" && record::state(&instance) == State::Running {
+            snapshot.frozen = took;
+        }
+        Ok(snapshot)
+    }
+
+    /// Changes some of an instance's settings.
+    async fn set(&self, name: &str, change: Value) -> Result<()> {
+        let path = format!("/1.0/instances/{name}");
+        match self.client.run(Method::PATCH, &path, &change).await {
+            Ok(_) => Ok(()),
+            Err(fail) => Err(self.explain(name, fail, "changing settings").await),
+        }
+    }
+
+    pub(super) async fn snapshots(&self, name: &str) -> Result<Vec<Snapshot>> {
+        self.instance(name).await?;
+        let path = format!("/1.0/instances/{name}/snapshots?recursion=1");
+        match self.client.get(&path).await {
+            Ok(all) => Ok(sorted(&all)),
+            Err(fail) => Err(self.explain(name, fail, "listing snapshots").await),
+        }
+    }
+
+    pub(super) async fn find_snapshots(&self, prefix: &str) -> Result<Vec<(String, Snapshot)>> {
+        let all = self.client.get("/1.0/instances?recursion=2").await;
+        let all = all.map_err(|fail| fail.plain("looking for snapshots"))?;
+        let mut found = Vec::new();
+        for instance in all.as_array().into_iter().flatten() {
+            let Some(name) = instance["name"].as_str().filter(|_| Record::read(instance).is_some())
+            else {
+                continue;
+            };
+            let fits = |snapshot: &Snapshot| snapshot.label.starts_with(prefix);
+            let snapshots = sorted(&instance["snapshots"]).into_iter().filter(fits);
+            found.extend(snapshots.map(|snapshot| (name.to_owned(), snapshot)));
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn delete_snapshot(&self, name: &str, label: &str) -> Result<()> {
+        self.snapshot_of(name, label).await?;
+        match self.client.run(Method::DELETE, &at(name, label), &Value::Null).await {
+            Ok(_) => Ok(()),
+            Err(fail) => {
+                self.snapshot_of(name, label).await?;
+                Err(self.explain(name, fail, "deleting a snapshot").await)
+            }
+        }
+    }
+
+    pub(super) async fn restore(
+        self: &Arc<Self>,
+        name: &str,
+        label: &str,
+        options: Restore,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let (instance, record) = self.instance(name).await?;
+        let wanted = self.snapshot_of(name, label).await?;
+        if self.pool.driver == "zfs" {
+            self.make_newest(name, &wanted, options).await?;
+        }
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        let label = label.to_owned();
+        guarded(
+            cancel,
+            move |_| async move { inner.go_back(&name, &label, &instance, &record).await },
+        )
+        .await
+    }
+
+    /// ZFS goes back to the newest snapshot only.
+    async fn make_newest(&self, name: &str, wanted: &Value, options: Restore) -> Result<()> {
+        let label = record::snapshot(wanted).label;
+        let all = self.snapshots(name).await?;
+        let newer = all.iter().rev().take_while(|snapshot| snapshot.label != label);
+        let newer: Vec<&str> = newer.map(|snapshot| snapshot.label.as_str()).collect();
+        if !newer.is_empty() && !options.discard_newer {
+            return Err(Error::unsupported(
+                format!("restoring '{label}' without losing {}", newer.join(", ")),
+                BACKEND,
+                "clone the snapshot instead, or allow that newer ones go: discard_newer",
+            ));
+        }
+        for label in newer {
+            self.delete_snapshot(name, label).await?;
+        }
+        Ok(())
+    }
+
+    async fn go_back(
+        &self,
+        name: &str,
+        label: &str,
+        before: &Value,
+        record: &Record,
+    ) -> Result<()> {
+        let state = record::state(before);
+        if state == State::Frozen {
+            let _ = self.act(name, "unfreeze", 0, false).await;
+        }
+        self.sessions.end(name);
+        let path = format!("/1.0/instances/{name}");
+        if let Err(fail) = self.client.run(Method::PUT, &path, &json!({"restore": label})).await {
+            self.snapshot_of(name, label).await?;
+            return Err(self.exhausted(fail, &format!("restoring sandbox '{name}'")).await);
+        }
+        // The snapshot's settings came back with its files; those of the sandbox hold.
+        let (after, _) = self.instance(name).await?;
+        if let Some(settings) = kept(before, &after)
+            && let Err(fail) = self.client.run(Method::PUT, &path, &settings).await
+        {
+            return Err(self.explain(name, fail, "keeping its settings").await);
+        }
+        if state == State::Stopped {
+            return Ok(());
+        }
+        if record::state(&after) == State::Stopped {
+            self.act(name, "start", 0, false)
+                .await
+                .map_err(|fail| fail.plain(&format!("starting sandbox '{name}'")))?;
+        }
+        self.settle(name, record).await
+    }
+
+    pub(super) async fn clone_box(
+        self: &Arc<Self>,
+        name: &str,
+        spec: &CloneSpec,
+        cancel: &Cancel,
+    ) -> Result<Info> {
+        spec.check()?;
+        self.check_limits(spec.limits.as_ref().unwrap_or(&Default::default()))?;
+        self.capabilities.require_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
+        if !spec.caches.is_empty() {
+            self.capabilities.require(Capability::Caches)?;
+        }
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let (instance, source) = self.instance(name).await?;
+        let from = match &spec.label {
+            None => name.to_owned(),
+            Some(label) => {
+                self.snapshot_of(name, label).await?;
+                format!("{name}/{label}")
+            }
+        };
+        if spec.name == name {
+            return Err(Error::exists(Kind::Sandbox, name));
+        }
+        let record = source.of_clone(name, spec);
+        // Devices that the clone does not have are masked: those of the source are taken over.
+        let mut devices = Map::new();
+        let ours = super::devices::devices(&record, &self.pool);
+        for device in instance["devices"].as_object().into_iter().flatten().map(|(name, _)| name) {
+            if ours.get(device).is_none() {
+                devices.insert(device.clone(), json!({"type": "none"}));
+            }
+        }
+        let machine = format!("{}{}\n", token(), token());
+        let before = Before {
+            files: vec![
+                ("/etc/machine-id", machine),
+                ("/etc/hostname", format!("{}\n", record.hostname)),
+            ],
+        };
+        let plan = Plan {
+            name: spec.name.clone(),
+            record,
+            source: json!({"type": "copy", "source": from, "instance_only": true}),
+            config: without_snapshots(&instance),
+            devices,
+            before,
+            user: None,
+            bare: spec.bare,
+        };
+        match self.make(plan, cancel).await {
+            Err(error @ Error::Internal { .. }) => {
+                // The source may have gone meanwhile.
+                match &spec.label {
+                    Some(label) => self.snapshot_of(name, label).await.map(drop)?,
+                    None => self.instance(name).await.map(drop)?,
+                }
+                Err(error)
+            }
+            done => done,
+        }
+    }
+}
+
+fn sorted(all: &Value) -> Vec<Snapshot> {
+    let mut all: Vec<Snapshot> =
+        all.as_array().into_iter().flatten().map(record::snapshot).collect();
+    all.sort_by_key(|snapshot| snapshot.created);
+    for snapshot in &mut all {
+        snapshot.frozen = Duration::ZERO;
+    }
+    all
+}
+
+/// The settings of `before` for an instance that is `after` now; nothing when they are the same.
+fn kept(before: &Value, after: &Value) -> Option<Value> {
+    let split = |instance: &Value, volatile: bool| -> Map<String, Value> {
+        let all = instance["config"].as_object().into_iter().flatten();
+        let is = |key: &str| key.starts_with("volatile.") || key.starts_with("image.");
+        all.filter(|(key, _)| is(key) == volatile)
+            .map(|(key, v)| (key.clone(), v.clone()))
+            .collect()
+    };
+    let config = split(before, false);
+    if config == split(after, false) && before["devices"] == after["devices"] {
+        return None;
+    }
+    let mut settings = after.clone();
+    let mut all = split(after, true);
+    all.extend(config);
+    settings["config"] = Value::Object(all);
+    settings["devices"] = before["devices"].clone();
+    Some(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_hold_over_a_restore() {
+        let before = json!({"config": {"a": "1", "volatile.x": "old"}, "devices": {"root": {}}});
+        let mut after = before.clone();
+        after["config"]["volatile.x"] = "new".into();
+        assert_eq!(kept(&before, &after), None);
+        after["config"]["a"] = "0".into();
+        after["config"]["b"] = "0".into();
+        let settings = kept(&before, &after).unwrap();
+        assert_eq!(settings["config"], json!({"a": "1", "volatile.x": "new"}));
+    }
+}

@@ -1,0 +1,271 @@
+//! One server, many requests: HTTP/1.1 over connections that are kept, and WebSockets.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{HeaderMap, Method, Request, header};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio_tungstenite::WebSocketStream;
+
+/// The most that an answer may hold.
+const MOST: usize = 256 << 20;
+/// How many connections are kept for later.
+const KEPT: usize = 8;
+
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A socket on this machine.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Nothing was sent.
+    #[error("{place} can't be reached: {why}")]
+    Unreachable {
+        /// Where.
+        place: String,
+        /// What the system says.
+        why: String,
+    },
+    /// It was sent, at least in part: whether it was done is unknown.
+    #[error("the connection to {place} broke: {why}")]
+    Broken {
+        /// Where.
+        place: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+/// An answer, whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP's status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A byte stream in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A WebSocket to the server.
+pub type Socket = WebSocketStream<Box<dyn Duplex>>;
+
+/// A server, and the connections to it that are idle.
+pub struct Http {
+    place: Place,
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+}
+
+impl Http {
+    /// A server. Nothing is opened yet.
+    pub fn new(place: Place) -> Http {
+        Http { place, idle: Mutex::default() }
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn unreachable(&self, why: impl fmt::Display) -> HttpError {
+        HttpError::Unreachable { place: self.place.to_string(), why: why.to_string() }
+    }
+
+    fn broken(&self, why: impl fmt::Display) -> HttpError {
+        HttpError::Broken { place: self.place.to_string(), why: why.to_string() }
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Duplex>, HttpError> {
+        match &self.place {
+            Place::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|e| self.unreachable(e))?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<SendRequest<Full<Bytes>>, HttpError> {
+        let stream = self.connect().await?;
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(|e| self.unreachable(e))?;
+        tokio::spawn(async move {
+            // Whoever waits for an answer on it is told.
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+
+    fn kept(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| idle.pop()).find(|sender| !sender.is_closed())
+    }
+
+    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sender.is_closed() && idle.len() < KEPT {
+            idle.push(sender);
+        }
+    }
+
+    /// Sends a request and reads the answer. It is sent once, but where a kept connection turns out
+    /// to be closed before anything of it was sent, or when it only reads.
+    pub async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &Bytes,
+    ) -> Result<Answer, HttpError> {
+        let request = || {
+            let mut request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(header::HOST, "sandscript")
+                .header(header::USER_AGENT, concat!("sandscript/", env!("CARGO_PKG_VERSION")));
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            request.body(Full::new(body.clone())).map_err(|error| self.unreachable(error))
+        };
+        loop {
+            let kept = self.kept();
+            let fresh = kept.is_none();
+            let mut sender = match kept {
+                Some(sender) => sender,
+                None => self.open().await?,
+            };
+            if let Err(error) = sender.ready().await {
+                if fresh {
+                    return Err(self.unreachable(error));
+                }
+                continue;
+            }
+            let answer = match sender.try_send_request(request()?).await {
+                Ok(answer) => answer,
+                Err(mut error) => {
+                    // With the request handed back nothing of it was sent.
+                    let unsent = error.take_message().is_some();
+                    if !fresh && (unsent || method == Method::GET) {
+                        continue;
+                    }
+                    return Err(self.broken(error.error()));
+                }
+            };
+            let (parts, body) = answer.into_parts();
+            let body = Limited::new(body, MOST).collect().await.map_err(|e| self.broken(e))?;
+            self.keep(sender);
+            return Ok(Answer {
+                status: parts.status.as_u16(),
+                headers: parts.headers,
+                body: body.to_bytes(),
+            });
+        }
+    }
+
+    /// Opens a WebSocket.
+    pub async fn socket(&self, path: &str) -> Result<Socket, HttpError> {
+        let stream = self.connect().await?;
+        let uri = format!("ws://sandscript{path}");
+        match tokio_tungstenite::client_async(uri, stream).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A server that gives each connection's requests these answers, then closes it.
+    fn server(answers: &'static [&'static str]) -> (tempfile::TempDir, Http, Arc<AtomicUsize>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let count = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&count);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for answer in answers {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        match stream.read_u8().await {
+                            Ok(byte) => head.push(byte),
+                            Err(_) => break,
+                        }
+                    }
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        });
+        (folder, Http::new(Place::Unix(path)), count)
+    }
+
+    async fn ask(http: &Http, method: Method) -> Result<Answer, HttpError> {
+        http.send(&method, "/x", &[], &Bytes::new()).await
+    }
+
+    #[tokio::test]
+    async fn connections_are_kept_and_replaced() {
+        const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let (_folder, http, count) = server(&[OK, OK]);
+        for _ in 0..5 {
+            let answer = ask(&http, Method::GET).await.unwrap();
+            assert_eq!((answer.status, answer.body.as_ref()), (200, &b"ok"[..]));
+        }
+        assert!(count.load(Ordering::Relaxed) >= 5);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_cut_off_is_no_answer() {
+        let (_folder, http, _) =
+            server(&["HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{\"type\":"]);
+        let error = ask(&http, Method::GET).await.unwrap_err();
+        assert!(matches!(error, HttpError::Broken { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_not_sent_again() {
+        let (_folder, http, count) = server(&[""]);
+        let error = ask(&http, Method::POST).await.unwrap_err();
+        assert!(matches!(error, HttpError::Broken { .. }), "{error}");
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_there() {
+        let http = Http::new(Place::Unix("/no/such/socket".into()));
+        let error = ask(&http, Method::POST).await.unwrap_err();
+        insta::assert_snapshot!(error, @"/no/such/socket can't be reached: No such file or directory (os error 2)");
+    }
+}
