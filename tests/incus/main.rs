@@ -114,7 +114,7 @@ fn the_command_line(daemon: &mut rig::Daemon) {
         run(&["exec", "one", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((code, out.as_str(), err.as_str()), (Some(7), "out\n", "err\n"));
     ok(&["snapshot", "create", "one", "clean"]);
-    ok(&["clone", "one@clean", "two"]);
+    ok(&["clone", "one", "two", "--label", "clean"]);
     let list: serde_json::Value = serde_json::from_str(&ok(&["list", "--format", "json"])).unwrap();
     let names: Vec<_> = list.as_array().unwrap().iter().map(|one| &one["name"]).collect();
     assert_eq!(names, ["one", "two"]);

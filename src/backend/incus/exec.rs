@@ -184,7 +184,14 @@ struct Watching {
 
 impl Watching {
     async fn told(&self, code: std::result::Result<i32, Fail>) -> Result<Exit> {
-        let code = code.map_err(|fail| fail.plain(&format!("a command in '{}'", self.name)))?;
+        let what = format!("a command in '{}'", self.name);
+        let code = code.map_err(|fail| match fail {
+            // It was cut off in the middle: nobody knows what it did.
+            Fail::Failed(text, _) => {
+                Error::Transport { message: format!("{what}: the server says: {text}") }
+            }
+            fail => fail.plain(&what),
+        })?;
         if code != MORE && code <= 128 {
             return Ok(Exit::Code(code));
         }
