@@ -62,6 +62,8 @@ impl Inner {
         };
         let mut tries = 0;
         let (attached, pid) = loop {
+            let turn = self.turns.of(name);
+            let _turn = turn.read().await;
             let attached = attach(&self.client, name, &["perl", "-e", SCRIPT], command.tty).await;
             let mut attached = match attached {
                 Ok(attached) => attached,
@@ -83,6 +85,10 @@ impl Inner {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 code => match watching.told(code).await {
+                    Err(Error::Exhausted { .. }) if tries < TRIES => {
+                        tries += 1;
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
                     Err(error) => return Err(error),
                     Ok(exit) => {
                         let message = format!("the command did not start: {exit}");

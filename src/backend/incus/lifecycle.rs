@@ -57,6 +57,8 @@ pub(super) struct Plan {
     pub before: Before,
     /// The user that must be there.
     pub user: Option<String>,
+    /// The running sandbox that stands still while it is copied.
+    pub still: Option<String>,
     pub bare: bool,
 }
 
@@ -103,6 +105,7 @@ impl Inner {
             devices: Map::new(),
             before,
             user: spec.user.clone(),
+            still: None,
             bare: spec.bare,
         };
         self.make(plan, cancel).await
@@ -134,7 +137,22 @@ impl Inner {
             "config": config, "devices": all, "start": at_once,
         });
         let (name, token) = (plan.name.as_str(), plan.record.token.as_str());
-        if let Err(fail) = self.client.run(Method::POST, "/1.0/instances", &body).await {
+        let turn = plan.still.as_ref().map(|source| self.turns.of(source));
+        let still = match &turn {
+            Some(turn) => Some(turn.write().await),
+            None => None,
+        };
+        if let Some(source) = &plan.still
+            && let Err(fail) = self.act(source, "freeze", 0, false).await
+        {
+            return Err(self.explain(source, fail, "cloning").await);
+        }
+        let made = self.client.run(Method::POST, "/1.0/instances", &body).await;
+        if let Some(source) = &plan.still {
+            self.thaw_again(source).await;
+        }
+        drop(still);
+        if let Err(fail) = made {
             return Err(self.not_made(name, token, fail).await);
         }
         let done = match cancel.is_cancelled() {

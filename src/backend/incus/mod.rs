@@ -18,10 +18,12 @@ mod record;
 mod session;
 mod snapshots;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
+use tokio::sync::RwLock;
 
 use self::client::{Client, Fail};
 use self::record::Record;
@@ -52,6 +54,7 @@ pub(crate) struct Inner {
     client: Arc<Client>,
     capabilities: Capabilities,
     sessions: Sessions,
+    turns: Turns,
     /// The storage pool that new sandboxes are on, and how it works.
     pool: devices::Pool,
 }
@@ -69,9 +72,27 @@ impl IncusBackend {
         }
         let pool = devices::pool(&client).await?;
         let capabilities = capabilities::probe(&pool, config.image);
-        let inner =
-            Inner { client: Arc::new(client), capabilities, sessions: Sessions::default(), pool };
+        let inner = Inner {
+            client: Arc::new(client),
+            capabilities,
+            sessions: Sessions::default(),
+            turns: Turns::default(),
+            pool,
+        };
         Ok(IncusBackend(Arc::new(inner)))
+    }
+}
+
+/// Who may start something in a sandbox: all at once, but nobody while it stands still for a copy.
+#[derive(Default)]
+struct Turns(Mutex<HashMap<String, Arc<RwLock<()>>>>);
+
+impl Turns {
+    fn of(&self, name: &str) -> Arc<RwLock<()>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody holds are of no use.
+        all.retain(|other, turn| other == name || Arc::strong_count(turn) > 1);
+        Arc::clone(all.entry(name.to_owned()).or_default())
     }
 }
 

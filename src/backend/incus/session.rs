@@ -87,6 +87,8 @@ impl Inner {
         if let Some(session) = self.sessions.take(name).filter(|_| !fresh) {
             return Ok(session);
         }
+        let turn = self.turns.of(name);
+        let _turn = turn.read().await;
         let opened = attach(&self.client, name, &["perl", "-e", SCRIPT], None).await;
         let attached = match opened {
             Ok(attached) => attached,

@@ -58,9 +58,46 @@ impl Inner {
         }
         let body = json!({"name": spec.label, "stateful": false});
         let path = format!("/1.0/instances/{name}/snapshots");
+        // Without this it is not of one moment, on btrfs either: what is not on disk yet comes late.
+        let freeze = record::state(&instance) == State::Running;
+        let turn = self.turns.of(name);
+        let still = turn.write().await;
         let started = Instant::now();
+        if freeze && let Err(fail) = self.act(name, "freeze", 0, false).await {
+            return Err(self.explain(name, fail, "taking a snapshot").await);
+        }
+        let taken = self.copy(name, spec, &path, &body).await;
+        if freeze {
+            self.thaw_again(name).await;
+        }
+        let took = started.elapsed();
+        drop(still);
+        taken?;
+        let mut snapshot = record::snapshot(&self.snapshot_of(name, &spec.label).await?);
+        if freeze {
+            snapshot.frozen = took;
+        }
+        Ok(snapshot)
+    }
+
+    /// Lets a guest go on that was frozen for a moment.
+    pub(super) async fn thaw_again(&self, name: &str) {
+        for _ in 0..PATIENT {
+            match self.act(name, "unfreeze", 0, false).await {
+                Ok(()) => return,
+                // It may be gone, or somebody else has thawed it.
+                Err(_) => match self.instance(name).await {
+                    Ok((instance, _)) if record::state(&instance) == State::Frozen => {}
+                    _ => return,
+                },
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn copy(&self, name: &str, spec: &SnapshotSpec, path: &str, body: &Value) -> Result<()> {
         let mut tries = 0;
-        while let Err(fail) = self.client.run(Method::POST, &path, &body).await {
+        while let Err(fail) = self.client.run(Method::POST, path, body).await {
             if self.client.get(&at(name, &spec.label)).await.is_ok() {
                 return Err(Error::exists(Kind::Snapshot, &spec.label));
             }
@@ -71,13 +108,7 @@ impl Inner {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let took = started.elapsed();
-        let mut snapshot = record::snapshot(&self.snapshot_of(name, &spec.label).await?);
-        // The server freezes a guest where a copy is not of one moment by itself.
-        if self.pool.driver == "dir" && record::state(&instance) == State::Running {
-            snapshot.frozen = took;
-        }
-        Ok(snapshot)
+        Ok(())
     }
 
     /// Changes some of an instance's settings.
@@ -250,6 +281,8 @@ impl Inner {
             devices,
             before,
             user: None,
+            still: (spec.label.is_none() && record::state(&instance) == State::Running)
+                .then(|| name.to_owned()),
             bare: spec.bare,
         };
         match self.make(plan, cancel).await {
