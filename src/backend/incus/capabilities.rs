@@ -36,6 +36,7 @@ pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
         (Capability::HostImage, "use an image of the server's, such as debian/12"),
         (Capability::LimitDisk, "backend 'incus' sets no quotas yet"),
         (Capability::LimitInodes, "Incus has no limit on the number of files: use `disk`"),
+        (Capability::Networks, "backend 'incus' makes no networks yet"),
         (Capability::Publish, "backend 'incus' publishes no ports yet"),
         (Capability::TarImage, "import it on the server: incus image import FILE --alias NAME"),
     ]

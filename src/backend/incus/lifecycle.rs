@@ -81,6 +81,7 @@ impl Inner {
         spec.check()?;
         self.check_limits(&spec.limits)?;
         self.capabilities.require_egress(&spec.egress)?;
+        self.capabilities.require_networks(&spec.networks)?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
         }
@@ -215,6 +216,8 @@ impl Inner {
     /// Why a sandbox was not made. What there is of it goes.
     async fn not_made(&self, name: &str, token: &str, fail: Fail) -> Error {
         let doing = format!("making sandbox '{name}'");
+        // Another client may be at it, and its instance not be there yet.
+        let busy = matches!(fail, Fail::Failed(..)) && self.is_worked_on(name).await;
         match self.client.get(&format!("/1.0/instances/{name}")).await {
             Ok(instance) => match Record::read(&instance) {
                 Some(record) if record.token == token => match self.discard(name, token).await {
@@ -223,8 +226,23 @@ impl Inner {
                 },
                 _ => Error::exists(Kind::Sandbox, name),
             },
+            Err(_) if busy => {
+                Error::Busy { name: name.to_owned(), what: "somebody else is making it".into() }
+            }
             Err(_) => self.exhausted(fail, &doing).await,
         }
+    }
+
+    /// Whether an operation on an instance is under way.
+    async fn is_worked_on(&self, name: &str) -> bool {
+        let all = self.client.get("/1.0/operations?recursion=1").await.unwrap_or_default();
+        let wanted = format!("/1.0/instances/{name}");
+        let mut running = all["running"].as_array().into_iter().flatten();
+        running.any(|operation| {
+            let instances = operation["resources"]["instances"].as_array();
+            let mut instances = instances.into_iter().flatten().filter_map(Value::as_str);
+            instances.any(|path| path.split('?').next() == Some(wanted.as_str()))
+        })
     }
 
     /// A failure of the server, or that its storage pool is full.

@@ -144,6 +144,8 @@ impl Record {
             limits: self.limits,
             mounts: self.mounts,
             caches: Vec::new(),
+            networks: Vec::new(),
+            ports: Default::default(),
             egress: self.egress,
             env: self.env,
             user: self.user,

@@ -240,6 +240,7 @@ impl Inner {
         spec.check()?;
         self.check_limits(spec.limits.as_ref().unwrap_or(&Default::default()))?;
         self.capabilities.require_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
+        self.capabilities.require_networks(&spec.networks)?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
         }
