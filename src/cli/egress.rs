@@ -362,6 +362,8 @@ fn print_log(output: &Output, name: &str, log: &EgressLog) {
         log.denied.iter().filter_map(|denied| denied.rule()).map(|rule| quoted(&rule)).collect();
     rules.sort();
     rules.dedup();
+    // A guest may have asked for thousands.
+    rules.truncate(12);
     if !rules.is_empty() {
         output.note(format!("to allow it: sandscript egress allow {name} {}", rules.join(" ")));
     }

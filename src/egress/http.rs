@@ -29,23 +29,35 @@ pub struct Bad;
 /// Longer heads are refused by servers, too.
 const LONGEST: usize = 32 << 10;
 
-/// Whether it begins with a request line; none when more has to come.
+/// Methods that servers take without a version behind the target, too.
+const OLD: &[&[u8]] =
+    &[b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"];
+
+/// Whether some server would take it for a request, however lenient it is; none when more has to come.
+/// Only [`head`] says whether all servers would take it for the same one.
 pub fn looks_like_a_request(bytes: &[u8]) -> Option<bool> {
-    let word = bytes.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
-    match bytes.get(word) {
-        None if word > 20 => return Some(false),
-        None => return None,
-        Some(b' ') if word > 0 && word <= 20 => {}
-        Some(_) => return Some(false),
+    // Many pass over empty lines.
+    let blank = |byte: &&u8| byte.is_ascii_whitespace() || **byte == 0x0b;
+    let start = bytes.iter().take_while(blank).count();
+    let Some(text) = bytes.get(start..).filter(|text| !text.is_empty()) else {
+        return if start > LONGEST { Some(true) } else { None };
+    };
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let whole = line.len() < text.len();
+    let word = line.iter().take_while(|byte| byte.is_ascii_graphic()).count();
+    let method = &line[..word];
+    // No method has such a byte in it.
+    if line.get(word).is_some_and(|byte| !byte.is_ascii_whitespace() && *byte != 0x0b) {
+        return Some(false);
     }
-    match bytes.iter().position(|byte| *byte == b'\n') {
-        Some(end) => {
-            let line = bytes[..end].trim_ascii_end();
-            Some(line.windows(6).any(|part| part == b" HTTP/"))
-        }
-        None if bytes.len() > LONGEST => Some(true),
-        None => None,
+    if line.windows(5).any(|part| part.eq_ignore_ascii_case(b"HTTP/")) {
+        return if whole || text.len() > LONGEST { Some(true) } else { None };
     }
+    let loud = method.iter().all(u8::is_ascii_uppercase);
+    if whole || (line.contains(&0) && !loud) {
+        return Some(OLD.contains(&method));
+    }
+    if text.len() > LONGEST { Some(true) } else { None }
 }
 
 /// The head at the beginning of `bytes`, and its length; none when more has to come.
@@ -91,11 +103,19 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Bad> {
     if chunked && (length.is_some() || version == "HTTP/1.0") {
         return Err(Bad);
     }
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if method.is_empty() || !method.bytes().all(token) {
+        return Err(Bad);
+    }
     let connect = method == "CONNECT";
     let url = target.split_once("://").map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or(""));
     let proxied = connect || url.is_some();
     let asked = if connect { Some(target) } else { url.or(host) };
     let (name, port) = asked.map_or((None, None), host_and_port);
+    // Some servers go by the one, some by the other.
+    if proxied && host.is_some_and(|host| host_and_port(host).0 != name) {
+        return Err(Bad);
+    }
     let body = match (connect, chunked) {
         (true, _) => Body::Endless,
         (_, true) => Body::Chunked,
@@ -241,7 +261,7 @@ mod tests {
         );
         let one = first("CONNECT b.test:443 HTTP/1.1\r\nHost: b.test:443\r\n\r\n");
         assert_eq!((one.host.as_deref(), one.proxied, one.port), (Some("b.test"), true, Some(443)));
-        let one = first("GET http://c.test/ HTTP/1.1\r\nHost: other.test\r\n\r\n");
+        let one = first("GET http://c.test/ HTTP/1.1\r\nHost: C.test\r\n\r\n");
         assert_eq!((one.host.as_deref(), one.proxied), (Some("c.test"), true));
         assert_eq!(first("GET / HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n").host, None);
         assert_eq!(first("GET / HTTP/1.0\r\n\r\n").host, None);
@@ -251,6 +271,13 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a.test\r\n folded: b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a.test\n\r\nX: y\r\n\r\n",
             "GET / HTTP/1.1\nHost: a.test\n\n",
+            "GET http://a.test/ HTTP/1.1\r\nHost: b.test\r\n\r\n",
+            "CONNECT a.test:443 HTTP/1.1\r\nHost: b.test\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            " GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "GET\t/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "GET /\tHTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "GE\"T / HTTP/1.1\r\nHost: a.test\r\n\r\n",
             "PRI * HTTP/2.0\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {

@@ -22,11 +22,14 @@ pub const LONGEST: usize = 32 << 10;
 pub fn greeting(bytes: &[u8]) -> Greeting {
     match bytes {
         [] => Greeting::More,
-        [22, rest @ ..] => match rest {
-            [3, ..] => client_hello(bytes).unwrap_or(Greeting::Tls(None)),
-            [] => Greeting::More,
-            _ => Greeting::Opaque,
-        },
+        [22, 3, ..] => client_hello(bytes).unwrap_or(Greeting::Tls(None)),
+        [22] => Greeting::More,
+        // Other records of TLS, and other versions: there are servers that pass over them, and that read the
+        // greeting behind them.
+        [20..=24, ..] => Greeting::Tls(None),
+        // The greeting of SSL 2, which may lead to a later version.
+        [128..=255, _, 1, ..] => Greeting::Tls(None),
+        [128..=255] | [128..=255, _] => Greeting::More,
         _ => match http::looks_like_a_request(bytes) {
             None => Greeting::More,
             Some(false) => Greeting::Opaque,
@@ -189,11 +192,48 @@ mod tests {
 
     #[test]
     fn other_protocols_are_opaque() {
-        for bytes in ["SSH-2.0-OpenSSH\r\n", "EHLO me\r\n", "\0\0", "GET /\r\n"] {
+        for bytes in [
+            "SSH-2.0-OpenSSH\r\n",
+            "EHLO me\r\n",
+            "\0\0",
+            "*1\r\n$4\r\nPING\r\n",
+            "AMQP\0\0\x09\x01",
+            "0039git-upload-pack /x.git\0host=a.test\0",
+            "\0\0\0\x08\x04",
+        ] {
             assert_eq!(greeting(bytes.as_bytes()), Greeting::Opaque, "{bytes}");
         }
+        assert_eq!(greeting(&[0x80, 0x2e, 2]), Greeting::Opaque);
         assert_eq!(greeting(b"\x16\x03\x01\x00\x04\x02\0\0\0"), Greeting::Tls(None));
         assert_eq!(greeting(b"GE"), Greeting::More);
+    }
+
+    /// There is a server for each of these that takes what follows for a request or a greeting.
+    #[test]
+    fn what_a_lenient_server_takes_is_not_opaque() {
+        for bytes in [
+            "\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            " \x0bGET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "GET\t/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "GET /\tHTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "get / http/1.1\r\nHost: a.test\r\n\r\n",
+            "GET http://a.test/ HTTP/1.1\r\nHost: b.test\r\n\r\n",
+            "GET /\r\n\r\n",
+            "GET /\0 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        ] {
+            assert_eq!(greeting(bytes.as_bytes()), Greeting::Http(None), "{bytes}");
+        }
+        let good = greeting(b"M-SEARCH / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        assert!(matches!(good, Greeting::Http(Some(_))), "{good:?}");
+        let hello = records(&hello(Some("a.test")), 4000);
+        for start in [&[22, 2][..], &[22, 4], &[21, 3, 1, 0, 2, 1, 90], &[20, 3, 3], &[23, 3, 3]] {
+            assert_eq!(greeting(&[start, &hello].concat()), Greeting::Tls(None), "{start:?}");
+        }
+        assert_eq!(greeting(&[0x80, 0x2e, 1, 3, 1]), Greeting::Tls(None));
+        for begun in [&b"GET / HTT"[..], b"\r\n", b"GET", &[22], &[0x80], &[0x80, 1]] {
+            assert_eq!(greeting(begun), Greeting::More, "{begun:?}");
+        }
     }
 
     proptest! {

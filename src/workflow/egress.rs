@@ -7,6 +7,9 @@ use crate::sandbox::{Carried, Denied, EgressLog, Protocol, Reason};
 /// Of so many refused hosts each is told, and of so many that were reached.
 const TOLD: usize = 20;
 const REACHED: usize = 100;
+/// As many rules are in the line that would allow what was refused.
+const TAUGHT: usize = 12;
+
 /// So many refused hosts stand in a sentence.
 const SAID: usize = 5;
 
@@ -60,7 +63,10 @@ impl CellEgress {
             said: denied.to_string(),
             process: denied.process,
         };
-        let denied = log.denied.into_iter().take(TOLD).map(one).collect();
+        let mut denied = log.denied;
+        // Connections first: behind a question for a name there is most often none.
+        denied.sort_by_key(|one| one.port == 53);
+        let denied = denied.into_iter().take(TOLD).map(one).collect();
         let mut carried = log.carried;
         carried.truncate(REACHED);
         CellEgress { refused, denied, carried }
@@ -94,6 +100,7 @@ impl CellEgress {
         if rules.is_empty() {
             return None;
         }
+        rules.truncate(TAUGHT);
         let list: Vec<String> = rules.iter().map(|rule| format!("\"{rule}\"")).collect();
         let list = list.join(", ");
         Some(match script.is_some_and(|script| script.ends_with(".lua")) {

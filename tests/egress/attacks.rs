@@ -11,6 +11,7 @@ pub const TESTS: &[Test] = &[
     ("attack_rules_routes_addresses_and_raw_sockets", tools_of_the_trade),
     ("attack_new_namespaces", new_namespaces),
     ("attack_spoofed_source", spoofed_source),
+    ("attack_what_only_lenient_servers_take", lenient_servers),
     ("attack_another_dns_server", another_dns_server),
     ("attack_dns_over_https_on_an_allowed_address", another_name_on_an_allowed_address),
     ("attack_a_second_request_for_another_host", second_request),
@@ -60,6 +61,11 @@ fn spoofed_source(rig: &Rig) {
             sandbox.is_refused(&["from", source, server]);
         }
     }
+    // Allowed for the guest, not for whom it claims to be: the answer would begin a talk of two others.
+    let sandbox = rig.sandbox(&["udp://203.0.113.0/24"]);
+    sandbox.is_refused(&["from", "203.0.113.20", "203.0.113.10:7"]);
+    assert_eq!(sandbox.log().carried, []);
+    sandbox.reaches(&["from", "192.0.0.2", "203.0.113.10:123"], "203.0.113.10");
 }
 
 fn another_dns_server(rig: &Rig) {
@@ -104,6 +110,27 @@ fn second_request(rig: &Rig) {
     // A proxy that is allowed is no way to what is not.
     let asked = "CONNECT denied.test:443 HTTP/1.1\r\nHost: denied.test:443\r\n\r\n";
     sandbox.is_refused(&["text", "203.0.113.30:80", asked]);
+}
+
+/// There are servers that pass over each of these and take what follows.
+fn lenient_servers(rig: &Rig) {
+    let sandbox = rig.sandbox(&["cdn.test"]);
+    assert!(sandbox.probe(&["ask", "9.9.9.9:53", "cdn.test", "a"]).contains("203.0.113.30"));
+    for before in ["150301000201 5a", "1602", "1604", "140303000101", "802e010301"] {
+        let before = before.replace(' ', "");
+        sandbox.is_refused(&["tls-after", "203.0.113.30:443", &before, "front.test"]);
+    }
+    for before in ["\r\n", "\n", " ", "\t\r\n"] {
+        let text = format!("{before}GET / HTTP/1.1\r\nHost: front.test\r\n\r\n");
+        sandbox.is_refused(&["text", "203.0.113.30:80", &text]);
+    }
+    for line in
+        ["GET /\tHTTP/1.1", "GET\t/ HTTP/1.1", "GET http://cdn.test/ HTTP/1.1", "get / http/1.1"]
+    {
+        let text = format!("{line}\r\nHost: front.test\r\n\r\n");
+        sandbox.is_refused(&["text", "203.0.113.30:80", &text]);
+    }
+    sandbox.reaches(&["text", "203.0.113.30:8080", "SSH-2.0-x\r\n"], "203.0.113.30");
 }
 
 fn silence(rig: &Rig) {

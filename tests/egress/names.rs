@@ -28,13 +28,13 @@ fn names_are_reached(rig: &Rig) {
     // Without a name in the greeting: by what the resolver said.
     assert!(sandbox.probe(&["ask", DNS, "allowed.test", "a"]).contains("203.0.113.10"));
     sandbox.reaches(&["banner", "203.0.113.10:22"], "203.0.113.10");
-    sandbox.reaches(&["text", "203.0.113.10:8080", "SSH-2.0-x"], "203.0.113.10");
+    sandbox.reaches(&["text", "203.0.113.10:8080", "SSH-2.0-x\r\n"], "203.0.113.10");
     // It is dialled where the name leads, not where the guest says.
     sandbox.reaches(&["get", "203.0.113.66:80", "allowed.test"], "203.0.113.10");
     for words in [
         ["get", "203.0.113.20:80", "denied.test"],
         ["tls", "203.0.113.20:443", "denied.test"],
-        ["text", "203.0.113.20:8080", "SSH-2.0-x"],
+        ["text", "203.0.113.20:8080", "SSH-2.0-x\r\n"],
     ] {
         sandbox.is_refused(&words);
     }
@@ -148,6 +148,17 @@ fn unrestricted(rig: &Rig) {
 }
 
 fn refusals_and_bytes_are_logged(rig: &Rig) {
+    let sandbox = rig.sandbox(&["allowed.test"]);
+    // Who only looks whether a port is open is told that it is; the log knows better.
+    sandbox.probe(&["touch", "203.0.113.20:8080"]);
+    eventually("it is logged", || {
+        sandbox.log().denied.iter().any(|one| one.to_string() == "203.0.113.20:8080")
+    });
+    // While the connection is there.
+    sandbox.background(&["hold", "203.0.113.10:80", "allowed.test"], "/tmp/held");
+    eventually("bytes are counted at once", || {
+        sandbox.log().carried.iter().any(|one| one.sent > 20 && one.received > 10)
+    });
     let sandbox = rig.sandbox(&["allowed.test"]);
     for _ in 0..3 {
         sandbox.is_refused(&["tls", "203.0.113.20:443", "denied.test"]);

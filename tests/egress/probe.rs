@@ -45,6 +45,14 @@ pub fn attempt(words: &[&str]) -> Result<String> {
             stream.write_all(&hello(name))?;
             read(&mut stream)
         }
+        ["touch", to] => connect(to).map(|_| "touched".into()),
+        // Behind bytes (in hex) that some servers pass over.
+        ["tls-after", to, before, name] => {
+            let byte = |at: usize| u8::from_str_radix(&before[at..at + 2], 16);
+            let before: std::result::Result<Vec<u8>, _> =
+                (0..before.len()).step_by(2).map(byte).collect();
+            exchange(to, &[before.map_err(Error::other)?, hello(name)].concat())
+        }
         ["banner", to] => read(&mut connect(to)?),
         ["hold", to, host] => {
             let mut stream = connect(to)?;

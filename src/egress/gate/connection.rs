@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::refusal::{self, Refusal};
-use super::relay::{Count, Watch, relay};
+use super::relay::{Watch, relay};
+use super::tally::Tally;
 use super::{Shared, dns, lock, peer};
 use crate::egress::answer::Kind;
 use crate::egress::filter::Verdict;
@@ -111,7 +112,8 @@ async fn find(
     }
     let greeting = match tokio::time::timeout(GREETING, read_greeting(guest, first)).await {
         Ok(Ok(greeting)) => greeting,
-        Ok(Err(_)) => return Err(None),
+        // It only looked whether it can connect: that it could not is to be known.
+        Ok(Err(_)) => return Err(behind(shared, to, Watch::Silent).await.err().flatten()),
         Err(_) => return Err(Some((None, Reason::Unnamed))),
     };
     match greeting {
@@ -255,16 +257,16 @@ async fn carry(
     };
     let known = || lock(&shared.names).of(way.to.ip()).first().map(|(name, _)| name.clone());
     let host = way.name.clone().or_else(known).unwrap_or_else(|| way.to.ip().to_string());
-    let count = Count::default();
     let whole = async {
         let dialled = tokio::time::timeout(DIAL, TcpStream::connect(way.to)).await;
         let mut server = dialled.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let _ = server.set_nodelay(true);
-        lock(&shared.log).connect(&host);
+        let tally = Tally::begin(shared, &host);
+        let count = &tally.count;
         server.write_all(&greeting).await?;
         count.sent.fetch_add(greeting.len() as u64, Ordering::Relaxed);
         let carried = tokio::select! {
-            carried = relay(guest, &mut server, way.watch, &count) => carried,
+            carried = relay(guest, &mut server, way.watch, count) => carried,
             () = admitted.cut.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
         };
         if carried.is_err() {
@@ -273,10 +275,6 @@ async fn carry(
         carried
     };
     let ended: io::Result<()> = whole.await;
-    let (sent, received) = (count.sent.into_inner(), count.received.into_inner());
-    if sent + received > 0 {
-        lock(&shared.log).bytes(&host, sent, received);
-    }
     match ended {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,15 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::BUDGET;
 use super::packet::{datagram, unreachable};
 use super::refusal::{self, Refusal};
+use super::relay::Count;
+use super::tally::Tally;
 use super::{Datagrams, Original, Shared, connection, lock, peer};
 use crate::egress::filter::Verdict;
 use crate::egress::programs::Caller;
 use crate::sandbox::{Protocol, Reason};
-
-/// As many of one sandbox at once, by what sent them and where to.
-const FLOWS: usize = 1024;
 
 /// How long one is kept in which nothing moves.
 const IDLE: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ enum Flow {
 
 struct Way {
     socket: UdpSocket,
-    sent: AtomicU64,
+    count: Arc<Count>,
     last: Mutex<Instant>,
 }
 
@@ -85,12 +85,18 @@ fn take(shared: &Arc<Shared>, flows: &Flows, guest: &Arc<OwnedFd>, key: Key, byt
     match all.get(&key) {
         Some(Flow::Open(way)) => way.send(bytes),
         Some(Flow::Deciding) => {}
-        None if all.len() >= FLOWS => {}
         None => {
+            // One guest must not use up the host's ports.
+            let common = BUDGET.flows.clone().try_acquire_owned();
+            let Some(permit) = common.ok().filter(|_| all.len() < BUDGET.flows_each) else {
+                let (from, to) = key;
+                return hand(guest, from, unreachable(from, to, bytes.len()));
+            };
             all.insert(key, Flow::Deciding);
             let (one, flows, guest, first) =
                 (shared.clone(), flows.clone(), guest.clone(), bytes.to_vec());
             shared.until_stopped(async move {
+                let _permit = permit;
                 carry(&one, &flows, &guest, key, &first).await;
                 lock(&flows).remove(&key);
             });
@@ -102,7 +108,7 @@ impl Way {
     fn send(&self, bytes: &[u8]) {
         // What finds no room is lost, as it may be.
         if let Ok(sent) = self.socket.try_send(bytes) {
-            self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+            self.count.sent.fetch_add(sent as u64, Ordering::Relaxed);
         }
         *lock(&self.last) = Instant::now();
     }
@@ -149,23 +155,21 @@ async fn exchange(
     (host, socket, cut): (&str, UdpSocket, &CancellationToken),
     first: &[u8],
 ) {
-    let way = Arc::new(Way { socket, sent: AtomicU64::new(0), last: Mutex::new(Instant::now()) });
-    lock(&shared.log).connect(host);
+    let tally = Tally::begin(shared, host);
+    let (count, last) = (tally.count.clone(), Mutex::new(Instant::now()));
+    let way = Arc::new(Way { socket, count, last });
     // The socket has just been made: there is room.
     let _ = way.socket.writable().await;
     way.send(first);
     lock(flows).insert(key, Flow::Open(way.clone()));
-    let mut received = 0;
     tokio::select! {
         () = cut.cancelled() => {}
-        () = replies(&way, guest, key, &mut received) => {}
+        () = replies(&way, guest, key) => {}
     }
-    let sent = way.sent.load(Ordering::Relaxed);
-    lock(&shared.log).bytes(host, sent, received);
 }
 
 /// Hands the guest what comes back, until nothing has moved for a while.
-async fn replies(way: &Way, guest: &OwnedFd, (from, to): Key, received: &mut u64) {
+async fn replies(way: &Way, guest: &OwnedFd, (from, to): Key) {
     loop {
         let left = (*lock(&way.last) + IDLE).saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, way.socket.readable()).await {
@@ -178,7 +182,7 @@ async fn replies(way: &Way, guest: &OwnedFd, (from, to): Key, received: &mut u64
         match way.socket.try_recv(&mut buffer) {
             Ok(count) => {
                 *lock(&way.last) = Instant::now();
-                *received += count as u64;
+                way.count.received.fetch_add(count as u64, Ordering::Relaxed);
                 hand(guest, from, datagram(to, from, &buffer[..count]));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

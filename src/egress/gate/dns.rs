@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
+use super::budget::BUDGET;
 use super::refusal::{self, Refusal};
 use super::{Shared, lock, peer};
 use crate::egress::answer::{self, Answer, Kind};
@@ -27,7 +28,7 @@ pub async fn answer_all(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
         };
         let (query, one, socket) = (buffer[..count].to_vec(), shared.clone(), socket.clone());
         shared.until_stopped(async move {
-            let _permit = permit;
+            let _permits = (permit, BUDGET.questions.acquire().await);
             let caller = Caller { protocol: Protocol::Udp, from, to: None };
             if let Some(reply) = answer(&one, &query, ROOM, Some(caller)).await {
                 let _ = socket.send_to(&reply, from).await;

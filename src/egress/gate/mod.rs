@@ -1,5 +1,6 @@
 //! One sandbox's way out.
 
+mod budget;
 mod connection;
 mod datagram;
 mod dns;
@@ -9,6 +10,7 @@ mod peer;
 mod pipe;
 mod refusal;
 mod relay;
+mod tally;
 
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::budget::BUDGET;
 use self::log::Log;
 use super::filter::{Filter, Verdict};
 use super::names::Names;
@@ -31,9 +34,6 @@ use super::resolver::Resolver;
 use crate::sandbox::{EgressLog, Policy, Protocol};
 
 pub use relay::carry;
-
-/// As many connections of one sandbox at once; more wait. One guest must not use up what all share.
-const CONNECTIONS: usize = 1024;
 
 /// As many DNS questions of one sandbox at once.
 const QUESTIONS: usize = 128;
@@ -82,6 +82,7 @@ struct Shared {
     names: Mutex<Names>,
     log: Mutex<Log>,
     open: Mutex<HashMap<u64, Open>>,
+    tallies: Mutex<HashMap<u64, (String, Arc<relay::Count>)>>,
     serial: AtomicU64,
     resolver: Arc<Resolver>,
     around: Around,
@@ -113,11 +114,12 @@ impl Gate {
             names: Mutex::default(),
             log: Mutex::new(Log::of(log)),
             open: Mutex::default(),
+            tallies: Mutex::default(),
             serial: AtomicU64::new(0),
             resolver,
             around,
             stop: CancellationToken::new(),
-            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            connections: Arc::new(Semaphore::new(BUDGET.connections_each)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
         });
         // Dropped when one of the sockets is no good.
@@ -159,11 +161,13 @@ impl Gate {
 
     /// What was refused and carried so far.
     pub fn log(&self) -> EgressLog {
+        tally::tell_all(&self.shared);
         lock(&self.shared.log).all()
     }
 
     /// The log, if it has changed since this was asked for.
     pub fn news(&self) -> Option<EgressLog> {
+        tally::tell_all(&self.shared);
         lock(&self.shared.log).news()
     }
 }
@@ -231,7 +235,10 @@ impl Drop for Admitted<'_> {
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     loop {
-        let Ok(permit) = shared.connections.clone().acquire_owned().await else { return };
+        // One guest must not use up what all share: more of them wait.
+        let Ok(own) = shared.connections.clone().acquire_owned().await else { return };
+        let Ok(common) = BUDGET.connections.clone().acquire_owned().await else { return };
+        let permit = (own, common);
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, most likely.
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
+use super::Shared;
 use super::connection::{DIAL, caller, reset};
 use super::refusal::{self, Refusal};
-use super::relay::{Count, Watch, relay};
-use super::{Shared, lock};
+use super::relay::{Watch, relay};
+use super::tally::Tally;
 use crate::egress::peers::{Peers, as_peer};
 use crate::sandbox::{Protocol, Reason};
 
@@ -35,24 +36,18 @@ pub async fn serve(shared: &Shared, peers: &dyn Peers, mut guest: TcpStream, to:
         refusal::note(shared, refusal, caller(&guest, to.into())).await;
         return reset(&guest);
     };
-    let count = Count::default();
     let whole = async {
         let dialled = tokio::time::timeout(DIAL, peers.dial(address, port)).await;
         let mut peer = dialled.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let _ = peer.set_nodelay(true);
-        lock(&shared.log).connect(&name);
-        let carried = relay(&mut guest, &mut peer, Watch::Free, &count).await;
+        let tally = Tally::begin(shared, &name);
+        let carried = relay(&mut guest, &mut peer, Watch::Free, &tally.count).await;
         if carried.is_err() {
             reset(&peer);
         }
         carried
     };
-    let ended = whole.await;
-    let (sent, received) = (count.sent.into_inner(), count.received.into_inner());
-    if sent + received > 0 {
-        lock(&shared.log).bytes(&name, sent, received);
-    }
-    if ended.is_err() {
+    if whole.await.is_err() {
         reset(&guest);
     }
 }

@@ -78,10 +78,15 @@ async fn pass(
                 to.write_all(&buffer[..read]).await?;
                 // There is a lot to come: from here on the kernel moves it.
                 if read == SIZE
-                    && let Ok(pipe) = Pipe::open()
+                    && let Some(pipe) = Pipe::open()
                 {
                     count.fetch_add(read as u64, Ordering::Relaxed);
-                    return pipe.pass(from.as_ref(), &mut to, count).await;
+                    buffer = Vec::new();
+                    match pipe.pass(from.as_ref(), &mut to, count).await? {
+                        None => return Ok(()),
+                        Some(rest) => to.write_all(&rest).await?,
+                    }
+                    continue;
                 }
             }
             Watch::Requests(requests) => {

@@ -18,7 +18,7 @@ use super::publish::{Published, Reopened, reopen};
 use super::{Answer, Ask, Config, LOG};
 use crate::backend::local::control;
 use crate::backend::local::link::Link;
-use crate::backend::local::net::Inside;
+use crate::backend::local::net::{Inside, receive_datagram};
 use crate::backend::local::protocol::{Reply, Request};
 use crate::backend::local::record::{self, Record};
 use crate::backend::local::sys;
@@ -111,7 +111,11 @@ async fn run(listener: OwnedFd, config: Config, reopened: Vec<Reopened>) -> io::
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((stream, _)) = accepted else {
+                    // Out of descriptors, most likely.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                };
                 let state = state.clone();
                 state.clients.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
@@ -217,7 +221,7 @@ async fn attach(
         Inside::of(asked.map_err(|error| error.to_string())?.1);
     let pairs = datagrams.into_iter().zip(raw);
     let datagrams = pairs.map(|(receive, reply)| Datagrams { receive, reply }).collect();
-    let sockets = Sockets { tcp, udp, datagrams, original: sys::receive_original };
+    let sockets = Sockets { tcp, udp, datagrams, original: receive_datagram };
     let log = std::fs::read(format!("{path}/{LOG}")).unwrap_or_default();
     let log: EgressLog = serde_json::from_slice(&log).unwrap_or_default();
     // Read after the door is open: of two sandboxes of one name, one after the other, the door leads to the

@@ -14,7 +14,7 @@ use super::tables::{
     ACCEPT, DIFFERS, DROP, EQUAL, NEW_TABLE, begin, compare, end, expression, message, meta,
     new_chain, rule, verdict,
 };
-use crate::backend::local::sys::receive_for_others;
+use crate::backend::local::sys::{receive_for_others, receive_original};
 use crate::sandbox::Protocol;
 
 /// What the guest has as an address: programs ask whether there is one beside the loopback's.
@@ -98,6 +98,19 @@ pub fn enter() -> io::Result<Inside> {
     // The last step: before it, nothing leads anywhere.
     link::local_route(IPV4, Some(ADDRESS))?;
     Ok(inside)
+}
+
+/// Receives one datagram of the guest's without waiting: its length, who sent it, and to whom. One under an
+/// address that is not the guest's is invalid: an answer to it would be taken for another one.
+pub fn receive_datagram(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, SocketAddr, SocketAddr)> {
+    let (count, from, to) = receive_original(socket, buffer)?;
+    match from.ip().to_canonical() {
+        own if own.is_loopback() || own == ADDRESS => Ok((count, from, to)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// A socket that sends whole packets and receives none.
