@@ -228,7 +228,7 @@ fn without_the_gate(_: &Rig) {
     for gate in own.gates() {
         kill(gate);
     }
-    eventually("it is gone", || own.gates().is_empty());
+    eventually("it is gone", || own.gate_is_gone());
     // The next command brings it back, with all networks as they were.
     eventually("it is reached again", || {
         two.probe(&["call", &one.name, "4000"]).contains(&one.name)

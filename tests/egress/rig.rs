@@ -133,6 +133,12 @@ impl Rig {
             .collect()
     }
 
+    /// Whether none of them takes connections any more: one that is dying may for a moment.
+    pub fn gate_is_gone(&self) -> bool {
+        let connected = std::os::unix::net::UnixStream::connect(self.store.join("gate"));
+        self.gates().is_empty() && connected.is_err()
+    }
+
     pub fn close(&self) -> std::result::Result<(), String> {
         let left = self.wait(self.backend.list(&Cancel::new())).map_err(|e| e.to_string())?;
         if let Some(info) = left.first() {
