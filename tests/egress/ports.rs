@@ -36,7 +36,7 @@ fn outlive_the_gate(_: &Rig) {
     for gate in own.gates() {
         kill(gate);
     }
-    eventually("it is gone", || own.gates().is_empty());
+    eventually("it is gone", || own.gate_is_gone());
     // The next one brings it back.
     publish(&sandbox, 8082, "127.0.0.1:0").unwrap();
     for (place, port) in places.into_iter().zip(["8080", "8081"]) {
