@@ -86,7 +86,7 @@ impl Record {
             fingerprint: self.fingerprint.clone(),
             hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.clone()),
             source: Some(match &spec.label {
-                Some(label) => format!("{source}@{label}"),
+                Some(label) => format!("{source}/{label}"),
                 None => source.to_owned(),
             }),
             limits: spec.limits.clone().unwrap_or_else(|| self.limits.clone()),
