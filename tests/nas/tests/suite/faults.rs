@@ -72,7 +72,13 @@ async fn flags() {
     let mut args: Vec<&str> = flags.split_whitespace().collect();
     args.extend(["--control", path.to_str().unwrap()]);
     let sim = alone::with(Release::V25_10, None, &args);
-    let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let stream = loop {
+        // It may say where it is before this socket is there.
+        match tokio::net::UnixStream::connect(&path).await {
+            Ok(stream) => break stream,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
     let mut stream = tokio::io::BufReader::new(stream);
     stream.write_all(b"status\n").await.unwrap();
     let mut line = String::new();
