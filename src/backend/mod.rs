@@ -32,6 +32,10 @@ pub struct Config {
     pub helper: Option<PathBuf>,
     /// For `incus`: the daemon's socket, where it is not in its usual place.
     pub incus_socket: Option<PathBuf>,
+    /// For `incus`: folders with remotes and certificates, laid out as the Incus client's.
+    pub incus_folders: Vec<PathBuf>,
+    /// For `incus`: the project where the host names none.
+    pub incus_project: Option<String>,
     /// For `local`: do without the user's subordinate ids.
     pub single_id: bool,
 }
@@ -58,15 +62,13 @@ pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
         }
         #[cfg(feature = "incus")]
         "incus" => {
-            if let Some(host) = config.host.as_ref().filter(|host| !host.starts_with('/')) {
-                return Err(Error::unsupported(
-                    format!("the server '{host}'"),
-                    name,
-                    "name the path of a daemon's socket on this machine: --host /var/lib/incus/unix.socket",
-                ));
-            }
-            let socket = config.host.as_ref().map(PathBuf::from).or(config.incus_socket.clone());
-            let config = incus::IncusConfig { socket, ..incus::IncusConfig::default() };
+            let config = incus::IncusConfig {
+                host: config.host.clone(),
+                folders: config.incus_folders.clone(),
+                socket: config.incus_socket.clone(),
+                project: config.incus_project.clone(),
+                image: None,
+            };
             Ok(Arc::new(incus::IncusBackend::open(config).await?))
         }
         "fake" => Ok(Arc::new(fake::FakeBackend::new())),

@@ -32,8 +32,12 @@ pub struct Environment {
     pub gc_every: Option<String>,
     /// `SANDSCRIPT_HOST`: as `--host`.
     pub host: Option<String>,
+    /// `INCUS_CONF`: the folder of the Incus client's settings.
+    pub incus_conf: Option<PathBuf>,
     /// `INCUS_DIR`: where the Incus daemon of this machine keeps its socket.
     pub incus_dir: Option<PathBuf>,
+    /// `INCUS_PROJECT`: the project where the host names none.
+    pub incus_project: Option<String>,
     /// `INCUS_SOCKET`: that socket itself.
     pub incus_socket: Option<PathBuf>,
     /// `SANDSCRIPT_JOBS`: as `--jobs`.
@@ -72,7 +76,9 @@ impl Environment {
             gc_every: text("SANDSCRIPT_GC_EVERY"),
             home: var("HOME").and_then(absolute),
             host: text("SANDSCRIPT_HOST"),
+            incus_conf: var("INCUS_CONF").map(PathBuf::from),
             incus_dir: var("INCUS_DIR").map(PathBuf::from),
+            incus_project: text("INCUS_PROJECT"),
             incus_socket: var("INCUS_SOCKET").map(PathBuf::from),
             jobs: text("SANDSCRIPT_JOBS"),
             no_color: var("NO_COLOR").is_some(),
@@ -86,10 +92,27 @@ impl Environment {
         }
     }
 
+    /// The folder of this user's settings for all programs.
+    pub fn config_folder(&self) -> Option<PathBuf> {
+        self.xdg_config.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))
+    }
+
     /// The user's settings.
     pub fn user_file(&self) -> Option<PathBuf> {
-        let base = self.xdg_config.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))?;
-        Some(base.join("sandscript/config.toml"))
+        Some(self.config_folder()?.join("sandscript/config.toml"))
+    }
+
+    /// The folder of sandscript's own remotes and keys for Incus servers.
+    pub fn own_incus_folder(&self) -> Option<PathBuf> {
+        Some(self.config_folder()?.join("sandscript/incus"))
+    }
+
+    /// Where remotes are looked up: sandscript's own, the Incus client's, the system's.
+    fn incus_folders(&self) -> Vec<PathBuf> {
+        let theirs = || Some(self.config_folder()?.join("incus"));
+        let theirs = self.incus_conf.clone().or_else(theirs);
+        let all = [self.own_incus_folder(), theirs, Some("/etc/incus".into())];
+        all.into_iter().flatten().collect()
     }
 
     /// The folder of what is remembered from one call to the next.
@@ -138,6 +161,10 @@ pub struct Settings {
     pub bases_expire: Option<Duration>,
     /// How often a call looks for what may go; never without it.
     pub gc_every: Option<Duration>,
+    /// Where remotes of Incus servers are looked up.
+    pub incus_folders: Vec<PathBuf>,
+    /// The project of an Incus server where the host names none.
+    pub incus_project: Option<String>,
     /// The socket of this machine's Incus daemon, where it is not in its usual place.
     pub incus_socket: Option<PathBuf>,
     /// How many cells run at once; the backend's own idea when not given.
@@ -200,6 +227,8 @@ impl Settings {
                 newest: config.base.keep.unwrap_or(KeepPolicy::default().newest),
                 max_age: config.base.max_age,
             },
+            incus_folders: environment.incus_folders(),
+            incus_project: environment.incus_project.clone(),
             incus_socket: environment.incus(),
             jobs,
             max_memory: config.max_memory,
@@ -214,6 +243,18 @@ impl Settings {
             return Err(CommandError::usage(message).hint(settings.way_to_use(host)));
         }
         Ok(settings)
+    }
+
+    /// What a backend is opened with.
+    pub fn backend(&self, host: Option<String>) -> crate::backend::Config {
+        crate::backend::Config {
+            host,
+            store: Some(self.store.clone()),
+            incus_socket: self.incus_socket.clone(),
+            incus_folders: self.incus_folders.clone(),
+            incus_project: self.incus_project.clone(),
+            ..crate::backend::Config::default()
+        }
     }
 
     /// Whether a script or a project may use this machine.

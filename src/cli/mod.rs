@@ -26,6 +26,8 @@ mod output;
 mod params;
 mod plan;
 mod publish;
+#[cfg(feature = "incus")]
+mod remote;
 mod repl;
 mod reports;
 mod run;
@@ -136,6 +138,8 @@ enum Verb {
     Snapshot(snapshot::Snapshot),
     Egress(egress::Egress),
     Publish(publish::Publish),
+    #[cfg(feature = "incus")]
+    Remote(remote::Remote),
     Clone(clone::Clone),
     Delete(delete::Delete),
     Gc(gc::Gc),
@@ -159,6 +163,8 @@ impl Verb {
             Verb::Snapshot(verb) => verb.json(),
             Verb::Egress(verb) => verb.json(),
             Verb::Publish(verb) => verb.format.json(),
+            #[cfg(feature = "incus")]
+            Verb::Remote(verb) => verb.json(),
             Verb::Clone(verb) => verb.format.json(),
             Verb::Gc(verb) => verb.format.json(),
             Verb::Doctor(verb) => verb.format.json(),
@@ -195,6 +201,8 @@ impl Verb {
             Verb::Snapshot(verb) => verb.call(session),
             Verb::Egress(verb) => verb.call(session),
             Verb::Publish(verb) => verb.call(session),
+            #[cfg(feature = "incus")]
+            Verb::Remote(verb) => verb.call(session),
             Verb::Clone(verb) => verb.call(session),
             Verb::Delete(verb) => verb.call(session),
             Verb::Gc(verb) => verb.call(session),

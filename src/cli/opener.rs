@@ -33,12 +33,7 @@ impl Opener for Backends {
                 self.settings.way_to_use(host),
             ));
         }
-        let config = backend::Config {
-            host: host.map(str::to_owned),
-            store: Some(self.settings.store.clone()),
-            incus_socket: self.settings.incus_socket.clone(),
-            ..backend::Config::default()
-        };
+        let config = self.settings.backend(host.map(str::to_owned));
         let opened = backend::open(name, &config).await?;
         if self.dry {
             return Ok(Arc::new(PlanBackend::new(opened)));

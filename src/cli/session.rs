@@ -66,8 +66,13 @@ impl<'a> Session<'a> {
 
     /// The folder of this user's settings for all programs.
     pub fn config_folder(&self) -> Option<PathBuf> {
-        let home = || Some(self.environment.home.as_ref()?.join(".config"));
-        self.environment.xdg_config.clone().or_else(home)
+        self.environment.config_folder()
+    }
+
+    /// The folder of sandscript's own remotes and keys for Incus servers.
+    #[cfg(feature = "incus")]
+    pub fn own_incus_folder(&self) -> Option<PathBuf> {
+        self.environment.own_incus_folder()
     }
 
     /// What holds now: the files that say so may have changed.
@@ -152,10 +157,7 @@ impl<'a> Session<'a> {
         host: Option<String>,
         settings: &Settings,
     ) -> Result<Arc<dyn Backend>> {
-        let store = Some(settings.store.clone());
-        let incus_socket = settings.incus_socket.clone();
-        let options = backend::Config { host, store, incus_socket, ..backend::Config::default() };
-        backend::open(name, &options).await.map_err(CommandError::from)
+        backend::open(name, &settings.backend(host)).await.map_err(CommandError::from)
     }
 }
 

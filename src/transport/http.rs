@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -13,22 +14,29 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
 
+use super::tls::{Tls, TlsError};
+
 /// The most that an answer may hold.
 const MOST: usize = 256 << 20;
 /// How many connections are kept for later.
 const KEPT: usize = 8;
+/// After which pauses a server that does not answer is tried again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
 
 /// Where a server is.
 #[derive(Clone, Debug)]
 pub enum Place {
     /// A socket on this machine.
     Unix(PathBuf),
+    /// A server that is reached by TLS.
+    Tls(Tls),
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Unix(path) => write!(f, "{}", path.display()),
+            Place::Tls(server) => write!(f, "https://{}", server.authority()),
         }
     }
 }
@@ -42,6 +50,14 @@ pub enum HttpError {
         /// Where.
         place: String,
         /// What the system says.
+        why: String,
+    },
+    /// Somebody else answers, and was told nothing.
+    #[error("{place} is not trusted: {why}")]
+    Untrusted {
+        /// Where.
+        place: String,
+        /// What is wrong with its certificate.
         why: String,
     },
     /// It was sent, at least in part: whether it was done is unknown.
@@ -97,11 +113,35 @@ impl Http {
         HttpError::Broken { place: self.place.to_string(), why: why.to_string() }
     }
 
-    async fn connect(&self) -> Result<Box<dyn Duplex>, HttpError> {
+    async fn connect_once(&self) -> Result<Box<dyn Duplex>, (HttpError, bool)> {
+        // What is being started again refuses for a moment; a socket that is not there stays away.
+        let later = |error: &std::io::Error| error.kind() != std::io::ErrorKind::NotFound;
         match &self.place {
-            Place::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(|e| self.unreachable(e))?;
-                Ok(Box::new(stream))
+            Place::Unix(path) => match UnixStream::connect(path).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err((self.unreachable(&error), later(&error))),
+            },
+            Place::Tls(server) => match server.connect().await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(TlsError::Unreachable(error)) => {
+                    let again = error.kind() != std::io::ErrorKind::TimedOut;
+                    Err((self.unreachable(&error), again))
+                }
+                Err(TlsError::Untrusted(why)) => {
+                    Err((HttpError::Untrusted { place: self.place.to_string(), why }, false))
+                }
+            },
+        }
+    }
+
+    /// A new connection. Nothing was sent on it yet, so it may be tried more than once.
+    async fn connect(&self) -> Result<Box<dyn Duplex>, HttpError> {
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            match (self.connect_once().await, pauses.next()) {
+                (Ok(stream), _) => return Ok(stream),
+                (Err((_, true)), Some(pause)) => tokio::time::sleep(pause).await,
+                (Err((error, _)), _) => return Err(error),
             }
         }
     }
@@ -129,8 +169,16 @@ impl Http {
         }
     }
 
-    /// Sends a request and reads the answer. It is sent once, but where a kept connection turns out
-    /// to be closed before anything of it was sent, or when it only reads.
+    fn host(&self) -> String {
+        match &self.place {
+            Place::Unix(_) => "sandscript".into(),
+            Place::Tls(server) => server.authority(),
+        }
+    }
+
+    /// Sends a request and reads the answer. What only reads is asked for again, a few times, when the
+    /// answer does not come; anything else is sent once, but where a kept connection turns out to be
+    /// closed before anything of it was sent.
     pub async fn send(
         &self,
         method: &Method,
@@ -138,11 +186,30 @@ impl Http {
         headers: &[(&str, String)],
         body: &Bytes,
     ) -> Result<Answer, HttpError> {
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            match self.send_once(method, path, headers, body).await {
+                Err(HttpError::Broken { .. }) if method == Method::GET && pauses.len() > 0 => {
+                    tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn send_once(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &Bytes,
+    ) -> Result<Answer, HttpError> {
+        let host = self.host();
         let request = || {
             let mut request = Request::builder()
                 .method(method)
                 .uri(path)
-                .header(header::HOST, "sandscript")
+                .header(header::HOST, &host)
                 .header(header::USER_AGENT, concat!("sandscript/", env!("CARGO_PKG_VERSION")));
             for (name, value) in headers {
                 request = request.header(*name, value);
@@ -187,7 +254,7 @@ impl Http {
     /// Opens a WebSocket.
     pub async fn socket(&self, path: &str) -> Result<Socket, HttpError> {
         let stream = self.connect().await?;
-        let uri = format!("ws://sandscript{path}");
+        let uri = format!("ws://{}{path}", self.host());
         match tokio_tungstenite::client_async(uri, stream).await {
             Ok((socket, _)) => Ok(socket),
             Err(error) => Err(self.broken(error)),

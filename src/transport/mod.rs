@@ -4,6 +4,8 @@
 
 mod http;
 mod pipe;
+mod tls;
 
 pub use http::{Answer, Http, HttpError, Place, Socket};
 pub use pipe::{drain, feed};
+pub use tls::{Fingerprint, Identity, Tls, Trust, fingerprint};

@@ -2,8 +2,10 @@
 //! dies does. The contract itself is in `tests/conformance`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod remotes;
 mod rig;
 
+use std::path::Path;
 use std::process::{Command as Program, ExitCode};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -45,8 +47,11 @@ type Test = (&'static str, fn(&mut rig::Daemon));
 type Shared = Arc<Mutex<Option<rig::Daemon>>>;
 
 fn trials(daemon: &Shared) -> Vec<Trial> {
-    let tests: [Test; 8] = [
+    let tests: [Test; 11] = [
         ("the_command_line", the_command_line),
+        ("a_remote_by_token", remotes::by_token),
+        ("the_incus_clients_own_remotes", remotes::the_incus_clients_own),
+        ("a_server_with_another_certificate", remotes::another_certificate),
         ("a_guest_is_hardened", a_guest_is_hardened),
         ("a_clone_with_systemd_is_another_machine", a_clone_with_systemd_is_another_machine),
         ("foreign_instances_are_not_touched", foreign_instances_are_not_touched),
@@ -86,23 +91,35 @@ async fn sh(backend: &dyn Backend, name: &str, line: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn the_command_line(daemon: &mut rig::Daemon) {
-    let home = tempfile::tempdir().unwrap();
-    let run = |args: &[&str]| {
+/// A user who has nothing but the program.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Home {
+        Home(tempfile::tempdir().unwrap())
+    }
+
+    /// Exit code, output and errors of a call.
+    fn run(&self, env: &[(&str, &Path)], args: &[&str]) -> (Option<i32>, String, String) {
         let output = Program::new(env!("CARGO_BIN_EXE_sandscript"))
             .args(args)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
-            .env("HOME", home.path())
+            .env("HOME", self.0.path())
             .env("SANDSCRIPT_BACKEND", "incus")
             .env("SANDSCRIPT_GC_EVERY", "never")
-            .env("INCUS_SOCKET", daemon.socket())
-            .current_dir(home.path())
+            .envs(env.iter().copied())
+            .current_dir(self.0.path())
             .output()
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
-    };
+    }
+}
+
+fn the_command_line(daemon: &mut rig::Daemon) {
+    let home = Home::new();
+    let run = |args: &[&str]| home.run(&[("INCUS_SOCKET", &daemon.socket())], args);
     let ok = |args: &[&str]| {
         let (code, out, err) = run(args);
         assert_eq!(code, Some(0), "{args:?}: {out}{err}");
@@ -127,7 +144,7 @@ fn the_command_line(daemon: &mut rig::Daemon) {
     // A workflow with cached steps: the second time nothing is built.
     let script = "let b = base(\"b\", #{ from: \"small\" }, |b| { b.run(\"echo 1 > /root/f\"); });\n\
         let s = sandbox(\"s\", #{ from: b });\nprint(s.run(\"cat /root/f\").stdout);\n";
-    std::fs::write(home.path().join("x.rhai"), script).unwrap();
+    std::fs::write(home.0.path().join("x.rhai"), script).unwrap();
     for _ in 0..2 {
         assert!(ok(&["run", "x.rhai"]).contains('1'));
     }
@@ -135,7 +152,8 @@ fn the_command_line(daemon: &mut rig::Daemon) {
     assert_eq!(code, Some(10), "{err}");
     assert!(err.contains("/no/such/socket can't be reached"), "{err}");
     let (code, _, err) = run(&["--host", "nas", "list"]);
-    assert_eq!(code, Some(11), "{err}");
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("there is no remote 'nas'"), "{err}");
 }
 
 fn a_guest_is_hardened(daemon: &mut rig::Daemon) {

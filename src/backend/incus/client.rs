@@ -19,6 +19,8 @@ pub(super) enum Fail {
     Failed(String, Option<i64>),
     /// It can't be reached, and nothing was asked of it.
     Unreachable(String),
+    /// Somebody else is there, and nothing was asked.
+    Untrusted(String),
     /// The answer is lost: whether it was done is unknown.
     Lost(String),
 }
@@ -27,6 +29,7 @@ impl From<HttpError> for Fail {
     fn from(error: HttpError) -> Fail {
         match &error {
             HttpError::Unreachable { .. } => Fail::Unreachable(error.to_string()),
+            HttpError::Untrusted { .. } => Fail::Untrusted(error.to_string()),
             HttpError::Broken { .. } => Fail::Lost(error.to_string()),
         }
     }
@@ -42,6 +45,7 @@ impl Fail {
     pub fn plain(self, doing: &str) -> Error {
         match self {
             Fail::Refused(401 | 403, text) => Error::Auth { message: format!("{doing}: {text}") },
+            Fail::Untrusted(text) => Error::Auth { message: format!("{doing}: {text}") },
             Fail::Refused(_, text) | Fail::Failed(text, _) => {
                 Error::internal(format!("{doing}: the server says: {text}"))
             }
@@ -134,6 +138,16 @@ impl Client {
     pub async fn run(&self, method: Method, path: &str, body: &Value) -> Result<Value, Fail> {
         let ticket = self.begin(method, path, body).await?;
         self.end(&ticket).await
+    }
+
+    /// Asks for something that is done when the answer comes.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<(), Fail> {
+        self.json(Method::POST, path, Some(body)).await.map(drop)
+    }
+
+    /// Where the server is.
+    pub fn place(&self) -> &Place {
+        self.http.place()
     }
 
     /// Reads a file of a guest; nothing where there is none.

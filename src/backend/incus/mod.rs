@@ -15,8 +15,10 @@ mod image;
 mod lifecycle;
 mod operations;
 mod record;
+mod remotes;
 mod session;
 mod snapshots;
+mod trust;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,6 +33,9 @@ use self::session::Sessions;
 use crate::sandbox::{Capabilities, Error, Kind, Result, State};
 use crate::transport::Place;
 
+pub use self::remotes::{Remote, remotes};
+pub use self::trust::{Added, NewRemote, add, remove};
+
 const BACKEND: &str = "incus";
 
 /// Where the daemon's socket is when nothing else is said.
@@ -39,6 +44,11 @@ pub const SOCKET: &str = "/var/lib/incus/unix.socket";
 /// Which server, and what of it.
 #[derive(Clone, Debug, Default)]
 pub struct IncusConfig {
+    /// A server: the name of a remote with or without a project behind it (`nas`, `nas/tests`), a URL
+    /// (`https://192.0.2.1:8443`) or the path of a socket. The daemon of this machine when not given.
+    pub host: Option<String>,
+    /// Folders with remotes, certificates and keys, laid out as the Incus client's; the first one counts.
+    pub folders: Vec<PathBuf>,
     /// The daemon's socket on this machine; [`SOCKET`] when not given.
     pub socket: Option<PathBuf>,
     /// The image when a spec names none; `debian/12` when not given.
@@ -62,12 +72,21 @@ pub(crate) struct Inner {
 impl IncusBackend {
     /// Connects to a server and asks what it can do.
     pub async fn open(config: IncusConfig) -> Result<IncusBackend> {
-        let socket = config.socket.unwrap_or_else(|| SOCKET.into());
-        let client = Client::new(Place::Unix(socket.clone()), config.project);
-        let server = client.get("/1.0").await.map_err(|fail| unreachable(fail, &socket))?;
+        let (place, project) = match &config.host {
+            Some(host) => remotes::find(host, &config)?,
+            None => (Place::Unix(config.socket.clone().unwrap_or_else(|| SOCKET.into())), None),
+        };
+        let client = Client::new(place, project.or(config.project));
+        let server = client.get("/1.0").await.map_err(|fail| unreachable(fail, client.place()))?;
         if server["auth"] != "trusted" {
+            let way = match client.place() {
+                Place::Unix(_) => "you must be in its group",
+                Place::Tls(_) => {
+                    "on the server, get a token (incus config trust add ME), then: sandscript remote add NAME --token TOKEN"
+                }
+            };
             return Err(Error::Auth {
-                message: format!("the Incus server at {} does not trust you", socket.display()),
+                message: format!("the Incus server at {} does not know you; {way}", client.place()),
             });
         }
         let pool = devices::pool(&client).await?;
@@ -96,10 +115,18 @@ impl Turns {
     }
 }
 
-fn unreachable(fail: Fail, socket: &std::path::Path) -> Error {
+fn unreachable(fail: Fail, place: &Place) -> Error {
+    let gone = matches!(place, Place::Unix(socket) if !socket.exists());
     match fail {
-        Fail::Unreachable(text) if !socket.exists() => Error::Transport {
-            message: format!("{text}; is Incus installed, and does its daemon run?"),
+        Fail::Unreachable(text) if gone => Error::Transport {
+            message: format!(
+                "{text}; is Incus installed, and does its daemon run? For a server elsewhere name it: --host"
+            ),
+        },
+        Fail::Untrusted(text) => Error::Auth {
+            message: format!(
+                "{text}; if the server was given a new certificate, take the remote away and add it again: sandscript remote remove NAME"
+            ),
         },
         fail => fail.plain("connecting to the Incus server"),
     }
@@ -125,7 +152,7 @@ impl Inner {
     /// What a failure at a sandbox means, by the state that it is in now.
     async fn explain(&self, name: &str, fail: Fail, doing: &str) -> Error {
         let doing = format!("{doing} in sandbox '{name}'");
-        if matches!(fail, Fail::Unreachable(_) | Fail::Refused(401 | 403, _)) {
+        if matches!(fail, Fail::Unreachable(_) | Fail::Untrusted(_) | Fail::Refused(401 | 403, _)) {
             return fail.plain(&doing);
         }
         match self.instance(name).await {

@@ -163,7 +163,7 @@ impl Daemon {
 
     /// Its socket, seen from here.
     pub fn socket(&self) -> PathBuf {
-        format!("/proc/{}/root/mnt/{}/unix.socket", self.pid, self.name).into()
+        self.folder().join("unix.socket")
     }
 
     /// Runs the client against it.
@@ -210,6 +210,28 @@ impl Daemon {
         }
         let network = format!("network={}", self.name);
         self.incus(&["profile", "device", "add", "default", "eth0", "nic", &network]).map(drop)
+    }
+
+    /// Lets it listen by HTTPS, on a free port of the loopback interface.
+    pub fn https(&self) -> Result<u16, String> {
+        let mut last = String::new();
+        for _ in 0..20 {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
+            let port = free.local_addr().map_err(|e| e.to_string())?.port();
+            drop(free);
+            // Somebody else may have it by now.
+            match self.incus(&["config", "set", "core.https_address", &format!("127.0.0.1:{port}")])
+            {
+                Ok(_) => return Ok(port),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The daemon's own folder, seen from here.
+    pub fn folder(&self) -> PathBuf {
+        format!("/proc/{}/root/mnt/{}", self.pid, self.name).into()
     }
 
     fn order(&mut self, word: &str) -> Result<(), String> {
