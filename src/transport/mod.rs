@@ -3,9 +3,11 @@
 //! Nothing here knows what is said.
 
 mod http;
+#[cfg(feature = "truenas")]
+pub mod jsonrpc;
 mod pipe;
 mod tls;
 
-pub use http::{Answer, Http, HttpError, Place, Socket};
+pub use http::{Answer, Duplex, Http, HttpError, Place, Socket};
 pub use pipe::{drain, feed};
-pub use tls::{Fingerprint, Identity, Tls, Trust, fingerprint};
+pub use tls::{Fingerprint, Identity, Tls, Trust, fingerprint, shown};

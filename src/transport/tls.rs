@@ -203,6 +203,24 @@ pub fn fingerprint(pem: &[u8]) -> Result<Fingerprint, String> {
     certificates(pem).map(|all| Fingerprint::of(&all[0]))
 }
 
+/// The fingerprint of the certificate that a server shows; nobody says that it is the right one.
+pub async fn shown(host: &str, port: u16) -> Option<Fingerprint> {
+    let nobody = Fingerprint([0; 32]);
+    let tls = Tls::new(host, port, Trust::Fingerprint(nobody), None).ok()?;
+    let name = ServerName::try_from(host.to_owned()).ok()?;
+    let looking = async {
+        let stream = TcpStream::connect((host, port)).await?;
+        TlsConnector::from(tls.config).connect(name, stream).await
+    };
+    let error = tokio::time::timeout(PATIENCE, looking).await.ok()?.err()?;
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+            other.0.downcast_ref::<Another>().map(|another| another.seen)
+        }
+        _ => None,
+    }
+}
+
 /// Takes one certificate, whatever it says of itself. The server must hold its key.
 #[derive(Debug)]
 struct Pinned {

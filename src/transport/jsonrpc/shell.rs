@@ -1,0 +1,57 @@
+//! A terminal on the server, or in one of its containers.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::connection::Socket;
+use super::{Client, RpcError};
+
+/// A terminal: what is typed goes out as binary messages, what is written comes in as such.
+pub struct Shell {
+    /// What carries it.
+    pub socket: Socket,
+    /// By which its size is changed.
+    pub id: String,
+}
+
+impl Client {
+    /// Opens a terminal. The options say where, and which program.
+    pub async fn shell(&self, options: Value) -> Result<Shell, RpcError> {
+        let token = self.call("auth.generate_token", json!([300, {}, true, true])).await?;
+        let dialer = self.dialer();
+        let mut socket = dialer.socket("/websocket/shell").await?;
+        let broken = |why: String| RpcError::Broken { place: dialer.address.to_string(), why };
+        let hello = json!({"token": token, "options": options}).to_string();
+        let work = async {
+            socket.send(Message::text(hello)).await.map_err(|error| broken(error.to_string()))?;
+            loop {
+                match socket.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        return Ok(serde_json::from_str::<Value>(&text).unwrap_or_default());
+                    }
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Err(error)) => return Err(broken(error.to_string())),
+                    _ => return Err(broken("the shell closes at once".into())),
+                }
+            }
+        };
+        let answer = match tokio::time::timeout(super::DEADLINE, work).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(broken("the shell gives no answer".into())),
+        };
+        if answer["msg"] != "connected" {
+            let reason = answer["error"]["reason"].as_str().unwrap_or("no reason");
+            let place = &dialer.address;
+            return Err(RpcError::Auth(format!(
+                "{place} opens no shell: {reason}; the user's privilege needs \"Web Shell Access\""
+            )));
+        }
+        Ok(Shell { socket, id: answer["id"].as_str().unwrap_or_default().to_owned() })
+    }
+
+    /// Changes a terminal's size.
+    pub async fn resize(&self, shell: &str, cols: u16, rows: u16) -> Result<(), RpcError> {
+        self.call("core.resize_shell", json!([shell, cols, rows])).await.map(drop)
+    }
+}
