@@ -203,6 +203,23 @@ function Sandbox:egress_log() end
 ---@return string
 function Sandbox:forward(port, options) end
 
+---@class (exact) Sandbox.unforward.Options
+---@field at? integer|string Where on this machine, as forward() takes and gives it. Default: wherever it is open.
+
+---Closes what forward() has opened for a port, and cuts what is connected there: at one place of this machine, or wherever it is open.
+---
+---- error `invalid_input`: It is no port, or it is not open.
+---- error `not_found`: It is not there any more.
+---- error `unsupported`: The backend can't.
+---
+---```lua
+---local at = box:forward(8080)
+---box:unforward(8080, { at = at })
+---```
+---@param port integer The port that its programs listen on.
+---@param options? Sandbox.unforward.Options
+function Sandbox:unforward(port, options) end
+
 ---@class (exact) Sandbox.run.Options
 ---@field env? table<string, string|number|boolean|Secret> Added to its environment.
 ---@field cwd? string Working directory; the user's home when not given.

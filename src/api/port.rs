@@ -35,6 +35,14 @@ async fn forward(ctx: Ctx, args: Args) -> Result<Value> {
     Ok(at.to_string().into())
 }
 
+async fn unforward(ctx: Ctx, args: Args) -> Result<Value> {
+    let name = name_of(&args)?;
+    let (port, at) = (port(&args)?, place(&args)?);
+    let closed = ctx.backend().unpublish(&name, port, at, ctx.cancel()).await;
+    closed.map_err(|error| ctx.error(error))?;
+    Ok(Value::Unit)
+}
+
 /// The ports of a sandbox, for `info()`.
 pub(super) fn list(ports: &[Published]) -> Value {
     let map = |open: &Published| {
@@ -68,6 +76,24 @@ pub(super) fn specs() -> Vec<FnSpec> {
             .example(
                 "print(\"http://\" + box.forward(8080));",
                 "print(\"http://\" .. box:forward(8080))",
+            ),
+        FnSpec::method("Sandbox", "unforward", unforward)
+            .doc(
+                "Closes what forward() has opened for a port, and cuts what is connected there: at \
+                  one place of this machine, or wherever it is open.",
+            )
+            .param("port", Type::Int, "The port that its programs listen on.")
+            .option(
+                "at",
+                Type::OneOf(vec![Type::Int, Type::String]),
+                "Where on this machine, as forward() takes and gives it. Default: wherever it is open.",
+            )
+            .error("invalid_input", "It is no port, or it is not open.")
+            .error("not_found", "It is not there any more.")
+            .error("unsupported", "The backend can't.")
+            .example(
+                "let at = box.forward(8080);\nbox.unforward(8080, #{ at: at });",
+                "local at = box:forward(8080)\nbox:unforward(8080, { at = at })",
             ),
     ]
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::config::Settings;
 use crate::api::HostBuilder;
-use crate::sandbox::{self, Limits, PublishSpec};
+use crate::sandbox::{self, Limits, Network, PublishSpec};
 use crate::workflow::{Order, Partition, SecretSource};
 
 /// How an answer is printed.
@@ -108,6 +108,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// A port of a sandbox, and where on this machine.
 pub fn port(text: &str) -> Result<PublishSpec, String> {
     text.parse().map_err(sentence)
+}
+
+/// A network that is of no run.
+pub fn network(text: &str) -> Result<Network, String> {
+    Network::by_hand(text).map_err(|error| {
+        let message = error.to_string();
+        let message = message.strip_prefix("network: ").unwrap_or(&message);
+        format!("{message}; {}", error.hint().unwrap_or_default())
+    })
 }
 
 /// In which order cells start.

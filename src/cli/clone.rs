@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use super::args::{FormatArg, key_value};
+use super::args::{FormatArg, key_value, network};
 use super::egress::{self, EgressArgs};
 use super::session::Session;
 use super::{Result, view};
-use crate::egress::Origin;
-use crate::sandbox::{Backend, CloneSpec, check_name};
+use crate::egress::{Asked, Origin};
+use crate::sandbox::{Backend, CloneSpec, Network, check_name};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +34,9 @@ pub struct Clone {
     /// A variable added to the source's environment
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     env: Vec<(String, String)>,
+    /// A network that the clone is in, as create has it; the source's are not taken over
+    #[arg(long, value_name = "NAME", value_parser = network)]
+    network: Vec<Network>,
     #[command(flatten)]
     egress: EgressArgs,
     /// Leave it stopped
@@ -46,19 +49,24 @@ pub struct Clone {
 impl Clone {
     pub fn call(self, session: &Session<'_>) -> Result {
         check_name(&self.new)?;
-        let asked = self.egress.asked(&session.settings.egress)?;
-        let source = self.source;
+        let catalog = &session.settings.egress;
+        // A mistake is told before anybody is asked.
+        self.egress.over(Asked::None, catalog)?;
+        let (source, egress) = (self.source, self.egress);
         let mut spec = CloneSpec {
             label: self.label,
             hostname: self.hostname,
             env: self.env.into_iter().collect(),
+            networks: self.network,
             bare: self.bare,
             ..CloneSpec::new(self.new)
         };
         let info = session.work(false, |work| async move {
-            if let Some(asked) = &asked {
+            if !egress.is_empty() {
+                let own = work.backend.policy(&source, &work.cancel).await?;
+                let asked = egress.over(egress::as_asked(own), catalog)?;
                 let (origin, env) = (Origin::Sandbox(source.clone()), spec.env.clone());
-                let policy = egress::resolve(session, &work, asked, origin, env, None).await?;
+                let policy = egress::resolve(session, &work, &asked, origin, env, None).await?;
                 spec.egress = Some(policy);
             }
             Ok(Backend::clone(work.backend.as_ref(), &source, &spec, &work.cancel).await?)

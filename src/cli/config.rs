@@ -46,7 +46,7 @@ pub struct Environment {
     pub no_color: bool,
     /// `GITHUB_STEP_SUMMARY`: the file of what GitHub shows of a step.
     pub step_summary: Option<PathBuf>,
-    /// `SANDSCRIPT_PROFILE`: the profile that holds.
+    /// `SANDSCRIPT_PROFILE`: as `--profile`.
     pub profile: Option<String>,
     /// `SANDSCRIPT_STORE`: as `--store`.
     pub store: Option<PathBuf>,
@@ -183,7 +183,8 @@ impl Settings {
     /// Flag over environment over project file over user file over default.
     pub fn resolve(global: &Global, environment: &Environment, folder: &Path) -> Result<Settings> {
         let config = Config::load(folder, environment.user_file().as_deref()).map_err(wrong)?;
-        let catalog = config.catalog(environment.profile.as_deref()).map_err(wrong)?;
+        let profile = global.profile.as_deref().or(environment.profile.as_deref());
+        let catalog = config.catalog(profile).map_err(wrong)?;
         let folder_of_answers = environment.state().map(|state| state.join("registries"));
         let jobs = match &environment.jobs {
             Some(text) => match text.parse() {

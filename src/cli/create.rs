@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::args::{FormatArg, LimitArgs, key_value, port};
+use super::args::{FormatArg, LimitArgs, key_value, network, port};
 use super::egress::{self, EgressArgs};
 use super::session::Session;
 use super::{Result, publish, view};
 use crate::egress::Origin;
-use crate::sandbox::{CacheMount, Cancel, Mount, Policy, PublishSpec, Spec};
+use crate::sandbox::{CacheMount, Cancel, Mount, Network, Policy, PublishSpec, Spec};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,7 +17,8 @@ Examples:
   sandscript create web --image ./rootfs.tar.zst --memory 512MiB --cpu 2
   sandscript create web --mount ./src:/src:ro --env LANG=C --label team=infra
   sandscript create web --egress registries --allow example.com:443
-  sandscript create web --publish 9000:8080";
+  sandscript create web --publish 9000:8080
+  sandscript create db --network back          others with --network back reach it as 'db'";
 
 /// Make a sandbox and start it
 ///
@@ -46,6 +47,10 @@ pub struct Create {
     /// 9000:8080 or ADDRESS:9000:8080; without ADDRESS for this machine only
     #[arg(long, value_name = "PORT", value_parser = port, conflicts_with = "bare")]
     publish: Vec<PublishSpec>,
+    /// A network whose members reach each other by name, whatever their egress policies are: all that
+    /// are made with --network NAME, and no script's
+    #[arg(long, value_name = "NAME", value_parser = network)]
+    network: Vec<Network>,
     #[command(flatten)]
     egress: EgressArgs,
     /// User of every command that names none [default: root]
@@ -84,7 +89,7 @@ impl Create {
             mounts,
             caches: self.cache.into_iter().map(|(n, path)| CacheMount::new(n, path)).collect(),
             egress: Policy::None,
-            networks: Vec::new(),
+            networks: self.network,
             env: self.env.into_iter().collect(),
             user: self.user,
             cwd: self.cwd,
@@ -101,7 +106,7 @@ impl Create {
         let json = self.format.json();
         let ports = std::mem::take(&mut self.publish);
         let catalog = &session.settings.egress;
-        let asked = self.egress.asked(catalog)?.unwrap_or_else(|| catalog.standard());
+        let asked = self.egress.over(catalog.standard(), catalog)?;
         let mut spec = self.spec(&session.folder)?;
         let info = session.work(false, |work| async move {
             publish::check(&work, &ports)?;

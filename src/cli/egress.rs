@@ -92,7 +92,8 @@ enum Verb {
 /// A policy on the command line.
 #[derive(Args, Clone, Debug)]
 pub struct PolicyArgs {
-    /// none, unrestricted, or a preset such as agent, git or registries [default: the rules alone]
+    /// none, unrestricted, a profile, or a preset such as agent, git or registries [default: the
+    /// rules alone]
     #[arg(value_name = "POLICY", required_unless_present_any = ["allow", "deny"])]
     policy: Option<String>,
     /// A rule that allows more than the preset does
@@ -106,8 +107,8 @@ pub struct PolicyArgs {
 /// A policy among other options.
 #[derive(Args, Clone, Debug)]
 pub struct EgressArgs {
-    /// What it may reach: none, unrestricted, or a preset such as agent, git or registries [default:
-    /// none, or what the profile says]
+    /// What it may reach: none, unrestricted, a profile, or a preset such as agent, git or registries
+    /// [default: of a clone the source's; else none, or what the profile says]
     #[arg(long, value_name = "POLICY")]
     egress: Option<String>,
     /// A host or network that it may reach, too, such as example.com:443
@@ -119,9 +120,40 @@ pub struct EgressArgs {
 }
 
 impl EgressArgs {
-    /// What was asked for; nothing when none of the options was given.
-    pub fn asked(&self, catalog: &Catalog) -> Result<Option<Asked>> {
-        asked(self.egress.as_deref(), &self.allow, &self.deny, catalog)
+    /// Whether none of the options was given.
+    pub fn is_empty(&self) -> bool {
+        self.egress.is_none() && self.allow.is_empty() && self.deny.is_empty()
+    }
+
+    /// What was asked for. Rules alone come before those of the policy that it would have without them.
+    pub fn over(&self, standard: Asked, catalog: &Catalog) -> Result<Asked> {
+        let asked = asked(self.egress.as_deref(), &self.allow, &self.deny, catalog)?;
+        match (asked, standard) {
+            (None, standard) => Ok(standard),
+            (Some(Asked::Rules { preset: None, rules }), standard @ Asked::Rules { .. })
+                if self.egress.is_none() =>
+            {
+                Ok(standard.with(rules).unwrap_or_default())
+            }
+            (Some(_), Asked::Unrestricted) if self.egress.is_none() => Err(CommandError::usage(
+                "it is unrestricted, which takes no rules",
+            )
+            .hint(
+                "say the policy, too: --egress allowlist, with --allow '*' for everything public",
+            )),
+            (Some(asked), _) => Ok(asked),
+        }
+    }
+}
+
+/// A policy that is set, as it would be asked for.
+pub fn as_asked(policy: Policy) -> Asked {
+    match policy {
+        Policy::Unrestricted => Asked::Unrestricted,
+        Policy::Rules(Ruleset { preset, rules }) => {
+            Asked::Rules { preset: preset.map(|preset| preset.name), rules }
+        }
+        _ => Asked::None,
     }
 }
 

@@ -96,6 +96,9 @@ struct Global {
     /// The machine that the backend drives, where that is another one
     #[arg(long, global = true, value_name = "HOST")]
     host: Option<String>,
+    /// The profile that holds for egress policies: of your config.toml, or agents
+    #[arg(long, global = true, value_name = "PROFILE")]
+    profile: Option<String>,
     /// Folder of the local backend's sandboxes and layers
     #[arg(long, global = true, value_name = "FOLDER")]
     store: Option<PathBuf>,

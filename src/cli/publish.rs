@@ -14,9 +14,11 @@ Examples:
   sandscript publish web 8080                  at a free port, for this machine only
   sandscript publish web 9000:8080             at port 9000
   sandscript publish web 0.0.0.0:9000:8080     for everybody who reaches this machine
-  curl http://$(sandscript publish web 8080)/";
+  curl http://$(sandscript publish web 8080)/
+  sandscript publish web 8080 --close          wherever it is open
+  sandscript publish web 9000:8080 --close     only there";
 
-/// Open a port of this machine for one of a running sandbox
+/// Open a port of this machine for one of a running sandbox, or close it
 ///
 /// Prints where it is reached: an address and a port of this machine, a line for each. It is open
 /// under every egress policy, opens nothing outward, and ends with the sandbox: at a stop, a
@@ -30,6 +32,9 @@ pub struct Publish {
     /// ADDRESS:9000:8080
     #[arg(required = true, value_name = "PORT", value_parser = port)]
     ports: Vec<PublishSpec>,
+    /// Close it instead, and cut what is connected there
+    #[arg(long)]
+    close: bool,
     #[command(flatten)]
     pub(super) format: FormatArg,
 }
@@ -37,6 +42,9 @@ pub struct Publish {
 impl Publish {
     pub fn call(self, session: &Session<'_>) -> Result {
         let (name, ports) = (&self.name, &self.ports);
+        if self.close {
+            return self.close(session);
+        }
         let opened = session.work(false, |work| async move { open(&work, name, ports).await })?;
         warn(session.output, &opened);
         if self.format.json() {
@@ -44,6 +52,25 @@ impl Publish {
         } else {
             let lines: String = opened.iter().map(|open| format!("{}\n", open.at)).collect();
             session.output.data(&lines);
+        }
+        Ok(0)
+    }
+
+    fn close(&self, session: &Session<'_>) -> Result {
+        let (name, ports) = (&self.name, &self.ports);
+        let closed = session.work(false, |work| async move {
+            let mut closed = Vec::new();
+            for PublishSpec { port, at } in ports {
+                closed.extend(work.backend.unpublish(name, *port, *at, &work.cancel).await?);
+            }
+            Ok(closed)
+        })?;
+        if self.format.json() {
+            session.output.json(&json!(closed));
+        } else {
+            for one in &closed {
+                session.output.note(format!("{} is closed", one.at));
+            }
         }
         Ok(0)
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::args::FormatArg;
 use super::session::Session;
 use super::{Result, view};
-use crate::sandbox::{Info, Snapshot, State, format_size};
+use crate::sandbox::{Info, Network, Snapshot, State, format_size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,8 +59,7 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
             format!("{}:{}{end}", mount.source.display(), mount.target)
         })
         .collect();
-    let networks: Vec<String> =
-        info.networks.iter().map(|one| format!("{one} of run {}", one.run)).collect();
+    let networks: Vec<String> = info.networks.iter().map(Network::said).collect();
     let ports: Vec<String> = info.ports.iter().map(ToString::to_string).collect();
     let until = info.owner.as_ref().and_then(|owner| owner.until);
     let expires = info.expires.into_iter().chain(until).min();

@@ -126,7 +126,14 @@ impl Config {
             .presets
             .keys()
             .find(|name| ours.contains_key(*name) || user.egress.presets.contains_key(*name));
-        let message = if let Some(name) = taken {
+        let profile = self
+            .egress
+            .presets
+            .keys()
+            .find(|name| *name == AGENTS || user.profiles.contains_key(*name));
+        let message = if let Some(name) = profile {
+            format!("egress.presets.{name}: a project file may not take the name of a profile")
+        } else if let Some(name) = taken {
             let whose = if user.egress.presets.contains_key(name) { "your" } else { "the" };
             format!("egress.presets.{name}: a project file may not change {whose} preset '{name}'")
         } else if self.egress.registries.is_some() {
@@ -140,7 +147,7 @@ impl Config {
         };
         let file =
             user_file.map_or("your own config.toml".into(), |file| file.display().to_string());
-        let hint = match taken {
+        let hint = match taken.or(profile) {
             Some(_) => format!("give the project's preset another name, or put it into {file}"),
             None => format!("put it into {file}"),
         };
@@ -170,6 +177,11 @@ impl Config {
     fn own_profiles(&self) -> Result<BTreeMap<String, Profile>, ConfigError> {
         let one = |(name, profile): (&String, &ProfileConfig)| {
             let place = format!("profiles.{name}");
+            if builtin().contains_key(name) || self.egress.presets.contains_key(name) {
+                let hint = "give it another name: a policy may be written as the name of either";
+                let error = Error::invalid_hint("egress", "a preset has this name", hint);
+                return Err(wrong(&place, &error));
+            }
             let egress = profile.egress.as_ref().map(PolicyConfig::asked).transpose();
             let egress = egress.map_err(|error| wrong(&format!("{place}.egress"), &error))?;
             let forbid = rules(&format!("{place}.forbid"), &profile.forbid)?;
@@ -189,8 +201,8 @@ impl Config {
         });
         let profile = match profile.or(self.profile.as_deref()) {
             None => None,
-            Some(name) => match profiles.remove(name) {
-                Some(profile) => Some(profile),
+            Some(name) => match profiles.get(name) {
+                Some(profile) => Some(profile.clone()),
                 None => {
                     let known: Vec<&str> = profiles.keys().map(String::as_str).collect();
                     return Err(ConfigError {
@@ -207,14 +219,17 @@ impl Config {
         let catalog = Catalog::default()
             .presets(self.own_presets()?)
             .registries(mirrors, registries.ask.unwrap_or(true))
-            .profile(profile);
+            .profile(profile)
+            .profiles(profiles);
         for name in self.egress.presets.keys() {
             let asked = Asked::Rules { preset: Some(name.clone()), rules: Vec::new() };
             let checked = catalog.check(&asked);
             checked.map_err(|error| wrong(&format!("egress.presets.{name}.include"), &error))?;
         }
-        let standard = catalog.check(&catalog.standard());
-        standard.map_err(|error| wrong("profile", &error))?;
+        for (name, profile) in self.own_profiles()? {
+            let checked = catalog.check(&profile.egress.unwrap_or_default());
+            checked.map_err(|error| wrong(&format!("profiles.{name}.egress"), &error))?;
+        }
         Ok(catalog)
     }
 }
@@ -251,7 +266,8 @@ mod tests {
         let config = load(user, project).unwrap();
         let catalog = config.catalog(None).unwrap();
         let names: Vec<&str> = catalog.names().collect();
-        assert_eq!(names, ["agent", "ai", "ci", "corp", "git", "registries"]);
+        let presets = ["agent", "ai", "ci", "corp", "git", "registries"];
+        assert_eq!(names, [&presets[..], &["agents", "strict"]].concat());
         let wanted = Asked::merged(Some("agent"), [""; 0], ["gist.github.com"]).unwrap();
         assert_eq!(catalog.standard(), wanted);
         assert!(!catalog.is_free(&"10.9.1.1".parse().unwrap()));
@@ -263,13 +279,15 @@ mod tests {
 
     #[test]
     fn a_project_widens_nothing_that_is_the_operators() {
-        let mine = "[egress.presets.corp]\nallow = [\"a.test\"]\n";
+        let mine = "[egress.presets.corp]\nallow = [\"a.test\"]\n[profiles.careful]\nforbid = []\n";
         let refused = [
             "[egress.presets.agent]\nallow = [\"*\"]",
             "[egress.presets.corp]\nallow = [\"*\"]",
             "[egress.registries]\nallow = [\"evil.test\"]",
             "profile = \"agents\"",
             "[profiles.strict]\nforbid = []",
+            "[egress.presets.agents]\nallow = [\"*\"]",
+            "[egress.presets.careful]\nallow = [\"*\"]",
         ];
         let said: Vec<String> = refused.iter().map(|text| said(load(mine, text))).collect();
         insta::assert_snapshot!(said.join("\n"));
@@ -286,6 +304,10 @@ mod tests {
             "[profiles.x]\nforbid = [\"10.0.0.0/99\"]",
             "[profiles.x]\negress = \"example.com\"",
             "[profiles.x]\negress = 3",
+            "[profiles.x]\negress = \"agnet\"",
+            "[profiles.git]\negress = \"agent\"",
+            "[egress.presets.x]\ninclude = [\"y\"]\n[egress.presets.y]\ninclude = [\"git\", \"x\"]",
+            "[egress.presets.agent]\ninclude = [\"agent\"]\nallow = [\"a.test\"]",
         ];
         let said: Vec<String> = wrong
             .iter()

@@ -20,7 +20,7 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// From one word: `none`, `unrestricted`, or a preset's name.
+    /// From one word: `none`, `unrestricted`, or the name of a preset or a profile.
     pub fn word(word: &str) -> Result<Asked> {
         match word {
             "none" => Ok(Asked::None),
@@ -78,7 +78,13 @@ impl Asked {
             None => None,
             Some(Asked::Rules { preset, .. }) => preset,
             Some(other) if rules.is_empty() => return Ok(other),
-            Some(Asked::None) => None,
+            Some(Asked::None) => {
+                return Err(Error::invalid_hint(
+                    "egress",
+                    "\"none\" takes no rules",
+                    "leave the preset out: rules alone are an allowlist",
+                ));
+            }
             Some(Asked::Unrestricted) => {
                 return Err(Error::invalid_hint(
                     "egress",
@@ -96,10 +102,51 @@ impl Asked {
         allow: &[String],
         deny: &[String],
     ) -> Result<Option<Asked>> {
-        if policy.is_none() && allow.is_empty() && deny.is_empty() {
-            return Ok(None);
+        let ruled = !(allow.is_empty() && deny.is_empty());
+        let wrong = |message: String, hint: &str| Err(Error::invalid_hint("egress", message, hint));
+        if let Some(rule) = allow.iter().find(|text| denies(text)) {
+            return wrong(format!("'{rule}' is not allowed but denied"), "write it as --deny RULE");
         }
+        let policy = match policy {
+            None if !ruled => return Ok(None),
+            Some("allowlist") if !allow.is_empty() => None,
+            Some("allowlist") => {
+                let hint = "say what it may reach: --allow example.com --allow '*.example.org:443'";
+                return wrong("'allowlist' needs rules".into(), hint);
+            }
+            Some("none") if ruled => {
+                let hint =
+                    "leave 'none' out: with --allow alone, it may reach that and nothing else";
+                return wrong("'none' takes no rules".into(), hint);
+            }
+            Some("unrestricted") if ruled => {
+                let hint = "use --allow '*', which is everything public, with --deny";
+                return wrong("'unrestricted' takes no rules".into(), hint);
+            }
+            Some(word) if !is_preset_name(word) => {
+                if word.parse::<Rule>().is_ok() {
+                    let hint = format!("to allow that and nothing else: --allow '{word}'");
+                    return wrong(format!("'{word}' is a rule, not a policy"), &hint);
+                }
+                let hint =
+                    "use none, unrestricted, the name of a preset such as agent, or --allow RULE";
+                return wrong(format!("'{}' is not a policy", word.escape_debug()), hint);
+            }
+            policy => policy,
+        };
         Asked::merged(policy, allow, deny).map(Some)
+    }
+
+    /// The same with rules that come before its own, as for [`Asked::merged`]; none where it can't have
+    /// any.
+    pub(crate) fn with(self, before: Vec<Rule>) -> Option<Asked> {
+        match self {
+            _ if before.is_empty() => Some(self),
+            Asked::Rules { preset, rules } => {
+                Some(Asked::Rules { preset, rules: [before, rules].concat() })
+            }
+            Asked::None | Asked::Unrestricted => None,
+        }
     }
 
     /// The policy, where it has no preset.
@@ -113,6 +160,10 @@ impl Asked {
             Asked::Rules { .. } => None,
         }
     }
+}
+
+fn denies(text: &str) -> bool {
+    text.parse::<Rule>().is_ok_and(|rule| rule.action == Action::Deny)
 }
 
 /// Whether a word can be the name of a preset: letters, digits, `-` and `_`, a letter in front.
@@ -156,11 +207,33 @@ mod tests {
             Asked::merged(None, ["a.test"], NONE).unwrap(),
             Asked::list(["a.test"]).unwrap()
         );
-        assert_eq!(
-            Asked::merged(Some("none"), ["a.test"], NONE).unwrap(),
-            Asked::list(["a.test"]).unwrap()
-        );
+        insta::assert_snapshot!(said(Asked::merged(Some("none"), ["a.test"], NONE).unwrap_err()), @r#"egress: "none" takes no rules (leave the preset out: rules alone are an allowlist)"#);
         insta::assert_snapshot!(said(Asked::merged(None, ["deny a.test"], NONE).unwrap_err()), @"egress: 'deny a.test' stands among what is allowed (put it into deny)");
         insta::assert_snapshot!(said(Asked::merged(Some("unrestricted"), NONE, ["a.test"]).unwrap_err()), @r#"egress: "unrestricted" takes no rules (allow "*", which is everything public, and deny from that)"#);
+    }
+
+    #[test]
+    fn a_command_line_is_told_what_to_type() {
+        let texts = |words: &str| words.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let options =
+            |policy, allow: &str, deny: &str| Asked::options(policy, &texts(allow), &texts(deny));
+        assert_eq!(options(None, "", "").unwrap(), None);
+        assert_eq!(options(Some("none"), "", "").unwrap(), Some(Asked::None));
+        let list = Asked::list(["a.test"]).unwrap();
+        assert_eq!(options(None, "a.test", "").unwrap(), Some(list.clone()));
+        assert_eq!(options(Some("allowlist"), "a.test", "").unwrap(), Some(list));
+        let wrong = [
+            options(Some("allowlist"), "", ""),
+            options(Some("allowlist"), "", "b.test"),
+            options(Some("none"), "a.test", ""),
+            options(Some("none"), "", "a.test"),
+            options(Some("unrestricted"), "", "a.test"),
+            options(Some("*.example.com"), "", ""),
+            options(Some("No"), "", ""),
+            Asked::options(None, &["deny a.test".into()], &[]),
+            options(None, "a.test:x", ""),
+        ];
+        let said: Vec<String> = wrong.into_iter().map(|one| said(one.unwrap_err())).collect();
+        insta::assert_snapshot!(said.join("\n"));
     }
 }

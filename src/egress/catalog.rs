@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::ask::{Asker, Origin};
 use super::asked::Asked;
-use super::preset::{PresetSpec, REGISTRIES, builtin, flatten};
+use super::preset::{PresetSpec, REGISTRIES, builtin, flatten, unknown};
 use super::sources::Answer;
 use crate::sandbox::{Action, Error, Info, Policy, Preset, Result, Rule, Ruleset};
 
@@ -28,6 +28,7 @@ pub struct Catalog {
     mirrors: Vec<Rule>,
     ask: bool,
     profile: Option<Profile>,
+    profiles: BTreeMap<String, Profile>,
     folder: Option<PathBuf>,
     known: Mutex<BTreeMap<String, Answer>>,
 }
@@ -48,6 +49,7 @@ impl Default for Catalog {
             mirrors: Vec::new(),
             ask: true,
             profile: None,
+            profiles: BTreeMap::new(),
             folder: None,
             known: Mutex::default(),
         }
@@ -74,15 +76,21 @@ impl Catalog {
         self
     }
 
+    /// With profiles that a policy may name. A preset of the same name is what counts.
+    pub fn profiles(mut self, profiles: BTreeMap<String, Profile>) -> Self {
+        self.profiles = profiles;
+        self
+    }
+
     /// With a folder for what the tools of images said, from one run to the next.
     pub fn folder(mut self, folder: Option<PathBuf>) -> Self {
         self.folder = folder;
         self
     }
 
-    /// The names of all presets.
+    /// The names of all presets, then of all profiles.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.presets.keys().map(String::as_str)
+        self.presets.keys().chain(self.profiles.keys()).map(String::as_str)
     }
 
     /// The policy of what is made from an image and names none.
@@ -90,12 +98,43 @@ impl Catalog {
         self.profile.as_ref().and_then(|profile| profile.egress.clone()).unwrap_or_default()
     }
 
-    /// Fails when a preset is not there, without asking anybody.
+    /// Fails when a preset or profile is not there, without asking anybody.
     pub fn check(&self, asked: &Asked) -> Result<()> {
-        match asked {
-            Asked::Rules { preset: Some(name), .. } => flatten(&self.presets, name).map(drop),
+        match self.spell_out(asked)? {
+            Asked::Rules { preset: Some(name), .. } => flatten(&self.presets, &name).map(drop),
             _ => Ok(()),
         }
+    }
+
+    /// What is asked for, with what a profile says in the place of its name.
+    fn spell_out(&self, asked: &Asked) -> Result<Asked> {
+        let Asked::Rules { preset: Some(name), rules } = asked else { return Ok(asked.clone()) };
+        if self.presets.contains_key(name) {
+            return Ok(asked.clone());
+        }
+        let Some(profile) = self.profiles.get(name) else {
+            return Err(unknown(self.names(), name));
+        };
+        let Some(egress) = profile.egress.clone() else {
+            return Err(Error::invalid_hint(
+                "egress",
+                format!("the profile '{name}' says no policy, only what it forbids"),
+                "add a line such as egress = \"agent\" to it in the user's configuration",
+            ));
+        };
+        let forbidden = profile.forbid.iter().map(|rule| rule.with(Action::Deny));
+        let before: Vec<Rule> = match egress {
+            // Nothing is allowed, so nothing has to be forbidden.
+            Asked::None => rules.clone(),
+            _ => forbidden.chain(rules.iter().cloned()).collect(),
+        };
+        egress.with(before).ok_or_else(|| {
+            Error::invalid_hint(
+                "egress",
+                format!("the policy of profile '{name}' takes no rules"),
+                "name a preset in its 'egress', or allow \"*\" there, which is everything public",
+            )
+        })
     }
 
     /// The policy that was asked for. A preset is looked up now; where it has `registries` in it, the
@@ -106,17 +145,26 @@ impl Catalog {
         asker: &Asker<'_>,
         origin: &Origin,
     ) -> Result<Resolved> {
-        let (policy, notes) = match (asked, asked.plain()) {
-            (_, Some(policy)) => (policy, Vec::new()),
-            (Asked::Rules { preset: Some(name), rules }, None) => {
-                let (preset, notes) = match self.stored(name, asker, origin).await? {
-                    Some(preset) => (preset, Vec::new()),
-                    None => self.preset(name, asker, origin, true).await?,
-                };
-                let rules = rules.clone();
-                (Policy::Rules(Ruleset { preset: Some(preset), rules }), notes)
+        if let Some(policy) = asked.plain() {
+            return Ok(Resolved { policy: self.guard(policy)?, notes: Vec::new() });
+        }
+        if let Some(policy) = self.stored(asked, asker, origin).await? {
+            return Ok(Resolved { policy: self.guard(policy)?, notes: Vec::new() });
+        }
+        let asked = self.spell_out(asked)?;
+        let (policy, notes) = match &asked {
+            Asked::Rules { preset: Some(name), rules } => {
+                // A profile's preset may be the one that it has.
+                match self.stored(&asked, asker, origin).await? {
+                    Some(policy) => (policy, Vec::new()),
+                    None => {
+                        let (preset, notes) = self.preset(name, asker, origin, true).await?;
+                        let rules = rules.clone();
+                        (Policy::Rules(Ruleset { preset: Some(preset), rules }), notes)
+                    }
+                }
             }
-            (_, None) => (Policy::None, Vec::new()),
+            other => (other.plain().unwrap_or_default(), Vec::new()),
         };
         Ok(Resolved { policy: self.guard(policy)?, notes })
     }
@@ -195,18 +243,22 @@ impl Catalog {
         }
     }
 
-    /// What a preset stood for when the sandbox got it: a sandbox in which something ran already keeps
-    /// that.
+    /// The policy with what its preset stood for when the sandbox got it: a sandbox in which something
+    /// ran already keeps that.
     async fn stored(
         &self,
-        name: &str,
+        asked: &Asked,
         asker: &Asker<'_>,
         origin: &Origin,
-    ) -> Result<Option<Preset>> {
-        let Origin::Sandbox(sandbox) = origin else { return Ok(None) };
+    ) -> Result<Option<Policy>> {
+        let (Origin::Sandbox(sandbox), Asked::Rules { preset: Some(name), rules }) =
+            (origin, asked)
+        else {
+            return Ok(None);
+        };
         Ok(match asker.backend.policy(sandbox, asker.cancel).await? {
-            Policy::Rules(Ruleset { preset: Some(preset), .. }) if preset.name == name => {
-                Some(preset)
+            Policy::Rules(Ruleset { preset: Some(preset), .. }) if preset.name == *name => {
+                Some(Policy::Rules(Ruleset { preset: Some(preset), rules: rules.clone() }))
             }
             _ => None,
         })

@@ -92,35 +92,66 @@ pub(super) fn flatten(
     presets: &BTreeMap<String, PresetSpec>,
     name: &str,
 ) -> Result<(Vec<Rule>, bool)> {
-    let (mut rules, mut asks) = (Vec::new(), false);
-    let mut seen = Vec::new();
-    collect(presets, name, &mut seen, &mut rules, &mut asks)?;
-    Ok((rules, asks))
+    let (mut found, mut way) = (Found::default(), Vec::new());
+    collect(presets, name, &mut way, &mut found)?;
+    Ok((found.rules, found.asks))
 }
 
-fn collect(
-    presets: &BTreeMap<String, PresetSpec>,
+#[derive(Default)]
+struct Found<'a> {
+    seen: Vec<&'a str>,
+    rules: Vec<Rule>,
+    asks: bool,
+}
+
+/// `way` leads from the first preset to this one.
+fn collect<'a>(
+    presets: &'a BTreeMap<String, PresetSpec>,
     name: &str,
-    seen: &mut Vec<String>,
-    rules: &mut Vec<Rule>,
-    asks: &mut bool,
+    way: &mut Vec<&'a str>,
+    found: &mut Found<'a>,
 ) -> Result<()> {
-    if seen.iter().any(|other| other == name) {
+    let Some((name, preset)) = presets.get_key_value(name) else {
+        return Err(unknown(presets.keys().map(String::as_str), name));
+    };
+    if let Some(start) = way.iter().position(|other| other == name) {
+        return Err(circle(&way[start..]));
+    }
+    if found.seen.contains(&name.as_str()) {
         return Ok(());
     }
-    seen.push(name.to_owned());
-    let Some(preset) = presets.get(name) else { return Err(unknown(presets, name)) };
+    found.seen.push(name);
     for rule in &preset.rules {
-        if !rules.contains(rule) {
-            rules.push(rule.clone());
+        if !found.rules.contains(rule) {
+            found.rules.push(rule.clone());
         }
     }
-    *asks |= name == REGISTRIES;
-    preset.include.iter().try_for_each(|other| collect(presets, other, seen, rules, asks))
+    found.asks |= name == REGISTRIES;
+    way.push(name);
+    preset.include.iter().try_for_each(|other| collect(presets, other, way, found))?;
+    way.pop();
+    Ok(())
 }
 
-fn unknown(presets: &BTreeMap<String, PresetSpec>, name: &str) -> Error {
-    let words = presets.keys().map(String::as_str).chain(["none", "unrestricted"]);
+/// The error for presets of which each includes the next one, and the last one the first.
+fn circle(names: &[&str]) -> Error {
+    let first = names.first().copied().unwrap_or_default();
+    let ours = builtin();
+    let hint = match names.iter().find(|name| ours.contains_key(**name)) {
+        Some(name) => format!(
+            "a preset of your own called '{name}' replaces the one that comes with sandscript: give \
+             yours another name, then it can include '{name}'"
+        ),
+        None => "take one of them out of 'include'".into(),
+    };
+    let message =
+        format!("presets include each other in a circle: {} -> {first}", names.join(" -> "));
+    Error::invalid_hint("egress", message, hint)
+}
+
+/// The error for a word that is none of those there are.
+pub(super) fn unknown<'a>(names: impl Iterator<Item = &'a str>, name: &str) -> Error {
+    let words = names.chain(["none", "unrestricted"]);
     Error::invalid_hint(
         "egress",
         format!("there is no policy or preset '{name}'"),
@@ -153,16 +184,34 @@ mod tests {
         let round = |other: &str| {
             PresetSpec::new(vec![other.into()], &texts(&["a.test"]), &texts(&["b.test"])).unwrap()
         };
-        presets.insert("x".into(), round("y"));
-        presets.insert("y".into(), round("x"));
-        let (rules, asks) = flatten(&presets, "x").unwrap();
-        assert!(!asks);
-        let rules: Vec<String> = rules.iter().map(Rule::to_string).collect();
-        assert_eq!(rules, ["deny b.test", "a.test"]);
+        // By two ways.
+        presets.insert("x".into(), round("git"));
+        presets.insert(
+            "y".into(),
+            PresetSpec::new(texts(&["x", "git", "registries"]), &[], &texts(&["c.test"])).unwrap(),
+        );
+        let (rules, asks) = flatten(&presets, "y").unwrap();
+        assert!(asks);
+        let rules: Vec<String> = rules.iter().take(3).map(Rule::to_string).collect();
+        assert_eq!(rules, ["deny c.test", "deny b.test", "a.test"]);
         let error = flatten(&presets, "agnet").unwrap_err();
         assert_eq!(error.to_string(), "egress: there is no policy or preset 'agnet'");
         assert_eq!(error.hint().as_deref(), Some("did you mean 'agent'?"));
         presets.insert("z".into(), round("nothing"));
         assert!(flatten(&presets, "z").is_err());
+    }
+
+    #[test]
+    fn a_circle_is_named() {
+        let of = |include: &str| PresetSpec { include: vec![include.into()], rules: Vec::new() };
+        let presets: BTreeMap<_, _> =
+            [("a", "b"), ("b", "c"), ("c", "b"), ("own", "own"), ("agent", "agent")]
+                .map(|(name, include)| (name.to_owned(), of(include)))
+                .into();
+        let said = ["a", "own", "agent"].map(|name| {
+            let error = flatten(&presets, name).unwrap_err();
+            format!("{error}; {}", error.hint().unwrap_or_default())
+        });
+        insta::assert_snapshot!(said.join("\n"));
     }
 }

@@ -15,9 +15,9 @@ use super::answer::{self, Found, Kind, Useless};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// As many answers are remembered.
-const MOST: usize = 4096;
+const MOST: usize = 1024;
 
-/// Answers, remembered as long as they hold, for all sandboxes that a process serves.
+/// Answers, remembered as long as they hold. Who shares one with others can tell what they asked for.
 pub struct Resolver {
     servers: Vec<SocketAddr>,
     cache: Mutex<HashMap<(String, Kind), (Found, Instant)>>,

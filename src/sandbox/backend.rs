@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error, FileEntry,
-    Info, Kind, Policy, Process, ReadOptions, Reader, Restore, Result, Rule, Snapshot,
+    Info, Kind, Policy, Process, Published, ReadOptions, Reader, Restore, Result, Rule, Snapshot,
     SnapshotSpec, Spec, StopOptions, Usage, WriteOptions,
 };
 
@@ -250,6 +250,20 @@ pub trait Backend: Send + Sync {
     ) -> Result<SocketAddr> {
         self.capabilities().require(Capability::Publish)?;
         Err(Error::unsupported("publish", &self.capabilities().backend, ""))
+    }
+
+    /// Closes what is open for one of its ports, at one place or, without `at`, everywhere, and cuts what is
+    /// connected there; gives what it has closed. The place is free when this returns. A port that is not
+    /// open is [`Error::InvalidInput`].
+    async fn unpublish(
+        &self,
+        _name: &str,
+        _port: u16,
+        _at: Option<SocketAddr>,
+        _cancel: &Cancel,
+    ) -> Result<Vec<Published>> {
+        self.capabilities().require(Capability::Publish)?;
+        Err(Error::unsupported("unpublish", &self.capabilities().backend, ""))
     }
 
     /// What it was refused and what it reached since it was made or restored.

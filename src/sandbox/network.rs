@@ -10,7 +10,8 @@ use super::{Error, Result, check_name};
 /// are; all others don't reach them by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Network {
-    /// The run. Networks of the same name in two runs have nothing to do with each other.
+    /// The run. Networks of the same name in two runs have nothing to do with each other. Empty for those
+    /// that were named by hand: they are of no run.
     pub run: String,
     /// Its name in that run: as a sandbox's.
     pub name: String,
@@ -20,6 +21,20 @@ impl Network {
     /// A network of a run.
     pub fn new(run: impl Into<String>, name: impl Into<String>) -> Self {
         Network { run: run.into(), name: name.into() }
+    }
+
+    /// A network that is of no run, from what a person writes.
+    pub fn by_hand(name: &str) -> Result<Self> {
+        let network = Network::new("", name);
+        network.check().map(|()| network)
+    }
+
+    /// Its name, and whose it is.
+    pub fn said(&self) -> String {
+        match self.run.is_empty() {
+            true => self.name.clone(),
+            false => format!("{} of run {}", self.name, self.run),
+        }
     }
 
     /// Refuses a name that is none.

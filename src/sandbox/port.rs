@@ -35,6 +35,37 @@ impl Published {
     }
 }
 
+impl Published {
+    /// Those of the open ports that are for a port of the sandbox's, at one place or at any. None is an error.
+    pub fn matching(
+        open: &[Published],
+        name: &str,
+        port: u16,
+        at: Option<SocketAddr>,
+    ) -> Result<Vec<Published>> {
+        let is = |one: &&Published| {
+            let there = |at: SocketAddr| {
+                one.at.ip() == at.ip() && (at.port() == 0 || one.at.port() == at.port())
+            };
+            one.port == port && at.is_none_or(there)
+        };
+        let found: Vec<Published> = open.iter().filter(is).copied().collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let message = match at {
+            None => format!("port {port} of sandbox '{name}' is not open"),
+            Some(at) => format!("port {port} of sandbox '{name}' is not open at {at}"),
+        };
+        let list: Vec<String> = open.iter().map(Published::to_string).collect();
+        let hint = match list.is_empty() {
+            true => "it has no port open".to_owned(),
+            false => format!("open are: {}", list.join(", ")),
+        };
+        Err(Error::invalid_hint("port", message, hint))
+    }
+}
+
 impl fmt::Display for Published {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}", self.at, self.port)

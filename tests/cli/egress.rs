@@ -24,6 +24,43 @@ fn a_sandbox_gets_the_policy_that_was_asked_for() {
     assert_eq!(egress(&["--egress", "git"]), "git");
     let merged = ["--egress", "agent", "--allow", "a.test", "--deny", "gist.github.com"];
     assert_eq!(egress(&merged), "agent (deny gist.github.com, a.test)");
+    assert_eq!(egress(&["--egress", "allowlist", "--allow", "a.test"]), "allowlist (a.test)");
+    // A profile holds, or is the policy by its name.
+    assert_eq!(egress(&["--profile", "agents"]), "agent");
+    assert_eq!(egress(&["--egress", "agents", "--allow", "a.test"]), "agent (a.test)");
+    let with = ["--profile", "agents", "--allow", "a.test", "--deny", "gist.github.com"];
+    assert_eq!(egress(&with), "agent (deny gist.github.com, a.test)");
+    let instead = ["--profile", "agents", "--egress", "allowlist", "--allow", "a.test"];
+    assert_eq!(egress(&instead), "allowlist (a.test)");
+}
+
+#[test]
+fn a_clone_has_its_sources_policy_and_what_is_said_beside_it() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    if !environment.has("egress-allowlist") {
+        return skip("the local backend enforces no rules here");
+    }
+    environment.ok(["create", "web", "--bare", "--egress", "git", "--allow", "a.test"]);
+    environment.ok(["create", "open", "--bare", "--egress", "unrestricted"]);
+    let clone = |args: &[&str]| {
+        let answer = environment.ok([&["clone", "--bare", "--format", "json"][..], args].concat());
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        answer["egress"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(clone(&["web", "a"]), "git (a.test)");
+    let more = ["web", "b", "--allow", "b.test", "--deny", "github.com"];
+    assert_eq!(clone(&more), "git (deny github.com, b.test, a.test)");
+    assert_eq!(clone(&["web", "c", "--egress", "none"]), "none");
+    assert_eq!(
+        clone(&["web", "d", "--egress", "allowlist", "--allow", "c.test"]),
+        "allowlist (c.test)"
+    );
+    assert_eq!(clone(&["open", "e"]), "unrestricted");
+    assert_snapshot!(environment.run(["clone", "open", "f", "--deny", "a.test"]));
+    assert_snapshot!(
+        environment.run(["clone", "web", "g", "--egress", "none", "--allow", "a.test"])
+    );
+    environment.ok(["delete", "web", "open", "a", "b", "c", "d", "e", "--yes"]);
 }
 
 #[test]
@@ -35,6 +72,9 @@ fn what_is_no_policy_says_what_would_be_one() {
     assert_snapshot!(run(&["--egress", "example.com"]));
     assert_snapshot!(run(&["--egress", "unrestricted", "--deny", "a.test"]));
     assert_snapshot!(run(&["--allow", "http://a.test"]));
+    assert_snapshot!(run(&["--egress", "allowlist"]));
+    assert_snapshot!(run(&["--egress", "none", "--allow", "a.test"]));
+    assert_snapshot!(run(&["--profile", "agnets"]));
 }
 
 #[test]
@@ -44,6 +84,8 @@ fn the_verbs_say_what_is_wrong() {
     assert_snapshot!(environment.run(["egress", "log", "nope", "--format", "json"]));
     assert_snapshot!(environment.run(["egress", "allow", "web", "a test"]));
     assert_snapshot!(environment.run(["egress", "set", "web"]));
+    assert_snapshot!(environment.run(["egress", "set", "web", "none", "--allow", "a.test"]));
+    assert_snapshot!(environment.run(["egress", "set", "web", "allowlist"]));
 }
 
 #[test]
@@ -75,6 +117,13 @@ fn presets_and_profiles_of_the_settings() {
     environment.write("sandscript.toml", "");
     let environment = environment.env("SANDSCRIPT_PROFILE", "agents");
     assert_eq!(policy(&environment, &[]), "agent");
+    // What it forbids comes with it, by its name or by the flag, which is nearer than the environment.
+    assert_eq!(policy(&environment, &["--egress", "strict"]), "corp (deny gist.github.com)");
+    assert_eq!(policy(&environment, &["--profile", "strict"]), "corp (deny gist.github.com)");
+    assert_eq!(
+        policy(&environment, &["--egress", "strict", "--allow", "a.test"]),
+        "corp (deny gist.github.com, a.test)"
+    );
     let environment = environment.env("SANDSCRIPT_PROFILE", "agent");
     assert_snapshot!(environment.run(["create", "web"]));
 }
@@ -86,13 +135,19 @@ fn a_script_has_the_profiles_policy_and_the_presets() {
     environment.write(
         "x.rhai",
         "let a = sandbox(); print(a.info().egress); let b = sandbox(#{ egress: \"ci\" }); print(b.info().egress);\n\
+         print(sandbox(#{ egress: #{ preset: \"agents\", deny: \"a.test\" } }).info().egress);\n\
          matrix(\"m\", #{ axes: #{ egress: [\"ci\", \"none\"] } }, |cell| { print(cell.sandbox.info().egress); });",
     );
     let environment = environment.env("SANDSCRIPT_PROFILE", "agents");
     let said = environment.ok(["run", "x.rhai"]);
-    let mut lines: Vec<&str> = said.lines().take(4).collect();
-    lines[2..].sort_unstable();
-    assert_eq!(lines, ["agent", "ci", "ci", "none"], "{said}");
+    let mut lines: Vec<&str> = said.lines().take(5).collect();
+    lines[3..].sort_unstable();
+    let wanted = ["agent", "ci", "agent (deny a.test)", "ci", "none"];
+    assert_eq!(lines, wanted, "{said}");
+    // By the flag as by the environment.
+    let environment = environment.env("SANDSCRIPT_PROFILE", "");
+    let said = environment.ok(["run", "--profile", "agents", "x.rhai"]);
+    assert_eq!(said.lines().take(3).collect::<Vec<_>>(), wanted[..3], "{said}");
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn bad_policy() {
     exit code 2
     -- stderr
     error: egress: there is no policy or preset 'some'
-    hint: there are: agent, ai, git, none, registries, unrestricted
+    hint: there are: agent, agents, ai, git, none, registries, unrestricted
     "#);
 }
 

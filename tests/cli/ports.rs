@@ -75,6 +75,17 @@ fn a_port_over_its_life() {
         );
     }
 
+    let close = |port: &str| environment.run(["publish", "web", port, "--close"]).stderr;
+    environment.ok(["publish", "web", "8081"]);
+    assert_eq!(close("8080"), format!("{at} is closed\n"));
+    assert!(std::net::TcpStream::connect(at).is_err());
+    let said = close("8080");
+    let other = said.rsplit_once("127.0.0.1:").unwrap().1.split(' ').next().unwrap();
+    assert_snapshot!(said.replace(other, "PORT"));
+    close("8081");
+    assert_eq!(ports(), "[]");
+    environment.ok(["publish", "web", &format!("{at}:8080")]);
+
     environment.ok(["stop", "web"]);
     assert_eq!(ports(), "[]");
     assert_snapshot!(wrong("80"));
@@ -110,6 +121,52 @@ fn who_is_in_which_network() {
     environment.ok(["clone", "db", "twin"]);
     assert!(!environment.ok(["show", "twin"]).contains("networks"));
     environment.ok(["delete", "db", "twin", "--yes"]);
+}
+
+#[test]
+fn a_network_by_hand() {
+    assert_snapshot!(TestEnvironment::fake().run(["create", "web", "--network", "No"]));
+    assert_snapshot!(TestEnvironment::fake().run([
+        "create",
+        "web",
+        "--network",
+        "n",
+        "--network",
+        "n"
+    ]));
+    let Some(environment) = TestEnvironment::local() else { return };
+    if !environment.has("networks") {
+        return skip("the local backend has no networks here");
+    }
+    environment.ok(["create", "db", "--network", "back"]);
+    environment.ok(["create", "app", "--network", "front", "--network", "back"]);
+    environment.ok(["create", "alone"]);
+    environment.ok(["clone", "db", "twin", "--network", "back"]);
+    environment.ok(["clone", "db", "other"]);
+    // Another one, although it has the same name.
+    environment.write("x.rhai", "sandbox(\"run\", #{ network: network(\"back\"), keep: true });");
+    environment.ok(["run", "x.rhai"]);
+    let shown = environment.ok(["show", "app"]);
+    assert!(shown.contains("networks      front, back\n"), "{shown}");
+    let finds = |from: &str, to: &str| {
+        let look = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))";
+        let run = environment.run(["exec", from, "--", "python3", "-c", look, to]);
+        run.code == Some(0) && run.stdout.starts_with("198.1")
+    };
+    for (from, to) in [("db", "app"), ("app", "db"), ("twin", "app"), ("app", "twin")] {
+        assert!(finds(from, to), "{from} {to}");
+    }
+    for (from, to) in [
+        ("alone", "db"),
+        ("db", "alone"),
+        ("other", "db"),
+        ("db", "other"),
+        ("run", "db"),
+        ("db", "run"),
+    ] {
+        assert!(!finds(from, to), "{from} {to}");
+    }
+    environment.ok(["delete", "db", "app", "alone", "twin", "other", "run", "--yes"]);
 }
 
 /// A service in one sandbox, its user in another one, which reaches nothing else.

@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = &[
     ("attack_another_sandbox", another_sandbox),
     ("attack_the_gate_itself", gate_itself),
     ("attack_udp", udp),
+    ("attack_what_another_one_has_asked_for", anothers_questions),
 ];
 
 const DNS: &str = "9.9.9.9:53";
@@ -279,4 +280,17 @@ fn udp(rig: &Rig) {
     eventually("it goes back and forth", || open.file("/tmp/udp").lines().count() > 2);
     open.set(&Policy::allowlist(["allowed.test"]).unwrap());
     eventually("it is cut", || open.file("/tmp/udp").ends_with("cut"));
+}
+
+/// What one has found out is not told to another one, nor how long ago it was.
+fn anothers_questions(rig: &Rig) {
+    let (one, two) = (rig.sandbox(&["*.asked.test"]), rig.sandbox(&["*.asked.test"]));
+    let name = format!("n{}.asked.test", one.name);
+    let ask = |sandbox: &crate::rig::Sandbox<'_>| sandbox.probe(&["ask", DNS, &name, "a"]);
+    rig.put_name(&format!("{name} 3600 203.0.113.10"));
+    assert_eq!(ask(&one), "203.0.113.10");
+    rig.put_name(&format!("{name} 3600 203.0.113.11"));
+    // It keeps what it was told; the other one gets what is true now.
+    assert_eq!(ask(&one), "203.0.113.10");
+    assert_eq!(ask(&two), "203.0.113.11");
 }

@@ -16,6 +16,7 @@ inner.test 60 10.66.0.5
 meta.test 60 169.254.169.254
 *.many.test 60 203.0.113.10
 mirror.test 60 203.0.113.40
+crates.test 60 203.0.113.40
 host.test 60 203.0.113.1
 ring.test 60 gnir.test
 gnir.test 60 ring.test
@@ -113,7 +114,7 @@ fn greet(mut stream: TcpStream) {
     }
 }
 
-/// A mirror of a package index with one package, where there is a Python to serve it. It ends with this
+/// A mirror of package indexes with one package each, where there is a Python to serve it. It ends with this
 /// process.
 fn mirror() {
     let _ = Command::new("setpriv")

@@ -101,9 +101,17 @@ fn enter() -> ExitCode {
         .env("SANDSCRIPT_TEST_ZONE", zone)
         .env("FOLDER", folder.path())
         .env("INTERNET", INTERNET)
+        .env("SANDSCRIPT_TEST_TOOLCHAIN", toolchain())
         .status()
         .unwrap();
     ExitCode::from(u8::try_from(status.code().unwrap_or(101)).unwrap_or(101))
+}
+
+/// The folder of the Rust toolchain, before its way is off the PATH; empty where there is none.
+fn toolchain() -> String {
+    let asked = Command::new("rustc").args(["--print", "sysroot"]).stderr(Stdio::null()).output();
+    let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.unwrap_or_default()
 }
 
 fn host() -> ExitCode {

@@ -1,8 +1,23 @@
-"""A package index with one package, at 203.0.113.40:80."""
+"""Indexes of pip, npm and cargo with one package each, at 203.0.113.40:80."""
 
+import base64
+import hashlib
 import http.server
 import io
+import json
+import tarfile
 import zipfile
+
+
+def tar(files):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return out.getvalue()
+
 
 wheel = io.BytesIO()
 with zipfile.ZipFile(wheel, "w") as archive:
@@ -12,16 +27,47 @@ with zipfile.ZipFile(wheel, "w") as archive:
     archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
     archive.writestr(f"{info}/RECORD", "")
 
+node = tar({
+    "package/package.json": '{ "name": "hello", "version": "1.0.0", "main": "index.js" }',
+    "package/index.js": "console.log('I am hello');",
+})
+sum = "sha512-" + base64.b64encode(hashlib.sha512(node).digest()).decode()
+dist = {"tarball": "http://mirror.test/npm/hello/-/hello-1.0.0.tgz", "integrity": sum}
+about = {
+    "name": "hello",
+    "dist-tags": {"latest": "1.0.0"},
+    "versions": {"1.0.0": {"name": "hello", "version": "1.0.0", "dist": dist}},
+}
+
+crate = tar({
+    "hello-1.0.0/Cargo.toml": '[package]\nname = "hello"\nversion = "1.0.0"\nedition = "2021"\n',
+    "hello-1.0.0/src/lib.rs": 'pub const HELLO: &str = "I am hello";\n',
+})
+entry = {
+    "name": "hello",
+    "vers": "1.0.0",
+    "deps": [],
+    "cksum": hashlib.sha256(crate).hexdigest(),
+    "features": {},
+    "yanked": False,
+}
+
 FILE = "hello-1.0-py3-none-any.whl"
+# By the name that is asked for: what is on the other one is nobody's.
 PAGES = {
-    "/simple/hello/": ("text/html", f'<a href="/files/{FILE}">{FILE}</a>'.encode()),
-    f"/files/{FILE}": ("application/octet-stream", wheel.getvalue()),
+    "mirror.test/simple/hello/": ("text/html", f'<a href="/files/{FILE}">{FILE}</a>'.encode()),
+    f"mirror.test/files/{FILE}": ("application/octet-stream", wheel.getvalue()),
+    "mirror.test/npm/hello": ("application/json", json.dumps(about).encode()),
+    "mirror.test/npm/hello/-/hello-1.0.0.tgz": ("application/octet-stream", node),
+    "mirror.test/index/config.json": ("application/json", b'{ "dl": "http://crates.test/get" }'),
+    "mirror.test/index/he/ll/hello": ("text/plain", json.dumps(entry).encode() + b"\n"),
+    "crates.test/get/hello/1.0.0/download": ("application/octet-stream", crate),
 }
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        kind, body = PAGES.get(self.path, (None, b""))
+        kind, body = PAGES.get(self.headers.get("Host", "") + self.path, (None, b""))
         self.send_response(200 if kind else 404)
         self.send_header("Content-Type", kind or "text/plain")
         self.send_header("Content-Length", str(len(body)))

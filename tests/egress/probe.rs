@@ -30,6 +30,18 @@ pub fn attempt(words: &[&str]) -> Result<String> {
         }
         // As much as goes through in a second: bits for each nanosecond.
         ["pour", to] => pour(to),
+        // The same by so many connections at once, for good.
+        ["pours", to, count] => {
+            let to = (*to).to_owned();
+            let pours = (0..count.parse().map_err(Error::other)?).map(|_| {
+                let to = to.clone();
+                std::thread::spawn(move || while pour(&to).is_ok() {})
+            });
+            let pours: Vec<_> = pours.collect();
+            println!("pouring");
+            pours.into_iter().for_each(|one| drop(one.join()));
+            Ok(String::new())
+        }
         // Two requests on one connection.
         ["twice", to, first, second] => {
             let mut stream = connect(to)?;
@@ -122,10 +134,17 @@ pub fn attempt(words: &[&str]) -> Result<String> {
             let socket = UdpSocket::bind(any(to))?;
             socket.set_read_timeout(Some(PATIENCE))?;
             socket.connect(*to)?;
-            socket.send(&question(name, kind))?;
             let mut buffer = [0; 4096];
-            let count = socket.recv(&mut buffer)?;
-            addresses(&buffer[..count])
+            let mut last = Error::other("not asked");
+            // A datagram may be lost, as resolvers know.
+            for _ in 0..4 {
+                socket.send(&question(name, kind))?;
+                match socket.recv(&mut buffer) {
+                    Ok(count) => return addresses(&buffer[..count]),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
         }
         ["ask-tcp", to, name, kind] => {
             let mut stream = connect(to)?;

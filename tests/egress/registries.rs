@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sandscript::egress::{Asked, Asker, Catalog, Origin, Resolved};
-use sandscript::sandbox::{Backend, Cancel, CloneSpec, Reader, SnapshotSpec, Spec, WriteOptions};
+use sandscript::sandbox::{
+    Backend, Cancel, CloneSpec, Mount, Policy, Reader, SnapshotSpec, Spec, WriteOptions,
+};
 
 use sandscript::{Host, Source, run};
 
@@ -15,14 +17,20 @@ use crate::rig::{Rig, Sandbox};
 pub const TESTS: &[Test] = &[
     ("attack_edit_of_what_tools_are_set_to", edit),
     ("a_package_manager_works_with_a_mirror_and_a_blocked_one_says_why", package_manager),
+    ("npm_works_with_a_mirror", npm),
+    ("cargo_works_with_a_mirror_that_sends_it_on", cargo),
 ];
 
 const PIP: &str = "/etc/pip.conf";
 
 fn write(rig: &Rig, name: &str, text: &'static str) {
+    write_to(rig, name, PIP, text);
+}
+
+fn write_to(rig: &Rig, name: &str, path: &str, text: &'static str) {
     let options = WriteOptions { parents: true, ..WriteOptions::default() };
     let content: Reader = Box::new(text.as_bytes());
-    rig.wait(rig.backend.write(name, PIP, content, &options, &Cancel::new())).unwrap();
+    rig.wait(rig.backend.write(name, path, content, &options, &Cancel::new())).unwrap();
 }
 
 fn resolve(rig: &Rig, asked: &Asked, origin: &Origin) -> Resolved {
@@ -123,4 +131,90 @@ fn package_manager(rig: &Rig) {
     for info in left.iter().filter(|info| info.labels.contains_key("sandscript.base")) {
         rig.wait(rig.backend.delete(&info.name, &cancel)).unwrap();
     }
+}
+
+/// A base that somebody has set a tool up in.
+fn base<'a>(rig: &'a Rig, spec: Spec, path: &str, text: &'static str) -> (Sandbox<'a>, Origin) {
+    let base = Sandbox { rig, name: rig.name() };
+    let labels = [("sandscript.kind".to_owned(), "base".to_owned())].into();
+    let spec = Spec { name: base.name.clone(), labels, ..spec };
+    rig.wait(rig.backend.create(&spec, &Cancel::new())).unwrap();
+    write_to(rig, &base.name, path, text);
+    let label = SnapshotSpec::new("done");
+    rig.wait(rig.backend.snapshot(&base.name, &label, &Cancel::new())).unwrap();
+    let origin = Origin::Base { sandbox: base.name.clone(), label: "done".into() };
+    (base, origin)
+}
+
+/// A clone of a base with this policy.
+fn clone_of<'a>(base: &Sandbox<'a>, policy: Policy) -> Sandbox<'a> {
+    let clone = Sandbox { rig: base.rig, name: base.rig.name() };
+    let spec = CloneSpec { egress: Some(policy), ..CloneSpec::of("done", &clone.name) };
+    let backend: &dyn Backend = &base.rig.backend;
+    base.rig.wait(backend.clone(&base.name, &spec, &Cancel::new())).unwrap();
+    clone
+}
+
+/// Who was refused something, by name and port.
+fn refused(sandbox: &Sandbox<'_>) -> Vec<String> {
+    sandbox.log().denied.iter().filter_map(|one| one.rule()).map(|rule| rule.to_string()).collect()
+}
+
+fn npm(rig: &Rig) {
+    if !Path::new("/usr/bin/npm").exists() {
+        assert!(std::env::var_os("CI").is_none(), "npm is not installed");
+        println!("skip: npm is not installed");
+        return;
+    }
+    let (base, origin) =
+        base(rig, Spec::new("x"), "/root/.npmrc", "registry=http://mirror.test/npm/\n");
+    let found = resolve(rig, &Asked::word("registries").unwrap(), &origin);
+    let install = "cd /tmp && npm install --no-audit --no-fund --fetch-retries=0 hello 2>&1; \
+                   node -e \"require('hello')\" 2>&1";
+    let open = clone_of(&base, found.policy.clone());
+    let said = open.sh(install);
+    assert!(said.ends_with("I am hello"), "{said} {:?}", found.policy);
+    let closed = clone_of(&base, Policy::allowlist(["allowed.test"]).unwrap());
+    let said = closed.sh(install);
+    assert!(!said.contains("I am hello"), "{said}");
+    assert!(refused(&closed).contains(&"mirror.test".to_owned()), "{said}");
+}
+
+const CARGO: &str = r#"
+[source.crates-io]
+replace-with = "mirror"
+[source.mirror]
+registry = "sparse+http://mirror.test/index/"
+[net]
+retry = 0
+"#;
+
+/// The index names another host for the packages themselves: nothing but the index says it.
+fn cargo(rig: &Rig) {
+    let toolchain = std::env::var("SANDSCRIPT_TEST_TOOLCHAIN").unwrap_or_default();
+    let source = Path::new(&toolchain);
+    if !source.join("bin/cargo").exists() {
+        println!("skip: there is no Rust toolchain that can be read");
+        return;
+    }
+    let mount = Mount { source: source.to_owned(), target: "/opt/rust".into(), readonly: true };
+    let env = [("PATH".to_owned(), "/opt/rust/bin:/usr/bin:/bin".to_owned())].into();
+    let spec = Spec { mounts: vec![mount], env, ..Spec::new("x") };
+    let (base, origin) = base(rig, spec, "/root/.cargo/config.toml", CARGO);
+    let found = resolve(rig, &Asked::word("registries").unwrap(), &origin);
+    let texts: Vec<String> = found.policy.rules().map(ToString::to_string).collect();
+    for wanted in ["mirror.test:80", "crates.test:80"] {
+        assert!(texts.contains(&wanted.to_owned()), "{texts:?} {:?}", found.notes);
+    }
+    assert!(!found.notes.iter().any(|note| note.contains("cargo")), "{:?}", found.notes);
+    let build = "mkdir -p /tmp/p/src && cd /tmp/p && \
+        printf '[package]\\nname = \"p\"\\nversion = \"0.0.0\"\\nedition = \"2021\"\\n[dependencies]\\nhello = \"1\"\\n' > Cargo.toml && \
+        echo 'pub fn p() { assert_eq!(hello::HELLO, \"\"); }' > src/lib.rs && cargo check 2>&1 && echo built";
+    let open = clone_of(&base, found.policy.clone());
+    let said = open.sh(build);
+    assert!(said.ends_with("built"), "{said} {texts:?} {:?}", refused(&open));
+    let half = clone_of(&base, Policy::allowlist(["mirror.test"]).unwrap());
+    let said = half.sh(build);
+    assert!(!said.ends_with("built"), "{said}");
+    assert_eq!(refused(&half), ["crates.test"]);
 }

@@ -111,6 +111,25 @@ fn speed(rig: &Rig) {
         "≤ 1 ms",
     );
 
+    let many = ["pours", SINK, "300"];
+    let alone = beside(&kept, rig, &[], &named);
+    let shared = beside(&kept, rig, &many, &named);
+    row(
+        "a connection and a request to a name, while another sandbox pours by 300 connections",
+        format!("{:.2} ms", shared / 1e3),
+        format!("alone {:.2} ms", alone / 1e3),
+        "",
+    );
+    let one = ["pours", SINK, "1"];
+    let fair = beside(&open, rig, &one, &["pour", SINK]);
+    let shared = beside(&open, rig, &many, &["pour", SINK]);
+    row(
+        "throughput of one connection, while another sandbox pours by 300",
+        format!("{shared:.1} Gbit/s"),
+        format!("{:.2} × that beside one that pours by one, {fair:.1} Gbit/s", shared / fair),
+        "",
+    );
+
     let start = Instant::now();
     let all: Vec<_> = (0..200).map(|_| rig.sandbox_of(fifty.clone())).collect();
     let took = start.elapsed().as_secs_f64();
@@ -127,6 +146,17 @@ fn speed(rig: &Rig) {
     );
     drop(all);
     std::fs::write(file, rows).unwrap();
+}
+
+/// What a probe gives while another sandbox does something.
+fn beside(sandbox: &Sandbox<'_>, rig: &Rig, other: &[&str], words: &[&str]) -> f64 {
+    let busy = rig.sandbox(&["203.0.113.10"]);
+    if !other.is_empty() {
+        busy.background(other, "/tmp/busy");
+        crate::rig::eventually("it pours", || busy.file("/tmp/busy").contains("pouring"));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    middle((0..5).map(|_| sandbox.probe(words).parse().unwrap()).collect())
 }
 
 fn resident(pid: i32) -> u64 {

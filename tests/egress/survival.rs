@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use sandscript::sandbox::{Backend, Cancel, Policy};
 
 use crate::Test;
-use crate::rig::{Rig, comm, eventually, kill, processes};
+use crate::rig::{Rig, eventually, kill, processes, signal};
 
 pub const TESTS: &[Test] = &[
     ("attack_restart_restore_and_clone", restart_restore_and_clone),
     ("attack_before_the_first_process", before_the_first_process),
     ("attack_kill_of_the_gate", kill_of_the_gate),
     ("attack_crash_of_everything", crash_of_everything),
+    ("a_sandbox_that_hangs_keeps_none_waiting", one_hangs),
 ];
 
 const DENIED: [&str; 3] = ["get", "203.0.113.20:80", "denied.test"];
@@ -111,30 +113,37 @@ fn kill_of_the_gate(rig: &Rig) {
     let _ = rig;
 }
 
+/// Of some the process 1 stands still while a new gate takes over; the others are served all the same, and
+/// those as soon as it goes on.
+fn one_hangs(_: &Rig) {
+    let own = Rig::open().unwrap();
+    let hanging: Vec<_> = (0..3).map(|_| own.sandbox(&["allowed.test"])).collect();
+    let serving: Vec<_> = (0..3).map(|_| own.sandbox(&["allowed.test"])).collect();
+    let inits: Vec<i32> = hanging.iter().map(|sandbox| sandbox.init()).collect();
+    inits.iter().for_each(|init| signal(*init, Signal::STOP));
+    own.gates().into_iter().for_each(kill);
+    eventually("it is gone", || own.gate_is_gone());
+    for sandbox in &serving {
+        sandbox.reaches(&ALLOWED, "203.0.113.10");
+        sandbox.is_refused(&DENIED);
+    }
+    inits.iter().for_each(|init| signal(*init, Signal::CONT));
+    for sandbox in &hanging {
+        sandbox.reaches(&ALLOWED, "203.0.113.10");
+        sandbox.is_refused(&DENIED);
+    }
+    drop((hanging, serving));
+    own.close().unwrap();
+}
+
 fn crash_of_everything(_rig: &Rig) {
     let own = Rig::open().unwrap();
     let sandbox = own.sandbox(&["allowed.test"]);
-    let marker = 900_000 + std::process::id();
-    sandbox.sh(&format!("sleep {marker} > /dev/null 2>&1 &"));
-    let command =
-        |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let found = |marker: u32| {
-        processes().into_iter().find(|pid| command(*pid) == format!("sleep\0{marker}\0"))
-    };
-    eventually("it runs", || found(marker).is_some());
-    let parent = |pid: i32| -> i32 {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
-    };
-    let mut init = found(marker).unwrap();
-    while comm(init) != "sandscript-init" {
-        init = parent(init);
-        assert!(init > 1);
-    }
+    let init = sandbox.init();
     for pid in own.gates().into_iter().chain([init]) {
         kill(pid);
     }
-    eventually("they are gone", || own.gate_is_gone() && found(marker).is_none());
+    eventually("they are gone", || own.gate_is_gone() && !processes().contains(&init));
     sandbox.start();
     sandbox.reaches(&ALLOWED, "203.0.113.10");
     sandbox.is_refused(&DENIED);

@@ -16,9 +16,9 @@ use super::tree::{Data, Errno, Node};
 use super::users;
 use crate::sandbox::{
     Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, Condition, EgressLog,
-    Error, FileEntry, GcReport, Info, Kind, Limits, Policy, Process, ReadOptions, Reader, Restore,
-    Result, Rule, Snapshot, SnapshotSpec, Spec, State, StopOptions, WriteOptions, check_label,
-    check_name, check_path, check_port,
+    Error, FileEntry, GcReport, Info, Kind, Limits, Policy, Process, Published, ReadOptions,
+    Reader, Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, State, StopOptions, WriteOptions,
+    check_label, check_name, check_path, check_port,
 };
 
 impl FakeBackend {
@@ -657,6 +657,20 @@ impl Backend for FakeBackend {
         self.shared.capabilities.require(Capability::Publish)?;
         self.call(Verb::Publish, name, port.to_string(), cancel).await?;
         self.shared.world().publish(name, port, at)
+    }
+
+    async fn unpublish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<std::net::SocketAddr>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Published>> {
+        check_name(name)?;
+        check_port(port)?;
+        self.shared.capabilities.require(Capability::Publish)?;
+        self.call(Verb::Unpublish, name, port.to_string(), cancel).await?;
+        self.shared.world().unpublish(name, port, at)
     }
 
     async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {

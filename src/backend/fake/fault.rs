@@ -57,6 +57,7 @@ verbs! {
     Stop "stop",
     Thaw "thaw",
     Unpack "unpack",
+    Unpublish "unpublish",
     Write "write",
 }
 

@@ -37,6 +37,19 @@ impl World {
         Ok(at)
     }
 
+    /// Closes what is open for a port of a sandbox's.
+    pub fn unpublish(
+        &mut self,
+        name: &str,
+        port: u16,
+        at: Option<SocketAddr>,
+    ) -> Result<Vec<Published>> {
+        let ports = &mut self.settled(name)?.info.ports;
+        let closing = Published::matching(ports, name, port, at)?;
+        ports.retain(|open| !closing.contains(open));
+        Ok(closing)
+    }
+
     fn holder(&self, at: SocketAddr) -> Option<&str> {
         let taken = |open: &Published| {
             let any = open.at.ip().is_unspecified() || at.ip().is_unspecified();

@@ -8,8 +8,8 @@ use super::LocalBackend;
 use super::protocol::{FileRequest, Request};
 use crate::sandbox::{
     Backend, CacheInfo, Cancel, Capabilities, CloneSpec, Command, Condition, EgressLog, Error,
-    FileEntry, GcReport, Info, Policy, Process, ReadOptions, Reader, Restore, Result, Rule,
-    Snapshot, SnapshotSpec, Spec, StopOptions, Usage, WriteOptions, check_name, exec,
+    FileEntry, GcReport, Info, Policy, Process, Published, ReadOptions, Reader, Restore, Result,
+    Rule, Snapshot, SnapshotSpec, Spec, StopOptions, Usage, WriteOptions, check_name, exec,
 };
 
 /// Ends a call when it is cancelled. Everything below cleans up when it is dropped.
@@ -214,6 +214,16 @@ impl Backend for LocalBackend {
         cancel: &Cancel,
     ) -> Result<std::net::SocketAddr> {
         unless(cancel, self.0.publish(name, port, at)).await
+    }
+
+    async fn unpublish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<std::net::SocketAddr>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Published>> {
+        unless(cancel, self.0.unpublish(name, port, at)).await
     }
 
     async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {

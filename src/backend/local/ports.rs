@@ -35,15 +35,38 @@ impl Inner {
         };
         let failed = |error| Error::io(format!("opening {at}"), error);
         let at = listener.local_addr().map_err(failed)?;
-        record.published.push(Published { port, at });
+        let open = Published { port, at };
+        record.published.push(open);
         // First the record: nothing is open that nobody knows of.
         self.store.save(&record)?;
-        let published = self.gate.publish(&self.store, name, port, &listener).await;
+        let published = self.gate.publish(&self.store, name, open, &listener).await;
         if published.is_err() {
             record.published.pop();
             self.store.save(&record)?;
         }
         published.map(|()| at)
+    }
+
+    /// Closes what is open for a port of a sandbox's: one place, or all of them.
+    pub(super) async fn unpublish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<SocketAddr>,
+    ) -> Result<Vec<Published>> {
+        check_name(name)?;
+        check_port(port)?;
+        let _lock = self.store.changing(name).await?;
+        let mut record = self.store.record(name)?;
+        let running = matches!(self.state(name).await?, State::Running | State::Frozen);
+        let open = if running { record.published.as_slice() } else { &[] };
+        let closing = Published::matching(open, name, port, at)?;
+        for one in &closing {
+            self.gate.close(&self.store, name, *one).await?;
+        }
+        record.published.retain(|open| !closing.contains(open));
+        self.store.save(&record)?;
+        Ok(closing)
     }
 
     /// Why a place on this host can't be had.

@@ -9,8 +9,8 @@ use super::process::succeeded;
 use super::{Place, PlanBackend, unknown};
 use crate::sandbox::{
     Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error,
-    FileEntry, GcReport, Info, Kind, Policy, Process, ReadOptions, Reader, Restore, Result,
-    Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
+    FileEntry, GcReport, Info, Kind, Policy, Process, Published, ReadOptions, Reader, Restore,
+    Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
 };
 
 /// As an archive ends; without anything before it, an empty one.
@@ -318,6 +318,18 @@ impl Backend for PlanBackend {
         self.capabilities().require(Capability::Publish)?;
         self.twin(name, cancel).await?;
         self.memory.publish(name, port, at, cancel).await
+    }
+
+    async fn unpublish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<SocketAddr>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Published>> {
+        self.capabilities().require(Capability::Publish)?;
+        self.twin(name, cancel).await?;
+        self.memory.unpublish(name, port, at, cancel).await
     }
 
     async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {

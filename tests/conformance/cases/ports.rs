@@ -16,6 +16,7 @@ cases!["ports";
     what_is_open_is_known [Publish],
     nothing_is_open_again_by_itself [Publish],
     a_place_is_had_by_one [Publish],
+    one_port_is_closed_alone [Publish, Programs],
     nothing_is_published_of_a_stopped_one [Publish],
 ];
 
@@ -133,6 +134,36 @@ async fn nothing_is_open_again_by_itself(scope: Scope) -> CaseResult {
     sandbox.restore("s").await?;
     assert_eq!(sandbox.info().await?.ports, []);
     assert_eq!(clone.info().await?.ports, [Published { port: 8080, at }]);
+    Ok(())
+}
+
+async fn one_port_is_closed_alone(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    let other = scope.sandbox().await?;
+    serve(&sandbox, "127.0.0.1", 8080).await?;
+    serve(&sandbox, "127.0.0.1", 8081).await?;
+    let one = scope.publish(&sandbox, 8080, None).await?;
+    let two = scope.publish(&sandbox, 8080, Some("127.0.0.1:0".parse()?)).await?;
+    let kept = scope.publish(&sandbox, 8081, None).await?;
+    let mut held = TcpStream::connect(one).await?;
+    let close =
+        async |port, at| scope.backend().unpublish(&sandbox.name, port, at, &scope.cancel).await;
+    assert_eq!(close(8080, Some(one)).await?, [Published { port: 8080, at: one }]);
+    let mut answer = Vec::new();
+    assert!(matches!(held.read_to_end(&mut answer).await, Ok(0) | Err(_)));
+    assert!(TcpStream::connect(one).await.is_err(), "it is still open");
+    assert_eq!(say(two, "two").await?, "<two>");
+    // The place is another's at once.
+    assert_eq!(scope.publish(&other, 8080, Some(one)).await?, one);
+    fails!(close(8080, Some(one)).await, Error::InvalidInput { .. });
+    assert_eq!(close(8080, None).await?, [Published { port: 8080, at: two }]);
+    fails!(close(8080, None).await, Error::InvalidInput { .. });
+    fails!(close(0, None).await, Error::InvalidInput { .. });
+    assert_eq!(sandbox.info().await?.ports, [Published { port: 8081, at: kept }]);
+    assert_eq!(other.info().await?.ports, [Published { port: 8080, at: one }]);
+    assert_eq!(say(kept, "kept").await?, "<kept>");
+    sandbox.stop().await?;
+    fails!(close(8081, None).await, Error::InvalidInput { .. });
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use super::{ARGV0, Answer, Ask, Config};
 use crate::backend::local::link::Link;
 use crate::backend::local::store::Store;
-use crate::sandbox::{EgressLog, Error, Policy, Result};
+use crate::sandbox::{EgressLog, Error, Policy, Published, Result};
 
 /// It answers at once, unless the machine is very busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,15 +51,23 @@ impl Gate {
         &self,
         store: &Store,
         name: &str,
-        port: u16,
+        open: Published,
         listener: &TcpListener,
     ) -> Result<()> {
-        let ask = Ask::Publish { name: name.into(), port };
+        let ask = Ask::Publish { name: name.into(), open };
         match self.ask_with(store, &ask, &[listener.as_fd()]).await? {
             Answer::Ok => Ok(()),
             Answer::Failed(why) => {
-                Err(Error::internal(format!("opening port {port} of sandbox '{name}': {why}")))
+                Err(Error::internal(format!("opening {open} of sandbox '{name}': {why}")))
             }
+            answer => Err(unexpected(name, answer)),
+        }
+    }
+
+    /// Has it closed. When this returns, the place is free.
+    pub async fn close(&self, store: &Store, name: &str, open: Published) -> Result<()> {
+        match self.ask(store, &Ask::Close { name: name.into(), open }).await? {
+            Answer::Ok => Ok(()),
             answer => Err(unexpected(name, answer)),
         }
     }

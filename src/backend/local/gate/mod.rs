@@ -8,12 +8,13 @@ mod dial;
 mod peers;
 mod publish;
 mod serve;
+mod thread;
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{EgressLog, Policy};
+use crate::sandbox::{EgressLog, Policy, Published};
 
 pub use client::Gate;
 pub use serve::{ARGV0, serve};
@@ -36,7 +37,9 @@ enum Ask {
     /// Serve it by another policy from now on.
     Set { name: String, policy: Policy },
     /// Carry what comes to the listening socket that is sent along to a port of a running sandbox's.
-    Publish { name: String, port: u16 },
+    Publish { name: String, open: Published },
+    /// Close a place on this host that is open for a port of a sandbox's, and cut its connections.
+    Close { name: String, open: Published },
     /// What did it reach?
     Log { name: String },
 }

@@ -4,24 +4,32 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener as Listener};
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::dial::Door;
+use super::thread::Thread;
 use crate::backend::local::link::Link;
 use crate::backend::local::ports;
 use crate::backend::local::protocol::Reply;
 use crate::backend::local::record::{self, Record};
 use crate::egress::carry;
+use crate::sandbox::Published as Open;
 
 /// A port that is open on this host until this is dropped, or the sandbox ends.
 pub struct Published {
+    name: String,
+    open: Open,
     stop: CancellationToken,
+    listening: Option<JoinHandle<()>>,
+    #[expect(dead_code, reason = "held for its end")]
+    thread: Thread,
 }
 
 /// A port that was open when a gate ended, and is open again.
 pub struct Reopened {
     pub name: String,
-    pub port: u16,
+    pub open: Open,
     pub listener: Listener,
 }
 
@@ -36,7 +44,7 @@ pub fn reopen() -> Vec<Reopened> {
         };
         for open in record.published {
             if let Ok(listener) = ports::open(open.at) {
-                all.push(Reopened { name: name.clone(), port: open.port, listener });
+                all.push(Reopened { name: name.clone(), open, listener });
             }
         }
     }
@@ -49,20 +57,37 @@ impl Published {
         self.stop.is_cancelled()
     }
 
-    /// Carries what comes to `listener` to the guest's `port`. `control` leads to its process 1.
+    /// Whether it is this one of a sandbox's.
+    pub fn is(&self, name: &str, open: Open) -> bool {
+        self.name == name && self.open == open
+    }
+
+    /// Closes it, and cuts its connections.
+    pub async fn close(mut self) {
+        self.stop.cancel();
+        if let Some(listening) = self.listening.take() {
+            let _ = listening.await;
+        }
+    }
+
+    /// Carries what comes to `listener` to the guest's port. `control` leads to its process 1.
     pub async fn serve(
         name: &str,
         control: &str,
-        port: u16,
+        open: Open,
         listener: Listener,
     ) -> io::Result<Published> {
+        let (thread, port) = (Thread::start(name), open.port);
         let door = Door::open(name, control).await?;
         // The end of it is the end of the sandbox.
         let mut watching = Link::over(UnixStream::connect(control).await?);
-        let listener = TcpListener::from_std(listener)?;
-        let published = Published { stop: Default::default() };
-        let stop = published.stop.clone();
-        tokio::spawn(async move {
+        let listener = {
+            let _in_it = thread.handle().enter();
+            TcpListener::from_std(listener)?
+        };
+        let token = CancellationToken::new();
+        let stop = token.clone();
+        let listening = thread.handle().spawn(async move {
             let serving = async {
                 loop {
                     let Ok((host, _)) = listener.accept().await else {
@@ -86,7 +111,8 @@ impl Published {
             }
             stop.cancel();
         });
-        Ok(published)
+        let (name, listening) = (name.to_owned(), Some(listening));
+        Ok(Published { name, open, stop: token, listening, thread })
     }
 }
 

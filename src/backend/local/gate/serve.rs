@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,10 +12,12 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, Stat, fstat, openat, renameat};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
 
 use super::dial::Door;
 use super::peers::{Members, Seat};
 use super::publish::{Published, Reopened, reopen};
+use super::thread::Thread;
 use super::{Answer, Ask, Config, LOG};
 use crate::backend::local::control;
 use crate::backend::local::link::Link;
@@ -63,6 +66,8 @@ pub fn serve() -> io::Result<()> {
 
 struct Served {
     gate: Gate,
+    #[expect(dead_code, reason = "held for its end, which comes behind the gate's")]
+    thread: Thread,
     /// The sandbox's folder, and where it is until it is deleted: then it is used again.
     folder: OwnedFd,
     path: String,
@@ -74,7 +79,7 @@ struct Served {
 struct State {
     boxes: Mutex<HashMap<String, Served>>,
     published: Mutex<Vec<Published>>,
-    resolver: Arc<Resolver>,
+    servers: Vec<SocketAddr>,
     members: Arc<Members>,
     serial: AtomicU64,
     clients: AtomicUsize,
@@ -96,14 +101,20 @@ async fn run(listener: OwnedFd, config: Config, reopened: Vec<Reopened>) -> io::
     let state = Arc::new(State {
         boxes: Mutex::default(),
         published: Mutex::default(),
-        resolver: Arc::new(Resolver::new(config.servers)),
+        servers: config.servers,
         members: Arc::default(),
         serial: AtomicU64::new(0),
         clients: AtomicUsize::new(1),
     });
+    // Before anybody asks for one of them to be closed.
+    for Reopened { name, open, listener } in reopened {
+        // Of a stopped one nobody is there.
+        let served = Published::serve(&name, &control_of(&name), open, listener).await;
+        state.published().extend(served.ok());
+    }
     let reviving = state.clone();
     tokio::spawn(async move {
-        revive(&reviving, reopened).await;
+        revive(&reviving).await;
         reviving.clients.fetch_sub(1, Ordering::Relaxed);
     });
     let mut turns = tokio::time::interval(TURN);
@@ -145,22 +156,21 @@ fn control_of(name: &str) -> String {
     format!("boxes/{name}/control")
 }
 
-/// Serves again what one before it served.
-async fn revive(state: &Arc<State>, reopened: Vec<Reopened>) {
-    for Reopened { name, port, listener } in reopened {
-        // Of a stopped one nobody is there.
-        let served = Published::serve(&name, &control_of(&name), port, listener).await;
-        state.published().extend(served.ok());
-    }
+/// Serves again what one before it served, all at once: one whose process 1 does not answer keeps none of
+/// the others waiting.
+async fn revive(state: &Arc<State>) {
+    let mut all = JoinSet::new();
     for entry in std::fs::read_dir("boxes").into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         if let Ok(Some(record)) = record::load::<Record>(&entry.path().join("record.json")) {
             // A stopped one has nobody to ask for sockets.
             if record.gated {
-                let _ = attach(state, name, record.spec.egress, false).await;
+                let state = state.clone();
+                all.spawn(async move { attach(&state, name, record.spec.egress, false).await });
             }
         }
     }
+    all.join_all().await;
 }
 
 async fn talk(state: &Arc<State>, mut link: Link) {
@@ -177,10 +187,10 @@ async fn talk(state: &Arc<State>, mut link: Link) {
                 }
                 None => Answer::Unknown,
             },
-            Ask::Publish { name, port } => {
+            Ask::Publish { name, open } => {
                 let served = match fds.pop() {
                     Some(socket) => {
-                        Published::serve(&name, &control_of(&name), port, socket.into()).await
+                        Published::serve(&name, &control_of(&name), open, socket.into()).await
                     }
                     None => Err(io::ErrorKind::InvalidInput.into()),
                 };
@@ -191,6 +201,14 @@ async fn talk(state: &Arc<State>, mut link: Link) {
                     }
                     Err(error) => Answer::Failed(error.to_string()),
                 }
+            }
+            Ask::Close { name, open } => {
+                let closing: Vec<Published> =
+                    state.published().extract_if(.., |one| one.is(&name, open)).collect();
+                for one in closing {
+                    one.close().await;
+                }
+                Answer::Ok
             }
             Ask::Log { name } => match state.boxes().get(&name) {
                 Some(served) => Answer::Log(served.gate.log()),
@@ -234,7 +252,10 @@ async fn attach(
         if boxes.contains_key(&name) && !replace {
             return Ok(());
         }
-        let resolver = state.resolver.clone();
+        // What one sandbox has asked for is nothing that another one can find out by asking.
+        let resolver = Arc::new(Resolver::new(state.servers.clone()));
+        let thread = Thread::start(&name);
+        let _in_it = thread.handle().enter();
         // An old one of the name ends first: both would take connections.
         if let Some(old) = boxes.remove(&name) {
             write_news(&old);
@@ -244,7 +265,7 @@ async fn attach(
         let around = Around { peers, programs: Some(Arc::new(door)) };
         let gate = Gate::open(sockets, policy, resolver, around, log.clone()).map_err(text)?;
         write(&folder, &log).map_err(text)?;
-        boxes.insert(name.clone(), Served { gate, folder, path, id, seat });
+        boxes.insert(name.clone(), Served { gate, thread, folder, path, id, seat });
     }
     let state = state.clone();
     tokio::spawn(async move {
