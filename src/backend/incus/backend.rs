@@ -25,7 +25,8 @@ async fn until<T>(cancel: &Cancel, work: impl Future<Output = Result<T>>) -> Res
 
 impl Inner {
     /// Freezes or thaws; nothing when it is so already.
-    async fn stand_still(&self, name: &str, still: bool) -> Result<()> {
+    async fn freeze(&self, name: &str, still: bool) -> Result<()> {
+        self.capabilities.require(crate::sandbox::Capability::Freeze)?;
         let (instance, _) = self.instance(name).await?;
         match (record::state(&instance), still) {
             (State::Frozen, true) | (State::Running, false) => return Ok(()),
@@ -136,12 +137,12 @@ impl Backend for IncusBackend {
 
     async fn freeze(&self, name: &str, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
-        until(cancel, self.0.stand_still(name, true)).await
+        until(cancel, self.0.freeze(name, true)).await
     }
 
     async fn thaw(&self, name: &str, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
-        until(cancel, self.0.stand_still(name, false)).await
+        until(cancel, self.0.freeze(name, false)).await
     }
 
     async fn spawn(&self, name: &str, command: &Command, cancel: &Cancel) -> Result<Process> {

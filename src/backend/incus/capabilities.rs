@@ -1,6 +1,7 @@
 //! What can be done on a server.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::devices::Pool;
 use crate::sandbox::{Capabilities, Capability, Enforcer};
@@ -16,7 +17,6 @@ fn confined() -> bool {
 
 pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
     let mut has: BTreeSet<Capability> = [
-        Capability::Freeze,
         Capability::Init,
         Capability::LimitCpu,
         Capability::LimitMemory,
@@ -42,6 +42,12 @@ pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
     ]
     .map(|(capability, why)| (capability, why.to_owned()))
     .into();
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        has.insert(Capability::Freeze);
+    } else {
+        let why = "this machine has cgroups v1, whose freezer may never come to its end: boot it with systemd.unified_cgroup_hierarchy=1";
+        missing.insert(Capability::Freeze, why.into());
+    }
     if confined() {
         has.insert(Capability::Mounts);
     } else {

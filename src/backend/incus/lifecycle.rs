@@ -143,14 +143,13 @@ impl Inner {
             Some(turn) => Some(turn.write().await),
             None => None,
         };
-        if let Some(source) = &plan.still
-            && let Err(fail) = self.act(source, "freeze", 0, false).await
-        {
-            return Err(self.explain(source, fail, "cloning").await);
-        }
+        let standing = match &plan.still {
+            Some(source) => Some((source, self.stand_still(source).await?)),
+            None => None,
+        };
         let made = self.client.run(Method::POST, "/1.0/instances", &body).await;
-        if let Some(source) = &plan.still {
-            self.thaw_again(source).await;
+        if let Some((source, standing)) = standing {
+            self.go_on(source, standing).await;
         }
         drop(still);
         if let Err(fail) = made {

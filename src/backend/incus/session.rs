@@ -83,12 +83,10 @@ impl Session {
 
 impl Inner {
     /// A session that is ready for a request; a kept one if there is one.
-    async fn session(&self, name: &str, fresh: bool) -> Result<Session> {
+    pub(super) async fn session(&self, name: &str, fresh: bool) -> Result<Session> {
         if let Some(session) = self.sessions.take(name).filter(|_| !fresh) {
             return Ok(session);
         }
-        let turn = self.turns.of(name);
-        let _turn = turn.read().await;
         let opened = attach(&self.client, name, &["perl", "-e", SCRIPT], None).await;
         let attached = match opened {
             Ok(attached) => attached,
@@ -118,6 +116,8 @@ impl Inner {
         let request_frame = frame(request);
         let mut fresh = false;
         loop {
+            let turn = self.turns.of(name);
+            let _turn = turn.read().await;
             let mut session = self.session(name, fresh).await?;
             let answer = match session.send(&request_frame).await {
                 Ok(()) => session.answer().await,
@@ -133,6 +133,24 @@ impl Inner {
                 Err(_) if !fresh && matches!(request[0], "stat" | "list" | "read") => fresh = true,
                 Err(_) => return Err(self.explain(name, lost(), "working on files").await),
             }
+        }
+    }
+
+    /// Asks in this session.
+    pub(super) async fn ask_in(
+        &self,
+        name: &str,
+        mut session: Session,
+        request: &[&str],
+    ) -> Result<Session> {
+        let answer = match session.send(&frame(request)).await {
+            Ok(()) => session.answer().await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(Said::Done(_)) => Ok(session),
+            Ok(Said::Wrong(number, about)) => Err(wrong(number, &about, name, None)),
+            Err(_) => Err(self.explain(name, lost(), "working").await),
         }
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::client::Fail;
 use super::lifecycle::{Before, Plan, guarded};
 use super::record::{self, Record, snapshot_key, token, without_snapshots};
+use super::session::Session;
 use super::{BACKEND, Inner};
 use crate::sandbox::{
     Cancel, Capability, CloneSpec, Error, Info, Kind, Policy, Restore, Result, Snapshot,
@@ -17,6 +18,14 @@ use crate::sandbox::{
 
 /// How often something is tried that another's work on the same instance may be in the way of.
 const PATIENT: u32 = 20;
+
+/// How processes were made to stand still.
+pub(super) enum Standing {
+    /// By the server.
+    Frozen,
+    /// By a signal, from inside; the session lets them go on.
+    Stopped(Session),
+}
 
 /// A snapshot of an instance.
 fn at(name: &str, label: &str) -> String {
@@ -63,12 +72,13 @@ impl Inner {
         let turn = self.turns.of(name);
         let still = turn.write().await;
         let started = Instant::now();
-        if freeze && let Err(fail) = self.act(name, "freeze", 0, false).await {
-            return Err(self.explain(name, fail, "taking a snapshot").await);
-        }
+        let standing = match freeze {
+            true => Some(self.stand_still(name).await?),
+            false => None,
+        };
         let taken = self.copy(name, spec, &path, &body).await;
-        if freeze {
-            self.thaw_again(name).await;
+        if let Some(standing) = standing {
+            self.go_on(name, standing).await;
         }
         let took = started.elapsed();
         drop(still);
@@ -80,8 +90,42 @@ impl Inner {
         Ok(snapshot)
     }
 
-    /// Lets a guest go on that was frozen for a moment.
-    pub(super) async fn thaw_again(&self, name: &str) {
+    /// Lets a running guest's processes stand still for a moment.
+    pub(super) async fn stand_still(&self, name: &str) -> Result<Standing> {
+        // The freezer of cgroups v1 never comes to its end with a process that waits in vfork.
+        if self.capabilities.has(Capability::Freeze) {
+            return match self.act(name, "freeze", 0, false).await {
+                Ok(()) => Ok(Standing::Frozen),
+                Err(fail) => Err(self.explain(name, fail, "copying").await),
+            };
+        }
+        let session = self.session(name, false).await?;
+        match self.ask_in(name, session, &["still"]).await {
+            // A kept session's guest may have been restarted.
+            Err(Error::Transport { .. }) => {
+                let session = self.session(name, true).await?;
+                Ok(Standing::Stopped(self.ask_in(name, session, &["still"]).await?))
+            }
+            done => done.map(Standing::Stopped),
+        }
+    }
+
+    /// Lets them go on.
+    pub(super) async fn go_on(&self, name: &str, standing: Standing) {
+        match standing {
+            Standing::Frozen => self.thaw_again(name).await,
+            Standing::Stopped(mut session) => {
+                // They go on when the session ends, too.
+                if session.send(&super::attach::frame(["go"])).await.is_ok()
+                    && session.answer().await.is_ok()
+                {
+                    self.sessions.keep(name, session);
+                }
+            }
+        }
+    }
+
+    async fn thaw_again(&self, name: &str) {
         for _ in 0..PATIENT {
             match self.act(name, "unfreeze", 0, false).await {
                 Ok(()) => return,
@@ -209,9 +253,16 @@ impl Inner {
         }
         self.sessions.end(name);
         let path = format!("/1.0/instances/{name}");
-        if let Err(fail) = self.client.run(Method::PUT, &path, &json!({"restore": label})).await {
+        let mut tries = 0;
+        while let Err(fail) = self.client.run(Method::PUT, &path, &json!({"restore": label})).await
+        {
             self.snapshot_of(name, label).await?;
-            return Err(self.exhausted(fail, &format!("restoring sandbox '{name}'")).await);
+            tries += 1;
+            // What was killed may hold the old files for a moment.
+            if tries == PATIENT || !matches!(fail, Fail::Failed(..)) {
+                return Err(self.exhausted(fail, &format!("restoring sandbox '{name}'")).await);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         // The snapshot's settings came back with its files; those of the sandbox hold.
         let (after, _) = self.instance(name).await?;
