@@ -19,7 +19,7 @@ pub fn none_left() -> Result<(), String> {
         if left.is_empty() {
             return Ok(());
         }
-        if start.elapsed() > Duration::from_secs(10) {
+        if start.elapsed() > Duration::from_secs(30) {
             return Err(format!("processes are left running: {}", left.join(", ")));
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -264,6 +264,11 @@ impl Scope {
         (0..count).map(move |step| Duration::from_micros(u64::from(step) * pause))
     }
 
+    /// How long it takes at most until a command has surely begun.
+    pub fn begun(&self) -> Duration {
+        Duration::from_millis(if self.has(Capability::Init) { 3000 } else { 500 })
+    }
+
     /// A name for a cache that no other case uses.
     pub fn cache_name(&self) -> String {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);

@@ -130,7 +130,7 @@ async fn delete_during_exec(scope: Scope) -> CaseResult {
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     sandbox.delete().await?;
     for task in tasks {
-        match tokio::time::timeout(std::time::Duration::from_secs(10), task).await?? {
+        match tokio::time::timeout(std::time::Duration::from_secs(30), task).await?? {
             Ok(Exit::Signal(_))
             | Err(
                 Error::NotFound { .. }
@@ -199,7 +199,7 @@ async fn restore_during_exec(scope: Scope) -> CaseResult {
     };
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     sandbox.restore("s").await?;
-    let end = tokio::time::timeout(std::time::Duration::from_secs(10), running).await??;
+    let end = tokio::time::timeout(std::time::Duration::from_secs(30), running).await??;
     assert!(!matches!(end, Ok(exit) if exit.ok()), "{end:?}");
     assert_eq!(sandbox.run("cat /root/f").await?, "1");
     Ok(())

@@ -170,7 +170,7 @@ async fn a_cancelled_write_changes_nothing(scope: Scope) -> CaseResult {
             cancel.cancel();
         };
         let (done, ()) =
-            tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(write, later) })
+            tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(write, later) })
                 .await?;
         fails!(done, Error::Cancelled);
         crate::sandbox::eventually("the half written file goes away", async || {
@@ -465,7 +465,7 @@ async fn pipes_and_devices_do_not_hang(scope: Scope) -> CaseResult {
     let sandbox = scope.sandbox().await?;
     sandbox.run("mkfifo /root/pipe; ln -s pipe /root/to-pipe").await?;
     assert_eq!(sandbox.stat("/root/pipe").await?.kind, FileKind::Other);
-    let soon = Duration::from_secs(10);
+    let soon = Duration::from_secs(30);
     for path in ["/root/pipe", "/root/to-pipe"] {
         let read = tokio::time::timeout(soon, sandbox.open(path, ReadOptions::default())).await?;
         fails!(read, Error::InvalidInput { .. });

@@ -23,7 +23,7 @@ cases!["process";
     ends_when_the_sandbox_is_deleted,
 ];
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// The first line the process prints: its id in the guest.
 async fn pid(process: &mut Process) -> CaseResult<String> {

@@ -89,7 +89,7 @@ async fn ends_processes(scope: Scope) -> CaseResult {
     sandbox.snapshot("s").await?;
     let mut process = sandbox.spawn(&Command::argv(["sleep", "1000"])).await?;
     sandbox.restore("s").await?;
-    let soon = std::time::Duration::from_secs(10);
+    let soon = std::time::Duration::from_secs(30);
     let end = tokio::time::timeout(soon, process.control.wait()).await?;
     assert!(!matches!(end, Ok(exit) if exit.ok()), "{end:?}");
     Ok(())

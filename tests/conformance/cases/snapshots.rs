@@ -239,11 +239,13 @@ async fn with_a_background_writer(scope: Scope) -> CaseResult {
         Ok(sandbox.stat("/root/log/lines").await.is_ok())
     })
     .await?;
-    for round in 0..10 {
+    // A machine with an init system takes seconds for each.
+    let rounds = if scope.has(Capability::Init) { 4 } else { 10 };
+    for round in 0..rounds {
         let label = format!("s{round}");
         let snapshot = sandbox.snapshot(&label).await?;
         assert!(snapshot.frozen > Duration::ZERO, "a writer ran, but nothing stood still");
-        assert!(snapshot.frozen < Duration::from_secs(5), "stood still for {:?}", snapshot.frozen);
+        assert!(snapshot.frozen < Duration::from_secs(20), "stood still for {:?}", snapshot.frozen);
         let clone = scope.clone_of(&sandbox, Some(&label)).await?;
         let count = "cat /root/log/first /root/log/second; wc -l < /root/log/lines";
         let then = clone.run(count).await?;

@@ -113,7 +113,7 @@ async fn interactive(scope: Scope) -> CaseResult {
         stdin.write_all(line.as_bytes()).await?;
         stdin.flush().await?;
         let mut buffer = vec![0; line.len()];
-        tokio::time::timeout(Duration::from_secs(10), stdout.read_exact(&mut buffer)).await??;
+        tokio::time::timeout(Duration::from_secs(30), stdout.read_exact(&mut buffer)).await??;
         assert_eq!(buffer, line.as_bytes());
     }
     drop(stdin);
@@ -137,7 +137,7 @@ async fn background_process_does_not_hold_the_result(scope: Scope) -> CaseResult
     let started = Instant::now();
     let output = sandbox.sh("sleep 1000 & echo done").await?;
     assert_eq!(output.stdout, b"done\n");
-    assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(30), "took {:?}", started.elapsed());
     Ok(())
 }
 
@@ -145,7 +145,7 @@ async fn closed_reader_ends_the_writer(scope: Scope) -> CaseResult {
     let sandbox = scope.sandbox().await?;
     let mut process = sandbox.spawn(&Command::argv(["cat", "/dev/zero"])).await?;
     drop(process.stdout.take());
-    let end = tokio::time::timeout(Duration::from_secs(10), process.control.wait()).await??;
+    let end = tokio::time::timeout(Duration::from_secs(30), process.control.wait()).await??;
     assert!(matches!(end, Exit::Signal(13) | Exit::Code(1)), "{end}");
     Ok(())
 }
@@ -155,7 +155,7 @@ async fn output_comes_while_it_runs(scope: Scope) -> CaseResult {
     let mut process = sandbox.spawn(&Command::shell("echo early; sleep 1000")).await?;
     let mut buffer = [0; 6];
     let read = process.stdout.as_mut().unwrap().read_exact(&mut buffer);
-    tokio::time::timeout(Duration::from_secs(10), read).await??;
+    tokio::time::timeout(Duration::from_secs(30), read).await??;
     assert_eq!(&buffer, b"early\n");
     process.control.kill().await?;
     assert_eq!(process.control.wait().await?, Exit::Signal(9));

@@ -30,7 +30,7 @@ async fn until(process: &mut Process, end: &str) -> CaseResult<String> {
     let stdout = process.stdout.as_mut().unwrap();
     while !String::from_utf8_lossy(&text).contains(end) {
         let mut buffer = [0; 1024];
-        let read = tokio::time::timeout(Duration::from_secs(10), stdout.read(&mut buffer)).await?;
+        let read = tokio::time::timeout(Duration::from_secs(30), stdout.read(&mut buffer)).await?;
         match read {
             Ok(count @ 1..) => text.extend_from_slice(&buffer[..count]),
             _ => panic!("the terminal closed after {:?}", String::from_utf8_lossy(&text)),
@@ -82,7 +82,7 @@ async fn control_c(scope: Scope) -> CaseResult {
     let stdin = process.stdin.as_mut().unwrap();
     stdin.write_all(b"\x03").await?;
     stdin.flush().await?;
-    let end = tokio::time::timeout(Duration::from_secs(10), process.control.wait()).await??;
+    let end = tokio::time::timeout(Duration::from_secs(30), process.control.wait()).await??;
     assert_eq!(end, Exit::Signal(2));
     Ok(())
 }

@@ -279,7 +279,7 @@ async fn unpack_can_be_cancelled(scope: Scope) -> CaseResult {
         cancel.cancel();
     };
     let (done, ()) =
-        tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(unpack, later) })
+        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(unpack, later) })
             .await?;
     fails!(done, Error::Cancelled);
     sandbox.run("true").await?;
