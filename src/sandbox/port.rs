@@ -54,8 +54,8 @@ impl Published {
             return Ok(found);
         }
         let message = match at {
-            None => format!("port {port} of sandbox '{name}' is not open"),
-            Some(at) => format!("port {port} of sandbox '{name}' is not open at {at}"),
+            None => format!("{port} of sandbox '{name}' is not open"),
+            Some(at) => format!("{port} of sandbox '{name}' is not open at {at}"),
         };
         let list: Vec<String> = open.iter().map(Published::to_string).collect();
         let hint = match list.is_empty() {

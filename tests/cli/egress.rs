@@ -164,6 +164,8 @@ sandbox("d", #{ egress: ["a.test", "http://b.test"] });
 sandbox("e", #{ egress: #{ preste: "git", allow: ["a b"] } });
 box.set_egress("example.com");
 box.allow("10.0.0.0/99");
+box.set_egress(#{ preset: "none", allow: ["a.test"] });
+box.set_egress(#{ preset: "unrestricted", deny: [] });
 matrix("m", #{ egress: 3 }, |cell| { cell.sandbox.deny(["a:99999"]); });
 "#,
     );

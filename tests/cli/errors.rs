@@ -19,7 +19,7 @@ fn unknown_verb() {
     -- stderr
     error: unrecognized subcommand 'creat'
 
-      tip: a similar subcommand exists: 'create'
+      tip: some similar subcommands exist: 'remote', 'create'
 
     Usage: sandscript [OPTIONS] <COMMAND>
 

@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("attack_the_gate_itself", gate_itself),
     ("attack_udp", udp),
     ("attack_what_another_one_has_asked_for", anothers_questions),
+    ("attack_hundreds_of_busy_connections", busy_connections),
 ];
 
 const DNS: &str = "9.9.9.9:53";
@@ -293,4 +294,15 @@ fn anothers_questions(rig: &Rig) {
     // It keeps what it was told; the other one gets what is true now.
     assert_eq!(ask(&one), "203.0.113.10");
     assert_eq!(ask(&two), "203.0.113.11");
+}
+
+/// However many connections of one guest are never idle: another one's requests are answered, each of them.
+fn busy_connections(rig: &Rig) {
+    let (busy, other) = (rig.sandbox(&["203.0.113.10"]), rig.sandbox(&["allowed.test"]));
+    busy.background(&["pours", "203.0.113.10:9000", "300"], "/tmp/busy");
+    eventually("it pours", || busy.file("/tmp/busy").contains("pouring"));
+    let requests = ["requests", "203.0.113.10:80", "allowed.test"];
+    // It prints how long one takes when all three hundred were answered.
+    let answered = || other.probe(&requests).parse::<u64>().is_ok();
+    assert!((0..3).any(|_| answered()), "{}", other.probe(&requests));
 }

@@ -4,7 +4,7 @@ use super::walk::Walk;
 use crate::api::egress::{asked, unknown_key};
 use crate::api::{ScriptError, Value, suggest};
 use crate::egress::Asked;
-use crate::lang::tree::{Kind, Node};
+use crate::lang::tree::{At, Kind, Node};
 use crate::sandbox::Rule;
 
 impl<'a> Walk<'a> {
@@ -14,7 +14,8 @@ impl<'a> Walk<'a> {
             Kind::Map(entries) => {
                 for (key, at, value) in entries {
                     match key.as_str() {
-                        "preset" => self.policy_word(value),
+                        "preset" if self.takes_rules(value, entries) => self.policy_word(value),
+                        "preset" => {}
                         "allow" | "deny" => self.rules(value),
                         _ => self.report("unknown-option", *at, unknown_key(key)),
                     }
@@ -23,6 +24,21 @@ impl<'a> Walk<'a> {
             Kind::List(_) => self.rules(policy),
             _ => self.policy_word(policy),
         }
+    }
+
+    /// Reports a preset that stands beside rules and takes none.
+    fn takes_rules(&mut self, preset: &Node, entries: &[(String, At, Node)]) -> bool {
+        let empty = |node: &Node| matches!(&node.kind, Kind::List(list) if list.is_empty());
+        let is_rules = |key: &str| matches!(key, "allow" | "deny");
+        let ruled = entries.iter().any(|(key, _, value)| is_rules(key) && !empty(value));
+        if let (true, Some(Value::String(word))) = (ruled, preset.literal())
+            && matches!(word.as_str(), "none" | "unrestricted")
+            && let Err(error) = Asked::merged(Some(&word), ["*"], [""; 0])
+        {
+            self.report("wrong-type", preset.at, error.into());
+            return false;
+        }
+        true
     }
 
     fn policy_word(&mut self, node: &Node) {

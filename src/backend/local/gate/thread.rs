@@ -27,18 +27,45 @@ impl Thread {
     }
 
     fn own(name: &str) -> io::Result<Thread> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
         let name = name.chars().take(NAME).collect();
+        // What it runs in is made and ends in there: elsewhere it might be dropped by a task of another one.
         std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
-            let _ = runtime.block_on(ended);
+            match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let _ = tell.send(Ok(runtime.handle().clone()));
+                    let _ = runtime.block_on(ended);
+                }
+                Err(error) => drop(tell.send(Err(error))),
+            }
         })?;
+        let handle = told.recv().map_err(io::Error::other)??;
         Ok(Thread { handle, end: Some(end) })
     }
 
     /// Where its work is started.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn its_work_is_in_it_and_ends_with_it() {
+        let thread = Thread::start("a-name-that-is-too-long");
+        let name = async { std::thread::current().name().map(str::to_owned) };
+        let name = thread.handle().spawn(name).await.unwrap();
+        assert_eq!(name.as_deref(), Some("a-name-that-is-"));
+        let (held, gone) = oneshot::channel::<()>();
+        thread.handle().spawn(async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        });
+        drop(thread);
+        assert!(gone.await.is_err());
     }
 }
