@@ -2,8 +2,12 @@
 //! dies does. The contract itself is in `tests/conformance`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod faults;
+mod images;
+mod proxy;
 mod remotes;
 mod rig;
+mod workflows;
 
 use std::path::Path;
 use std::process::{Command as Program, ExitCode};
@@ -47,18 +51,27 @@ type Test = (&'static str, fn(&mut rig::Daemon));
 type Shared = Arc<Mutex<Option<rig::Daemon>>>;
 
 fn trials(daemon: &Shared) -> Vec<Trial> {
-    let tests: [Test; 11] = [
+    let tests: [Test; 20] = [
         ("the_command_line", the_command_line),
         ("a_remote_by_token", remotes::by_token),
         ("the_incus_clients_own_remotes", remotes::the_incus_clients_own),
         ("a_server_with_another_certificate", remotes::another_certificate),
+        ("an_image_of_an_image_server", images::of_an_image_server),
+        ("a_disk_that_is_limited", images::a_disk_that_is_limited),
+        ("the_scripts_that_people_start_from", workflows::the_scripts),
         ("a_guest_is_hardened", a_guest_is_hardened),
         ("a_clone_with_systemd_is_another_machine", a_clone_with_systemd_is_another_machine),
         ("foreign_instances_are_not_touched", foreign_instances_are_not_touched),
         ("two_clients_make_one_name", two_clients_make_one_name),
         ("a_daemon_that_dies_mid_exec", a_daemon_that_dies_mid_exec),
         ("a_daemon_that_dies_mid_create", a_daemon_that_dies_mid_create),
+        ("a_daemon_that_dies_mid_copy", faults::a_daemon_that_dies_mid_copy),
+        ("a_daemon_that_dies_mid_matrix", workflows::a_daemon_that_dies_mid_matrix),
         ("a_daemon_that_is_gone", a_daemon_that_is_gone),
+        ("an_answer_that_is_cut_off", faults::an_answer_that_is_cut_off),
+        ("events_that_break_off", faults::events_that_break_off),
+        ("an_operation_that_fails_later", faults::an_operation_that_fails_later),
+        ("a_pool_that_is_full", faults::a_pool_that_is_full),
     ];
     tests
         .map(|(name, test)| {
@@ -77,8 +90,12 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
 }
 
 async fn open(daemon: &rig::Daemon, image: &str) -> IncusBackend {
+    open_at(&daemon.socket(), image).await
+}
+
+async fn open_at(socket: &Path, image: &str) -> IncusBackend {
     let config = IncusConfig {
-        socket: Some(daemon.socket()),
+        socket: Some(socket.to_owned()),
         image: Some(image.into()),
         ..IncusConfig::default()
     };
@@ -99,9 +116,10 @@ impl Home {
         Home(tempfile::tempdir().unwrap())
     }
 
-    /// Exit code, output and errors of a call.
-    fn run(&self, env: &[(&str, &Path)], args: &[&str]) -> (Option<i32>, String, String) {
-        let output = Program::new(env!("CARGO_BIN_EXE_sandscript"))
+    /// A call, from a folder.
+    fn command(&self, folder: &Path, env: &[(&str, &Path)], args: &[&str]) -> Program {
+        let mut program = Program::new(env!("CARGO_BIN_EXE_sandscript"));
+        program
             .args(args)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -109,9 +127,22 @@ impl Home {
             .env("SANDSCRIPT_BACKEND", "incus")
             .env("SANDSCRIPT_GC_EVERY", "never")
             .envs(env.iter().copied())
-            .current_dir(self.0.path())
-            .output()
-            .unwrap();
+            .current_dir(folder);
+        program
+    }
+
+    /// Exit code, output and errors of a call from the user's own folder.
+    fn run(&self, env: &[(&str, &Path)], args: &[&str]) -> (Option<i32>, String, String) {
+        self.run_in(self.0.path(), env, args)
+    }
+
+    fn run_in(
+        &self,
+        folder: &Path,
+        env: &[(&str, &Path)],
+        args: &[&str],
+    ) -> (Option<i32>, String, String) {
+        let output = self.command(folder, env, args).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     }
@@ -178,6 +209,21 @@ fn a_guest_is_hardened(daemon: &mut rig::Daemon) {
         assert!(!String::from_utf8_lossy(&output.stdout).contains("hunter2"));
         backend.delete(name, &Cancel::new()).await.unwrap();
     });
+    // Where the server's profile says so, no two have the same user ids.
+    daemon.incus(&["profile", "set", "default", "security.idmap.isolated=true"]).unwrap();
+    wait(async {
+        let (backend, cancel) = (open(daemon, "small").await, Cancel::new());
+        let mut maps = Vec::new();
+        for name in ["apart-1", "apart-2"] {
+            backend.create(&Spec::new(name), &cancel).await.unwrap();
+            maps.push(sh(&backend, name, "cat /proc/self/uid_map").await);
+        }
+        assert_ne!(maps[0], maps[1]);
+        for name in ["apart-1", "apart-2"] {
+            backend.delete(name, &cancel).await.unwrap();
+        }
+    });
+    daemon.incus(&["profile", "unset", "default", "security.idmap.isolated"]).unwrap();
 }
 
 fn a_clone_with_systemd_is_another_machine(daemon: &mut rig::Daemon) {

@@ -34,7 +34,6 @@ pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
             "backend 'incus' can't enforce rules yet: use \"none\" or \"unrestricted\"",
         ),
         (Capability::HostImage, "use an image of the server's, such as debian/12"),
-        (Capability::LimitDisk, "backend 'incus' sets no quotas yet"),
         (Capability::LimitInodes, "Incus has no limit on the number of files: use `disk`"),
         (Capability::Networks, "backend 'incus' makes no networks yet"),
         (Capability::Publish, "backend 'incus' publishes no ports yet"),
@@ -47,6 +46,15 @@ pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
     } else {
         let why = "this machine has cgroups v1, whose freezer may never come to its end: boot it with systemd.unified_cgroup_hierarchy=1";
         missing.insert(Capability::Freeze, why.into());
+    }
+    if super::disk::WITH_QUOTAS.contains(&pool.driver.as_str()) {
+        has.insert(Capability::LimitDisk);
+    } else {
+        let why = format!(
+            "the storage pool '{}' is of the kind '{}', which has no quotas of its own: use btrfs, ZFS or LVM",
+            pool.name, pool.driver
+        );
+        missing.insert(Capability::LimitDisk, why);
     }
     if confined() {
         has.insert(Capability::Mounts);

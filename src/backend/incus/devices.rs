@@ -14,6 +14,8 @@ pub(super) struct Pool {
     pub driver: String,
     /// The network interfaces of the default profile.
     pub networks: Map<String, Value>,
+    /// Whether each sandbox has user ids that no other has, and how many: keys of the default profile.
+    pub ids: Map<String, Value>,
 }
 
 /// What the default profile says: a pool for the root disk, and a network.
@@ -36,6 +38,10 @@ pub(super) async fn pool(client: &Client) -> Result<Pool> {
         name: name.to_owned(),
         driver: pool["driver"].as_str().unwrap_or_default().to_owned(),
         networks: networks.map(|(name, device)| (name.clone(), device.clone())).collect(),
+        ids: ["security.idmap.isolated", "security.idmap.size"]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), profile["config"].get(key)?.clone())))
+            .collect(),
     })
 }
 

@@ -18,6 +18,10 @@ use crate::sandbox::{
 
 /// How long a guest's network may take to come up.
 const NETWORK: Duration = Duration::from_secs(30);
+/// A storage pool with less room than this is full.
+const FULL: u64 = 256 << 20;
+/// How long a sandbox may take to be made whose making nobody tells us about any more.
+const LOST: Duration = Duration::from_secs(60);
 /// How often something is tried that another's work on the same sandbox is in the way of.
 const TRIES: u32 = 20;
 
@@ -127,6 +131,7 @@ impl Inner {
         ] {
             config.insert(key.into(), value.into());
         }
+        config.extend(self.pool.ids.clone());
         config.extend(plan.config.clone());
         let mut all = devices(&plan.record, &self.pool);
         if let Some(all) = all.as_object_mut() {
@@ -185,10 +190,14 @@ impl Inner {
                 return Err(Error::Cancelled);
             }
             self.settle(name, &plan.record).await?;
+            self.set_disk(plan).await?;
             if let Some(user) = &plan.user {
                 let user = user.as_str();
                 self.ask_once(name, &["user", user]).await?;
             }
+        }
+        if plan.bare {
+            self.set_disk(plan).await?;
         }
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
@@ -217,6 +226,13 @@ impl Inner {
         let doing = format!("making sandbox '{name}'");
         // Another client may be at it, and its instance not be there yet.
         let busy = matches!(fail, Fail::Failed(..)) && self.is_worked_on(name).await;
+        if matches!(fail, Fail::Lost(_)) {
+            // It may still be at it: what there is of it is there when it is done.
+            let until = tokio::time::Instant::now() + LOST;
+            while self.is_worked_on(name).await && tokio::time::Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
         match self.client.get(&format!("/1.0/instances/{name}")).await {
             Ok(instance) => match Record::read(&instance) {
                 Some(record) if record.token == token => match self.discard(name, token).await {
@@ -252,7 +268,7 @@ impl Inner {
             let number = |value: &Value| value.as_u64();
             if let (Some(used), Some(total)) =
                 (number(&space["space"]["used"]), number(&space["space"]["total"]))
-                && used >= total - total / 50
+                && total.saturating_sub(used) <= (total / 50).max(FULL)
             {
                 return Error::Exhausted {
                     what: format!("{doing}: the storage pool '{}' is full", self.pool.name),

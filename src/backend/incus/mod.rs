@@ -9,6 +9,7 @@ mod backend;
 mod capabilities;
 mod client;
 mod devices;
+mod disk;
 mod exec;
 mod files;
 mod image;
@@ -65,6 +66,7 @@ pub(crate) struct Inner {
     capabilities: Capabilities,
     sessions: Sessions,
     turns: Turns,
+    images: image::Images,
     /// The storage pool that new sandboxes are on, and how it works.
     pool: devices::Pool,
 }
@@ -96,6 +98,7 @@ impl IncusBackend {
             capabilities,
             sessions: Sessions::default(),
             turns: Turns::default(),
+            images: image::Images::new(config.folders),
             pool,
         };
         Ok(IncusBackend(Arc::new(inner)))

@@ -26,6 +26,8 @@ pub struct Remote {
     pub folder: PathBuf,
     /// Whether it only has images: sandboxes can't be made there.
     pub images: bool,
+    /// What it speaks: `incus`, or `simplestreams` for image servers.
+    pub protocol: String,
     /// How we show who we are; `tls` when nothing is said.
     auth: String,
 }
@@ -48,6 +50,7 @@ pub fn remotes(folders: &[PathBuf]) -> Result<Vec<Remote>> {
                 project: text("project").map(str::to_owned),
                 folder: folder.clone(),
                 images: protocol != "incus" || remote["public"] == true,
+                protocol: protocol.to_owned(),
                 auth: text("auth_type").unwrap_or("tls").to_owned(),
             });
         }
@@ -201,6 +204,7 @@ pub(super) fn find(host: &str, config: &IncusConfig) -> Result<(Place, Option<St
             project: None,
             folder: PathBuf::new(),
             images: false,
+            protocol: "incus".into(),
             auth: "tls".into(),
         });
         return Ok((place(&known, config)?, project.or(known.project)));

@@ -313,6 +313,10 @@ impl Inner {
         // Devices that the clone does not have are masked: those of the source are taken over.
         let mut devices = Map::new();
         let ours = super::devices::devices(&record, &self.pool);
+        if record.limits.disk.is_some() && record.limits.disk == source.limits.disk {
+            // Its size is what the source has, and what it may write over that.
+            devices.insert("root".into(), instance["devices"]["root"].clone());
+        }
         for device in instance["devices"].as_object().into_iter().flatten().map(|(name, _)| name) {
             if ours.get(device).is_none() {
                 devices.insert(device.clone(), json!({"type": "none"}));

@@ -166,12 +166,17 @@ impl Daemon {
         self.folder().join("unix.socket")
     }
 
+    /// The folder of the client's settings.
+    pub fn client(&self) -> PathBuf {
+        self.disk.with_file_name("client")
+    }
+
     /// Runs the client against it.
     pub fn incus(&self, args: &[&str]) -> Result<String, String> {
         let output = Command::new("/usr/bin/incus")
             .args(args)
             .env("INCUS_SOCKET", self.socket())
-            .env("INCUS_CONF", self.disk.with_file_name("client"))
+            .env("INCUS_CONF", self.client())
             .stdin(Stdio::null())
             .output()
             .map_err(|e| e.to_string())?;

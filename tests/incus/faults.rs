@@ -1,0 +1,197 @@
+//! What breaks on the way, and in the daemon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandscript::sandbox::{
+    Backend, Cancel, CloneSpec, Command, Error, Exit, Kind, SnapshotSpec, Spec, State,
+    WriteOptions, exec,
+};
+
+use crate::proxy::Proxy;
+use crate::rig::Daemon;
+use crate::{SOON, open, open_at, sh, wait};
+
+pub fn a_daemon_that_dies_mid_copy(daemon: &mut Daemon) {
+    wait(async {
+        let (backend, cancel) = (Arc::new(open(daemon, "small").await), Cancel::new());
+        backend.create(&Spec::new("origin"), &cancel).await.unwrap();
+        sh(backend.as_ref(), "origin", "echo kept > /root/f; sync").await;
+        backend.snapshot("origin", &SnapshotSpec::new("s"), &cancel).await.unwrap();
+        let copying = {
+            let backend = Arc::clone(&backend);
+            tokio::spawn(async move {
+                Backend::clone(
+                    backend.as_ref(),
+                    "origin",
+                    &CloneSpec::of("s", "copy"),
+                    &Cancel::new(),
+                )
+                .await
+            })
+        };
+        // As soon as the server works on it, or is done.
+        let until = std::time::Instant::now() + SOON;
+        while !copying.is_finished() && std::time::Instant::now() < until {
+            let all = daemon.incus(&["query", "/1.0/operations?recursion=1"]).unwrap_or_default();
+            if all.contains("instances/copy") {
+                break;
+            }
+        }
+        daemon.kill().unwrap();
+        daemon.again().unwrap();
+        let copied = tokio::time::timeout(SOON, copying).await.unwrap().unwrap();
+        // The source is as it was, and goes on.
+        assert_eq!(sh(backend.as_ref(), "origin", "cat /root/f").await, "kept");
+        match backend.get("copy", &cancel).await {
+            Ok(_) => {
+                if copied.is_ok() {
+                    assert_eq!(
+                        sh(backend.as_ref(), "copy", "cat /root/f; hostname").await,
+                        "kept\ncopy"
+                    );
+                }
+                backend.delete("copy", &cancel).await.unwrap();
+            }
+            Err(error) => {
+                assert!(copied.is_err(), "it was made, and is gone");
+                assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+            }
+        }
+        Backend::clone(backend.as_ref(), "origin", &CloneSpec::of("s", "copy"), &cancel)
+            .await
+            .unwrap();
+        assert_eq!(sh(backend.as_ref(), "copy", "cat /root/f").await, "kept");
+        for name in ["origin", "copy"] {
+            backend.delete(name, &cancel).await.unwrap();
+        }
+    });
+}
+
+pub fn an_answer_that_is_cut_off(daemon: &mut Daemon) {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let proxy = Proxy::new(folder.path(), daemon.socket());
+        let (backend, cancel) = (open_at(&proxy.socket, "small").await, Cancel::new());
+        // What only reads is asked for again.
+        backend.create(&Spec::new("cut"), &cancel).await.unwrap();
+        proxy.cut("GET /1.0/instances/cut", 100);
+        proxy.cut("GET /1.0/instances/cut", 0);
+        assert_eq!(backend.get("cut", &cancel).await.unwrap().name, "cut");
+        assert!(proxy.is_done());
+        // A create is not, and leaves nothing.
+        proxy.cut("POST /1.0/instances ", 150);
+        let error = backend.create(&Spec::new("lost"), &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Transport { .. }), "{error:?}");
+        let made = |line: &&String| line.starts_with("POST /1.0/instances ");
+        let count = || proxy.seen.lock().unwrap().iter().filter(made).count();
+        assert_eq!(count(), 2, "it was asked for again");
+        let error = backend.get("lost", &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::NotFound { kind: Kind::Sandbox, .. }), "{error:?}");
+        backend.create(&Spec::new("lost"), &cancel).await.unwrap();
+        // A command's start that is lost is no exit code.
+        proxy.cut("POST /1.0/instances/cut/exec", 150);
+        let line = Command::shell("true");
+        let error = exec(&backend, "cut", &line, &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Transport { .. }), "{error:?}");
+        for name in ["cut", "lost"] {
+            backend.delete(name, &cancel).await.unwrap();
+        }
+        assert!(proxy.is_done());
+    });
+}
+
+pub fn events_that_break_off(daemon: &mut Daemon) {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let proxy = Proxy::new(folder.path(), daemon.socket());
+        let (backend, cancel) = (open_at(&proxy.socket, "small").await, Cancel::new());
+        let breaking = {
+            let proxy = proxy.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(40)).await;
+                    proxy.drop_events();
+                }
+            })
+        };
+        for round in 0..2 {
+            backend.create(&Spec::new("on"), &cancel).await.unwrap();
+            for _ in 0..5 {
+                assert_eq!(sh(&backend, "on", "echo here").await, "here");
+            }
+            backend.snapshot("on", &SnapshotSpec::new("s"), &cancel).await.unwrap();
+            let line = Command::shell("sleep 0.3; exit 7");
+            let output = exec(&backend, "on", &line, &cancel).await.unwrap();
+            assert_eq!(output.exit, Exit::Code(7), "round {round}: {output:?}");
+            backend.delete("on", &cancel).await.unwrap();
+        }
+        breaking.abort();
+        let opened = proxy.opened.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(opened > 2, "the stream was opened {opened} times: nothing was tested");
+    });
+}
+
+pub fn an_operation_that_fails_later(daemon: &mut Daemon) {
+    wait(async {
+        let (backend, cancel) = (open(daemon, "small").await, Cancel::new());
+        let mut spec = Spec::new("later");
+        spec.bare = true;
+        backend.create(&spec, &cancel).await.unwrap();
+        // The server takes the order to start, and then can't.
+        daemon
+            .incus(&["config", "set", "later", "raw.lxc=lxc.hook.pre-start = /bin/false"])
+            .unwrap();
+        let error = backend.start("later", &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Internal { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.starts_with("starting sandbox 'later': the server says: "), "{text}");
+        assert_eq!(backend.get("later", &cancel).await.unwrap().state, State::Stopped);
+        daemon.incus(&["config", "unset", "later", "raw.lxc"]).unwrap();
+        backend.start("later", &cancel).await.unwrap();
+        assert_eq!(sh(&backend, "later", "hostname").await, "later");
+        backend.delete("later", &cancel).await.unwrap();
+    });
+}
+
+pub fn a_pool_that_is_full(daemon: &mut Daemon) {
+    daemon.incus(&["storage", "create", "tiny", "btrfs", "size=560MiB"]).unwrap();
+    daemon.incus(&["profile", "device", "set", "default", "root", "pool=tiny"]).unwrap();
+    wait(async {
+        let (backend, cancel) = (open(daemon, "small").await, Cancel::new());
+        backend.create(&Spec::new("fat"), &cancel).await.unwrap();
+        // To the last block, and what is written in the end is on the disk.
+        let fill = "for size in 1M 64k 4k; do dd if=/dev/zero of=/root/fill.$size bs=$size 2>/dev/null; sync; done; true";
+        sh(&backend, "fat", fill).await;
+        let more: sandscript::sandbox::Reader = Box::new(std::io::Cursor::new(vec![1; 8 << 20]));
+        let options = WriteOptions::default();
+        let error = backend.write("fat", "/root/more", more, &options, &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Exhausted { .. }), "{error:?}");
+        // There is no room for another image, and nothing of the try is left.
+        let mut spec = Spec::new("second");
+        spec.image = Some("debian/12".into());
+        let error = backend.create(&spec, &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Exhausted { .. }), "{error:?}");
+        insta::assert_snapshot!(error, @"making sandbox 'second': the storage pool 'tiny' is full");
+        assert!(error.hint().unwrap().contains("sandscript gc"));
+        let error = backend.get("second", &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+        // What is there goes on, and can go.
+        assert_eq!(sh(&backend, "fat", "rm /root/fill.*; sync; echo $((1 + 1))").await, "2");
+        backend.delete("fat", &cancel).await.unwrap();
+    });
+    daemon.incus(&["profile", "device", "set", "default", "root", "pool=default"]).unwrap();
+    let images =
+        daemon.incus(&["storage", "volume", "list", "tiny", "-f", "csv", "-c", "tn"]).unwrap();
+    for line in images.lines() {
+        if let Some(("image", name)) = line.split_once(',') {
+            let _ = daemon.incus(&[
+                "query",
+                "-X",
+                "DELETE",
+                &format!("/1.0/storage-pools/tiny/volumes/image/{name}"),
+            ]);
+        }
+    }
+    daemon.incus(&["storage", "delete", "tiny"]).unwrap();
+}
