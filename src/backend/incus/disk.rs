@@ -43,6 +43,25 @@ impl Inner {
         }
     }
 
+    /// Sets the size once more: a restore forgets it on btrfs with simple quotas.
+    pub(super) async fn renew_disk(&self, name: &str, root: &Value) -> Result<()> {
+        let Some(size) = root["size"].as_str().and_then(|size| size.parse::<u64>().ok()) else {
+            return Ok(());
+        };
+        let path = format!("/1.0/instances/{name}");
+        // What does not change is not set.
+        for size in [size.saturating_add(4096), size] {
+            let mut root = root.clone();
+            root["size"] = size.to_string().into();
+            let body = json!({"devices": {"root": root}});
+            if let Err(fail) = self.client.run(Method::PATCH, &path, &body).await {
+                let doing = format!("limiting the disk of sandbox '{name}'");
+                return Err(self.exhausted(fail, &doing).await);
+            }
+        }
+        Ok(())
+    }
+
     /// What all of it takes, where that counts for its size and is not in what it is said to use: on btrfs,
     /// what it shares with its image, unless the quotas are the simple ones.
     async fn shared(&self, plan: &Plan) -> Result<Option<u64>> {

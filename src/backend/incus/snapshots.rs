@@ -271,6 +271,9 @@ impl Inner {
         {
             return Err(self.explain(name, fail, "keeping its settings").await);
         }
+        if record.limits.disk.is_some() && self.pool.driver == "btrfs" {
+            self.renew_disk(name, &before["devices"]["root"]).await?;
+        }
         if state == State::Stopped {
             return Ok(());
         }
