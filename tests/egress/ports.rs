@@ -9,8 +9,11 @@ use sandscript::sandbox::{Backend, Cancel, Policy};
 use crate::Test;
 use crate::rig::{Rig, Sandbox, eventually, is_root, kill};
 
-pub const TESTS: &[Test] =
-    &[("ports_outlive_the_gate", outlive_the_gate), ("ports_of_root_are_roots", of_root)];
+pub const TESTS: &[Test] = &[
+    ("ports_outlive_the_gate", outlive_the_gate),
+    ("ports_of_root_are_roots", of_root),
+    ("attack_a_flood_of_a_published_port", flood),
+];
 
 fn publish(sandbox: &Sandbox<'_>, port: u16, at: &str) -> sandscript::sandbox::Result<SocketAddr> {
     let (rig, at) = (sandbox.rig, at.parse().unwrap());
@@ -62,4 +65,30 @@ fn of_root(rig: &Rig) {
     let said = format!("{error}; {}", error.hint().unwrap());
     let wanted = "at: port 82 of this machine is root's; choose one from 1024 on: \"8080:80\"";
     assert_eq!(said, wanted);
+}
+
+/// Who reaches a published port opens as many connections as there can be: no other sandbox notices, and
+/// they are served one after the other.
+fn flood(_: &Rig) {
+    // A store of its own: what other tests have open does not count.
+    let own = Rig::open().unwrap();
+    let (sandbox, other) = (own.sandbox_of(Policy::None), own.sandbox(&["allowed.test"]));
+    let at = publish(&sandbox, 4000, "127.0.0.1:0").unwrap();
+    sandbox.background(&["stay", "0.0.0.0:4000", "flooded"], "/tmp/served");
+    eventually("it serves", || sandbox.file("/tmp/served").contains("serving"));
+    let held: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(at).unwrap()).collect();
+    let gate = own.gates()[0];
+    let sockets = || {
+        let files = std::fs::read_dir(format!("/proc/{gate}/fd"));
+        files.map_or(0, Iterator::count)
+    };
+    // The gate is not dumpable: only root may look.
+    if is_root() {
+        assert!(sockets() < 300 * 2, "{}", sockets());
+    }
+    other.reaches(&["get", "203.0.113.10:80", "allowed.test"], "203.0.113.10");
+    drop(held);
+    eventually("it serves again", || said(at).starts_with("I am flooded"));
+    drop((sandbox, other));
+    own.close().unwrap();
 }

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener as Listener};
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +17,9 @@ use crate::backend::local::protocol::Reply;
 use crate::backend::local::record::{self, Record};
 use crate::egress::carry;
 use crate::sandbox::Published as Open;
+
+/// As many connections of one port at once: whoever reaches it must not use up what all sandboxes share.
+const CONNECTIONS: usize = 256;
 
 /// A port that is open on this host until this is dropped, or the sandbox ends.
 pub struct Published {
@@ -89,7 +94,9 @@ impl Published {
         let stop = token.clone();
         let listening = thread.handle().spawn(async move {
             let serving = async {
+                let connections = Arc::new(Semaphore::new(CONNECTIONS));
                 loop {
+                    let Ok(permit) = connections.clone().acquire_owned().await else { return };
                     let Ok((host, _)) = listener.accept().await else {
                         // Out of descriptors, most likely.
                         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -97,6 +104,7 @@ impl Published {
                     };
                     let (door, stop) = (door.clone(), stop.clone());
                     tokio::spawn(async move {
+                        let _permit = permit;
                         tokio::select! {
                             () = stop.cancelled() => {}
                             _ = serve(&door, host, port) => {}
