@@ -32,6 +32,7 @@ const KEYS: &[&str] = &[
     "gc",
     "host",
     "hosts",
+    "image_server",
     "jobs",
     "max_memory",
     "max_operations",
@@ -57,6 +58,8 @@ pub struct Config {
     pub base: BaseConfig,
     /// What presets of egress policies stand for.
     pub egress: EgressConfig,
+    /// The simplestreams server that the local backend looks up images such as `debian/12` at.
+    pub image_server: Option<String>,
     /// When what nobody wants any more is deleted by itself.
     pub gc: GcConfig,
     /// How many cells run at once.
@@ -228,6 +231,7 @@ impl Config {
             secrets,
             max_memory: self.max_memory.or(below.max_memory),
             max_operations: self.max_operations.or(below.max_operations),
+            image_server: self.image_server.or(below.image_server),
             store: self.store.or(below.store),
         }
     }
@@ -403,8 +407,8 @@ mod tests {
         assert_eq!(
             error.hint.as_deref(),
             Some(
-                "there are: allow_path, backend, base, egress, gc, host, hosts, jobs, max_memory, max_operations, \
-                 profile, profiles, secrets, store"
+                "there are: allow_path, backend, base, egress, gc, host, hosts, image_server, jobs, max_memory, \
+                 max_operations, profile, profiles, secrets, store"
             )
         );
         let error = Config::parse("\njobs = \"many\"\n").unwrap_err();

@@ -30,6 +30,8 @@ pub struct Config {
     pub store: Option<PathBuf>,
     /// For `local`: a program that calls `local::init`, where this one can't.
     pub helper: Option<PathBuf>,
+    /// For `local`: the simplestreams server that aliases of images are looked up at.
+    pub image_server: Option<String>,
     /// For `incus`: the daemon's socket, where it is not in its usual place.
     pub incus_socket: Option<PathBuf>,
     /// For `incus`: folders with remotes and certificates, laid out as the Incus client's.
@@ -55,9 +57,13 @@ pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
             let store = config.store.clone().ok_or_else(|| {
                 Error::invalid("store", "backend 'local' needs a folder to keep its sandboxes in")
             })?;
-            let (helper, single_id) = (config.helper.clone(), config.single_id);
-            let config =
-                local::LocalConfig { store, helper, single_id, ..local::LocalConfig::default() };
+            let config = local::LocalConfig {
+                store,
+                helper: config.helper.clone(),
+                single_id: config.single_id,
+                image_server: config.image_server.clone(),
+                ..local::LocalConfig::default()
+            };
             Ok(Arc::new(local::LocalBackend::open(config)?))
         }
         #[cfg(feature = "incus")]

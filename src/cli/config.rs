@@ -161,6 +161,8 @@ pub struct Settings {
     pub bases_expire: Option<Duration>,
     /// How often a call looks for what may go; never without it.
     pub gc_every: Option<Duration>,
+    /// The simplestreams server for the local backend's images, where it is not the usual one.
+    pub image_server: Option<String>,
     /// Where remotes of Incus servers are looked up.
     pub incus_folders: Vec<PathBuf>,
     /// The project of an Incus server where the host names none.
@@ -228,6 +230,7 @@ impl Settings {
                 newest: config.base.keep.unwrap_or(KeepPolicy::default().newest),
                 max_age: config.base.max_age,
             },
+            image_server: config.image_server,
             incus_folders: environment.incus_folders(),
             incus_project: environment.incus_project.clone(),
             incus_socket: environment.incus(),
@@ -251,6 +254,7 @@ impl Settings {
         crate::backend::Config {
             host,
             store: Some(self.store.clone()),
+            image_server: self.image_server.clone(),
             incus_socket: self.incus_socket.clone(),
             incus_folders: self.incus_folders.clone(),
             incus_project: self.incus_project.clone(),

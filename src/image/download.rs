@@ -52,15 +52,20 @@ fn wait(file: &File, fetch: &Fetch<'_>) -> Result<()> {
     }
 }
 
-fn body(url: &str, sha256: &str, file: &mut File, fetch: &Fetch<'_>) -> Result<()> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+/// What fetches; `https` only, if that is wanted, also where an answer leads elsewhere.
+pub(super) fn agent(https: bool) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .https_only(https)
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .timeout_per_read(Some(Duration::from_secs(60)))
         .user_agent(concat!("sandscript/", env!("CARGO_PKG_VERSION")))
         .build()
-        .into();
-    let response = agent.get(url).call().map_err(|error| answer(url, error))?;
+        .into()
+}
+
+fn body(url: &str, sha256: &str, file: &mut File, fetch: &Fetch<'_>) -> Result<()> {
+    let response = agent(false).get(url).call().map_err(|error| answer(url, error))?;
     let size = response.body().content_length();
     let too_large = || {
         let most = format_size(fetch.max_bytes);
@@ -99,7 +104,7 @@ fn body(url: &str, sha256: &str, file: &mut File, fetch: &Fetch<'_>) -> Result<(
     if found == sha256 { Ok(()) } else { Err(mismatch(url, sha256, &found)) }
 }
 
-fn answer(url: &str, error: ureq::Error) -> Error {
+pub(super) fn answer(url: &str, error: ureq::Error) -> Error {
     match error {
         ureq::Error::StatusCode(404 | 410) => Error::not_found(Kind::Image, url),
         ureq::Error::StatusCode(code @ (401 | 403)) => {

@@ -7,9 +7,11 @@ mod compression;
 mod download;
 mod host;
 mod layer;
+mod simplestreams;
 mod tarball;
 
 pub use compression::decompress;
 pub use host::{HostImage, HostStats, Tree};
 pub use layer::{LayerOptions, unpack_layer};
+pub use simplestreams::{IMAGE_SERVER, alias, look_up};
 pub use tarball::{Fetch, Source, Tarball};

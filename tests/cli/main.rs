@@ -12,6 +12,7 @@ mod environment;
 mod errors;
 mod faults;
 mod gc;
+mod images;
 mod init;
 mod local;
 mod machines;

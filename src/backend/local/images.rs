@@ -8,7 +8,7 @@ use super::Inner;
 use super::mode::Mode;
 use super::protocol::{Task, Tree};
 use super::record;
-use crate::image::{Fetch, HostImage, Source, Tarball};
+use crate::image::{self, Fetch, HostImage, Source, Tarball};
 use crate::sandbox::{Cancel, Error, Result};
 
 /// An image that is ready to start from.
@@ -22,16 +22,29 @@ pub struct Image {
     pub trees: Vec<Tree>,
 }
 
+/// What an image's name means here.
+enum Named {
+    /// This machine's own programs.
+    Host,
+    /// An archive.
+    Archive(Source),
+    /// What an image server calls so.
+    Alias(String),
+}
+
 /// Says what an image name means here, before any work.
-fn parse(image: &str) -> Result<Option<Source>> {
+fn parse(image: &str) -> Result<Named> {
     if image == "host" {
-        return Ok(None);
+        return Ok(Named::Host);
     }
-    Source::parse(image).map(Some).ok_or_else(|| {
+    if let Some(source) = Source::parse(image) {
+        return Ok(Named::Archive(source));
+    }
+    image::alias(image).map(|alias| Named::Alias(alias.to_owned())).ok_or_else(|| {
         Error::invalid_hint(
             "image",
             format!("'{image}' is not an image that backend 'local' can start from"),
-            "use \"host\", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256",
+            "use \"host\", an alias such as \"debian/12\", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256",
         )
     })
 }
@@ -45,8 +58,10 @@ impl Inner {
         cancel: &Cancel,
     ) -> Result<Image> {
         match parse(image)? {
-            None => self.host_image.get_or_try_init(|| self.make_host_image()).await.cloned(),
-            Some(source) => self.tar_image(source, sha256, cancel).await,
+            Named::Host => {
+                self.host_image.get_or_try_init(|| self.make_host_image()).await.cloned()
+            }
+            named => self.tar_image(named, sha256, cancel).await,
         }
     }
 
@@ -58,11 +73,16 @@ impl Inner {
         cancel: &Cancel,
     ) -> Result<String> {
         match parse(image)? {
-            None => match self.host_image.get() {
+            Named::Host => match self.host_image.get() {
                 Some(image) => Ok(image.fingerprint.clone()),
                 None => Ok(self.plan().await?.fingerprint()),
             },
-            Some(source) => Ok(self.open_tarball(source, sha256, cancel).await?.fingerprint()),
+            // What a server says is enough, nothing is downloaded for it.
+            Named::Alias(alias) => {
+                let (_, found) = self.looked_up(alias, sha256, cancel).await?;
+                Ok(format!("sha256:{found}"))
+            }
+            named => Ok(self.open_tarball(named, sha256, cancel).await?.fingerprint()),
         }
     }
 
@@ -89,11 +109,11 @@ impl Inner {
 
     async fn tar_image(
         &self,
-        source: Source,
+        named: Named,
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<Image> {
-        let tarball = self.open_tarball(source, sha256, cancel).await?;
+        let tarball = self.open_tarball(named, sha256, cancel).await?;
         let trees = vec![Tree { name: "root".into(), target: "/".into(), host: None }];
         let (archive, name) = (tarball.path().to_owned(), tarball.path().display().to_string());
         let all_mine = matches!(self.mode, Mode::Single { .. });
@@ -106,14 +126,39 @@ impl Inner {
         .await
     }
 
+    /// Where the image behind an alias is, and its digest.
+    async fn looked_up(
+        &self,
+        alias: String,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<(Source, String)> {
+        let (cache, sha256, cancel) =
+            (self.store.images(), sha256.map(str::to_owned), cancel.clone());
+        let server = self.image_server.clone();
+        blocking(move || {
+            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
+            let fetch = Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on };
+            image::look_up(&server, &alias, sha256.as_deref(), &fetch)
+        })
+        .await
+    }
+
     async fn open_tarball(
         &self,
-        source: Source,
+        named: Named,
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<Tarball> {
-        let (cache, sha256, cancel) =
-            (self.store.images(), sha256.map(str::to_owned), cancel.clone());
+        let (source, sha256) = match named {
+            Named::Alias(alias) => {
+                let (source, found) = self.looked_up(alias, sha256, cancel).await?;
+                (source, Some(found))
+            }
+            Named::Archive(source) => (source, sha256.map(str::to_owned)),
+            Named::Host => return Err(Error::internal("the host's image is no archive")),
+        };
+        let (cache, cancel) = (self.store.images(), cancel.clone());
         blocking(move || {
             // The keeper works in another folder.
             let source = match source {

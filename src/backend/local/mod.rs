@@ -70,6 +70,9 @@ pub struct LocalConfig {
     pub single_id: bool,
     /// Name servers that sandboxes' names are looked up with; those of this machine when there are none.
     pub name_servers: Vec<std::net::SocketAddr>,
+    /// The simplestreams server that aliases such as `debian/12` are looked up at;
+    /// [`IMAGE_SERVER`](crate::image::IMAGE_SERVER) when not given.
+    pub image_server: Option<String>,
 }
 
 /// The backend.
@@ -84,6 +87,7 @@ struct Inner {
     keeper: OnceCell<Keeper>,
     gate: Gate,
     host_image: OnceCell<Image>,
+    image_server: String,
     groups: Cgroups,
     /// The run that stands for this process where sandboxes have no owner.
     maker: String,
@@ -136,6 +140,7 @@ impl LocalBackend {
             helper: config.helper,
             keeper: OnceCell::new(),
             host_image: OnceCell::new(),
+            image_server: config.image_server.unwrap_or_else(|| crate::image::IMAGE_SERVER.into()),
             groups,
             maker: format!("make-{}", store::random_id()),
             held: Arc::default(),
