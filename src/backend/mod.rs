@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::sandbox::{Backend, Error, Kind, Result};
 
 pub mod fake;
+#[cfg(any(feature = "incus", feature = "truenas"))]
+mod guest;
 #[cfg(feature = "incus")]
 pub mod incus;
 #[cfg(feature = "local")]

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::record::{self, Record};
 use super::{IncusBackend, Inner};
+use crate::backend::guest::{Ask, Exec, Files, Guests};
 use crate::sandbox::{
     Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Policy,
     Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, State,
@@ -150,7 +151,7 @@ impl Backend for IncusBackend {
         command.check()?;
         let spawn = async {
             let (_, record) = self.0.instance(name).await?;
-            self.0.spawn(name, &record, command).await
+            self.0.spawn(name, record.defaults(), command).await
         };
         until(cancel, spawn).await
     }

@@ -11,6 +11,7 @@ use super::Inner;
 use super::client::{Fail, escape};
 use super::devices::devices;
 use super::record::{self, Record};
+use crate::backend::guest::{Ask, Guests};
 use crate::sandbox::{
     Cancel, Capability, Error, GcReport, Info, Kind, Limits, Policy, Result, Spec, State,
     StopOptions,

@@ -10,28 +10,24 @@ mod capabilities;
 mod client;
 mod devices;
 mod disk;
-mod exec;
-mod files;
 mod image;
 mod lifecycle;
 mod operations;
 mod record;
 mod remotes;
-mod session;
 mod snapshots;
 mod trust;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde_json::Value;
-use tokio::sync::RwLock;
 
 use self::client::{Client, Fail};
 use self::record::Record;
-use self::session::Sessions;
-use crate::sandbox::{Capabilities, Error, Kind, Result, State};
+use super::guest::{Attached, Guests, Sessions, Turns};
+use crate::sandbox::{Capabilities, Error, Kind, Result, State, WindowSize};
 use crate::transport::Place;
 
 pub use self::remotes::{Remote, remotes};
@@ -105,19 +101,6 @@ impl IncusBackend {
     }
 }
 
-/// Who may start something in a sandbox: all at once, but nobody while it stands still for a copy.
-#[derive(Default)]
-struct Turns(Mutex<HashMap<String, Arc<RwLock<()>>>>);
-
-impl Turns {
-    fn of(&self, name: &str) -> Arc<RwLock<()>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that nobody holds are of no use.
-        all.retain(|other, turn| other == name || Arc::strong_count(turn) > 1);
-        Arc::clone(all.entry(name.to_owned()).or_default())
-    }
-}
-
 fn unreachable(fail: Fail, place: &Place) -> Error {
     let gone = matches!(place, Place::Unix(socket) if !socket.exists());
     match fail {
@@ -151,8 +134,32 @@ impl Inner {
             Err(fail) => Err(fail.plain(&format!("looking at sandbox '{name}'"))),
         }
     }
+}
 
-    /// What a failure at a sandbox means, by the state that it is in now.
+#[async_trait]
+impl Guests for Inner {
+    fn backend(&self) -> &'static str {
+        BACKEND
+    }
+
+    fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    async fn attach(
+        &self,
+        name: &str,
+        script: &'static str,
+        tty: Option<WindowSize>,
+        _detached: bool,
+    ) -> std::result::Result<Attached, Fail> {
+        attach::attach(&self.client, name, &["perl", "-e", script], tty).await
+    }
+
     async fn explain(&self, name: &str, fail: Fail, doing: &str) -> Error {
         let doing = format!("{doing} in sandbox '{name}'");
         if matches!(fail, Fail::Unreachable(_) | Fail::Untrusted(_) | Fail::Refused(401 | 403, _)) {
@@ -170,5 +177,13 @@ impl Inner {
                 State::Running | State::Error(_) => fail.plain(&doing),
             },
         }
+    }
+
+    async fn word(&self, name: &str, id: &str) -> Option<Vec<u8>> {
+        let path = format!("/1.0/instances/{name}/files?path=/run/.sandscript.{id}");
+        let word = self.client.file(&path).await.ok()??;
+        // It is of no use any more; one that stays does no harm.
+        let _ = self.client.remove(&path).await;
+        Some(word.to_vec())
     }
 }

@@ -1,14 +1,11 @@
 //! What sandscript knows of a sandbox, kept with the instance itself: any machine can read it.
 
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::sandbox::{
-    CloneSpec, Error, Info, Limits, Mount, Owner, Policy, Result, Snapshot, Spec, State,
-};
+pub(super) use crate::backend::guest::{Record, token};
+use crate::sandbox::{Error, Info, Result, Snapshot, State};
 
 /// The key that says that an instance is a sandbox of ours, and everything of it.
 pub(super) const RECORD: &str = "user.sandscript.record";
@@ -17,90 +14,7 @@ const RUN: &str = "user.sandscript.run";
 /// Before a snapshot's label: the labels of that snapshot.
 const SNAPSHOT: &str = "user.sandscript.snapshot.";
 
-/// What is kept of a sandbox.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Record {
-    /// The version of this record.
-    pub version: u32,
-    /// Tells one creation from another of the same name.
-    pub token: String,
-    pub image: String,
-    pub fingerprint: String,
-    pub hostname: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    pub limits: Limits,
-    pub mounts: Vec<Mount>,
-    pub egress: Policy,
-    pub env: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-    pub labels: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<Owner>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires: Option<SystemTime>,
-}
-
-/// Sixteen random letters and digits.
-pub(super) fn token() -> String {
-    let mut bytes = [0u8; 8];
-    // A system without randomness has no TLS and no Incus either.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Record {
-    /// Of a sandbox that is to be made.
-    pub fn new(spec: &Spec, image: String, fingerprint: String) -> Record {
-        Record {
-            version: 1,
-            token: token(),
-            image,
-            fingerprint,
-            hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.clone()),
-            source: None,
-            limits: spec.limits.clone(),
-            mounts: spec.mounts.clone(),
-            egress: spec.egress.clone(),
-            env: spec.env.clone(),
-            user: spec.user.clone(),
-            cwd: spec.cwd.clone(),
-            labels: spec.labels.clone(),
-            owner: spec.owner.clone(),
-            expires: spec.expires,
-        }
-    }
-
-    /// Of a clone of the sandbox `source`.
-    pub fn of_clone(&self, source: &str, spec: &CloneSpec) -> Record {
-        let mut env = self.env.clone();
-        env.extend(spec.env.clone());
-        Record {
-            version: 1,
-            token: token(),
-            image: self.image.clone(),
-            fingerprint: self.fingerprint.clone(),
-            hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.clone()),
-            source: Some(match &spec.label {
-                Some(label) => format!("{source}/{label}"),
-                None => source.to_owned(),
-            }),
-            limits: spec.limits.clone().unwrap_or_else(|| self.limits.clone()),
-            mounts: self.mounts.clone(),
-            egress: spec.egress.clone().unwrap_or_else(|| self.egress.clone()),
-            env,
-            user: self.user.clone(),
-            cwd: self.cwd.clone(),
-            labels: spec.labels.clone(),
-            owner: spec.owner.clone(),
-            expires: spec.expires,
-        }
-    }
-
     /// What an instance's configuration says, if it is a sandbox.
     pub fn read(instance: &Value) -> Option<Record> {
         serde_json::from_str(instance["config"][RECORD].as_str()?).ok()
@@ -132,29 +46,11 @@ impl Record {
     pub fn info(self, instance: &Value) -> Info {
         let created = time(&instance["created_at"]).unwrap_or(SystemTime::UNIX_EPOCH);
         let used = time(&instance["last_used_at"]).unwrap_or(created).max(created);
-        Info {
-            name: instance["name"].as_str().unwrap_or_default().to_owned(),
-            state: state(instance),
-            image: self.image,
-            fingerprint: self.fingerprint,
-            hostname: self.hostname,
-            created,
-            used,
-            source: self.source,
-            limits: self.limits,
-            mounts: self.mounts,
-            caches: Vec::new(),
-            networks: Vec::new(),
-            ports: Default::default(),
-            egress: self.egress,
-            env: self.env,
-            user: self.user,
-            cwd: self.cwd,
-            labels: self.labels,
-            owner: self.owner,
-            expires: self.expires,
-            addresses: addresses(&instance["state"]),
-        }
+        let name = instance["name"].as_str().unwrap_or_default().to_owned();
+        let mut info = self.into_info(name, state(instance), created);
+        info.used = used;
+        info.addresses = addresses(&instance["state"]);
+        info
     }
 }
 
@@ -217,6 +113,7 @@ pub(super) fn snapshot(value: &Value) -> Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::{Limits, Owner, Spec};
 
     #[test]
     fn a_record_is_read_back() {

@@ -11,6 +11,7 @@ use super::lifecycle::{Before, Plan, guarded};
 use super::record::{self, Record, snapshot_key, token, without_snapshots};
 use super::session::Session;
 use super::{BACKEND, Inner};
+use crate::backend::guest::Guests;
 use crate::sandbox::{
     Cancel, Capability, CloneSpec, Error, Info, Kind, Policy, Restore, Result, Snapshot,
     SnapshotSpec, State,

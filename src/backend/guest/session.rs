@@ -5,23 +5,22 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, DuplexStream};
 
-use super::Inner;
-use super::attach::{Attached, attach, fields, frame, read_frame, write};
-use super::client::Fail;
+use super::attached::{Attached, fields, frame, read_frame, write};
+use super::{Fail, Guests};
 use crate::sandbox::{Error, Kind, Result};
 
-const SCRIPT: &str = include_str!("guest/files.pl");
+const SCRIPT: &str = include_str!("files.pl");
 /// How many sessions of one sandbox are kept for later.
 const KEPT: usize = 2;
 
 /// A session.
-pub(super) struct Session {
+pub(in crate::backend) struct Session {
     attached: Attached,
 }
 
 /// Sessions that nobody uses at the moment, by sandbox.
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<HashMap<String, Vec<Session>>>);
+pub(in crate::backend) struct Sessions(Mutex<HashMap<String, Vec<Session>>>);
 
 impl Sessions {
     fn take(&self, name: &str) -> Option<Session> {
@@ -46,7 +45,7 @@ impl Sessions {
 }
 
 /// What a request came to in the guest.
-pub(super) enum Said {
+pub(in crate::backend) enum Said {
     /// It was done: the fields of the answer.
     Done(Vec<Vec<u8>>),
     /// It was refused: the error's number, and what it is about.
@@ -81,13 +80,14 @@ impl Session {
     }
 }
 
-impl Inner {
+/// Requests to guests.
+pub(in crate::backend) trait Ask: Guests {
     /// A session that is ready for a request; a kept one if there is one.
-    pub(super) async fn session(&self, name: &str, fresh: bool) -> Result<Session> {
-        if let Some(session) = self.sessions.take(name).filter(|_| !fresh) {
+    async fn session(&self, name: &str, fresh: bool) -> Result<Session> {
+        if let Some(session) = self.sessions().take(name).filter(|_| !fresh) {
             return Ok(session);
         }
-        let opened = attach(&self.client, name, &["perl", "-e", SCRIPT], None).await;
+        let opened = self.attach(name, SCRIPT, None, false).await;
         let attached = match opened {
             Ok(attached) => attached,
             Err(fail) => return Err(self.explain(name, fail, "working on files").await),
@@ -99,7 +99,9 @@ impl Inner {
                 let mut end = session.attached.end;
                 let code = end.wait_for(Option::is_some).await.map(|end| end.clone());
                 match code {
-                    Ok(Some(Err(Fail::Failed(_, Some(126 | 127))))) => Err(super::exec::no_perl()),
+                    Ok(Some(Err(Fail::Failed(_, Some(126 | 127))))) => {
+                        Err(super::exec::no_perl(self.backend()))
+                    }
                     _ => Err(self.explain(name, lost(), "working on files").await),
                 }
             }
@@ -107,16 +109,12 @@ impl Inner {
     }
 
     /// Asks a guest for something; the session is where the rest of it comes from or goes to.
-    pub(super) async fn ask(
-        &self,
-        name: &str,
-        request: &[&str],
-    ) -> Result<(Session, Vec<Vec<u8>>)> {
+    async fn ask(&self, name: &str, request: &[&str]) -> Result<(Session, Vec<Vec<u8>>)> {
         let path = request.get(1).copied().unwrap_or_default();
         let request_frame = frame(request);
         let mut fresh = false;
         loop {
-            let turn = self.turns.of(name);
+            let turn = self.turns().of(name);
             let _turn = turn.read().await;
             let mut session = self.session(name, fresh).await?;
             let answer = match session.send(&request_frame).await {
@@ -126,7 +124,7 @@ impl Inner {
             match answer {
                 Ok(Said::Done(fields)) => return Ok((session, fields)),
                 Ok(Said::Wrong(number, about)) => {
-                    self.sessions.keep(name, session);
+                    self.sessions().keep(name, session);
                     return Err(wrong(number, &about, path, request.get(3).copied()));
                 }
                 // A kept session's guest may have been restarted. What only looks is asked again.
@@ -137,7 +135,7 @@ impl Inner {
     }
 
     /// Asks in this session.
-    pub(super) async fn ask_in(
+    async fn ask_in(
         &self,
         name: &str,
         mut session: Session,
@@ -155,12 +153,14 @@ impl Inner {
     }
 
     /// Asks for something that has an answer and nothing else.
-    pub(super) async fn ask_once(&self, name: &str, request: &[&str]) -> Result<Vec<Vec<u8>>> {
+    async fn ask_once(&self, name: &str, request: &[&str]) -> Result<Vec<Vec<u8>>> {
         let (session, fields) = self.ask(name, request).await?;
-        self.sessions.keep(name, session);
+        self.sessions().keep(name, session);
         Ok(fields)
     }
 }
+
+impl<G: Guests> Ask for G {}
 
 pub(super) fn lost() -> Fail {
     Fail::Lost("the guest does not answer".into())

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::Inner;
-use super::attach::frame;
-use super::session::{Said, chunk, lost, wrong};
+use super::attached::frame;
+use super::exec::Exec;
+use super::session::{Ask, Said, chunk, lost, wrong};
+use super::{Defaults, Guests};
 use crate::sandbox::{
     Command, Error, Exit, FileEntry, FileKind, ReadOptions, Reader, Result, WriteOptions,
 };
@@ -50,8 +51,9 @@ fn source_error(path: &str, error: &std::io::Error) -> Error {
     Error::invalid("content", format!("reading what was to go to {path}: {error}"))
 }
 
-impl Inner {
-    pub(super) async fn stat(&self, name: &str, path: &str) -> Result<FileEntry> {
+/// Files of guests.
+pub(in crate::backend) trait Files: Ask {
+    async fn stat(&self, name: &str, path: &str) -> Result<FileEntry> {
         let fields = self.ask_once(name, &["stat", path]).await?;
         match fields.len() {
             8.. => Ok(entry(&fields)),
@@ -59,16 +61,16 @@ impl Inner {
         }
     }
 
-    pub(super) async fn read_dir(&self, name: &str, path: &str) -> Result<Vec<FileEntry>> {
+    async fn read_dir(&self, name: &str, path: &str) -> Result<Vec<FileEntry>> {
         Ok(entries(&self.ask_once(name, &["list", path]).await?))
     }
 
-    pub(super) async fn remove(&self, name: &str, path: &str, recursive: bool) -> Result<()> {
+    async fn remove(&self, name: &str, path: &str, recursive: bool) -> Result<()> {
         let recursive = if recursive { "1" } else { "" };
         self.ask_once(name, &["remove", path, recursive]).await.map(drop)
     }
 
-    pub(super) async fn mkdir(&self, name: &str, path: &str, options: &WriteOptions) -> Result<()> {
+    async fn mkdir(&self, name: &str, path: &str, options: &WriteOptions) -> Result<()> {
         let owner = options.owner.as_deref().unwrap_or_default();
         if options.owner.as_deref() == Some("") {
             return Err(wrong(0, "user", path, Some("")));
@@ -76,7 +78,7 @@ impl Inner {
         self.ask_once(name, &["mkdir", path, &mode(options), owner]).await.map(drop)
     }
 
-    pub(super) async fn read(
+    async fn read(
         self: &Arc<Self>,
         name: &str,
         path: &str,
@@ -108,12 +110,12 @@ impl Inner {
                     }
                 }
             }
-            inner.sessions.keep(&name, session);
+            inner.sessions().keep(&name, session);
         });
         Ok(Box::new(Checked { from, failure: Some(failure) }))
     }
 
-    pub(super) async fn write(
+    async fn write(
         &self,
         name: &str,
         path: &str,
@@ -152,11 +154,11 @@ impl Inner {
             Ok(Said::Wrong(number, about)) => Err(wrong(number, &about, path, owner)),
             Err(_) => return Err(self.explain(name, lost(), "writing a file").await),
         };
-        self.sessions.keep(name, session);
+        self.sessions().keep(name, session);
         source.and(done)
     }
 
-    pub(super) async fn unpack(
+    async fn unpack(
         &self,
         name: &str,
         path: &str,
@@ -193,11 +195,11 @@ impl Inner {
             Ok(Said::Wrong(number, about)) => Err(wrong(number, "", &about, owner)),
             Err(_) => return Err(self.explain(name, lost(), "unpacking").await),
         };
-        self.sessions.keep(name, session);
+        self.sessions().keep(name, session);
         source.and(done)
     }
 
-    pub(super) async fn pack(self: &Arc<Self>, name: &str, path: &str) -> Result<Reader> {
+    async fn pack(self: &Arc<Self>, name: &str, path: &str) -> Result<Reader> {
         let kind = self.stat(name, path).await?.kind;
         let trimmed = path.trim_end_matches('/');
         let (folder, what) = match (kind, trimmed.rsplit_once('/')) {
@@ -211,7 +213,7 @@ impl Inner {
         let mut command = Command::argv(argv);
         command.user = Some("root".into());
         command.cwd = Some("/".into());
-        let mut process = self.spawn(name, &Default::default(), &command).await?;
+        let mut process = self.spawn(name, Defaults::none(), &command).await?;
         let stdout = process.stdout.take();
         let mut stdout = stdout.ok_or_else(|| Error::internal("the command has no output"))?;
         drop(process.stderr.take());
@@ -232,6 +234,8 @@ impl Inner {
         Ok(Box::new(Checked { from, failure: Some(failure) }))
     }
 }
+
+impl<G: Guests> Files for G {}
 
 /// A stream whose end counts only when nothing went wrong.
 struct Checked {

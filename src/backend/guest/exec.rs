@@ -8,15 +8,13 @@ use async_trait::async_trait;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 
-use super::attach::{Attached, Control, attach, frame, write};
-use super::client::{Client, Fail, escape};
-use super::record::Record;
-use super::{BACKEND, Inner};
+use super::attached::{Attached, Control, End, frame, write};
+use super::{Defaults, Fail, Guests};
 use crate::sandbox::{
     Command, Error, Exit, Kind, Process, ProcessControl, Result, Signal, Stdin, WindowSize,
 };
 
-const SCRIPT: &str = include_str!("guest/exec.pl");
+const SCRIPT: &str = include_str!("exec.pl");
 /// Which code says that there is more to read about the end.
 const MORE: i32 = 125;
 
@@ -26,12 +24,13 @@ const TRIES: u32 = 10;
 /// Sources the profiles, then becomes the command.
 const LOGIN: &str = "for f in /etc/profile \"$HOME/.profile\"; do if [ -f \"$f\" ]; then . \"$f\"; fi; done; exec \"$@\"";
 
-impl Inner {
+/// Commands in guests.
+pub(in crate::backend) trait Exec: Guests {
     /// Starts a command in a running sandbox.
-    pub(super) async fn spawn(
+    async fn spawn(
         self: &Arc<Self>,
         name: &str,
-        record: &Record,
+        record: Defaults<'_>,
         command: &Command,
     ) -> Result<Process> {
         let argv = match command.login {
@@ -45,15 +44,15 @@ impl Inner {
         let id = new_id();
         let mut env = record.env.clone();
         env.extend(command.env.clone());
-        let user = command.user.as_ref().or(record.user.as_ref()).map_or("root", String::as_str);
-        let cwd = command.cwd.as_ref().or(record.cwd.as_ref()).map_or("", String::as_str);
+        let user = command.user.as_ref().or(record.user).map_or("root", String::as_str);
+        let cwd = command.cwd.as_ref().or(record.cwd).map_or("", String::as_str);
         let (detached, pairs) = (if command.detached { "1" } else { "" }, env.len().to_string());
         let fields = [&id, user, cwd, detached, &pairs].into_iter();
         let pairs = env.iter().flat_map(|(name, value)| [name.as_str(), value]);
         let head = frame(fields.chain(pairs).chain(argv.iter().map(String::as_str)));
 
         let watching = Watching {
-            client: Arc::clone(&self.client),
+            guests: Arc::clone(self),
             name: name.to_owned(),
             id,
             program: argv_name(command),
@@ -62,9 +61,9 @@ impl Inner {
         };
         let mut tries = 0;
         let (attached, pid) = loop {
-            let turn = self.turns.of(name);
+            let turn = self.turns().of(name);
             let _turn = turn.read().await;
-            let attached = attach(&self.client, name, &["perl", "-e", SCRIPT], command.tty).await;
+            let attached = self.attach(name, SCRIPT, command.tty, command.detached).await;
             let mut attached = match attached {
                 Ok(attached) => attached,
                 Err(fail) => return Err(self.explain(name, fail, "running a command").await),
@@ -74,7 +73,7 @@ impl Inner {
             }
             match ended(&mut attached.end).await {
                 // The server looks for the program itself.
-                Err(Fail::Failed(_, Some(126 | 127))) => return Err(no_perl()),
+                Err(Fail::Failed(_, Some(126 | 127))) => return Err(no_perl(self.backend())),
                 // Nothing has run yet: the guest may have no process to spare at the moment.
                 Err(fail @ Fail::Failed(_, None)) if tries < TRIES => {
                     let error = self.explain(name, fail, "running a command").await;
@@ -138,16 +137,18 @@ impl Inner {
             stdout: Some(Box::new(stdout)),
             stderr: stderr.map(|stderr| Box::new(stderr) as _),
             pid: Some(pid),
-            control: Box::new(Handle { control, exit, detached }),
+            control: Box::new(Handle { control, exit, detached, backend: self.backend() }),
         })
     }
 }
 
+impl<G: Guests> Exec for G {}
+
 /// What the image lacks.
-pub(super) fn no_perl() -> Error {
+pub(super) fn no_perl(backend: &str) -> Error {
     Error::unsupported(
         "working in this sandbox",
-        BACKEND,
+        backend,
         "there is no perl in its image: use one that has it, such as debian/12",
     )
 }
@@ -158,7 +159,7 @@ fn argv_name(command: &Command) -> String {
 
 fn new_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{}{}", super::record::token(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{}{}", super::token(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Tells the program in the guest what to run; the command's process id when it starts.
@@ -171,7 +172,7 @@ async fn begin(attached: &mut Attached, head: &[u8]) -> Option<u32> {
     std::str::from_utf8(&pid).ok()?.parse().ok()
 }
 
-async fn ended(end: &mut super::attach::End) -> std::result::Result<i32, Fail> {
+async fn ended(end: &mut End) -> std::result::Result<i32, Fail> {
     match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
         Ok(Some(end)) => end,
         _ => Err(Fail::Lost("the runtime of the command is gone".into())),
@@ -179,8 +180,8 @@ async fn ended(end: &mut super::attach::End) -> std::result::Result<i32, Fail> {
 }
 
 /// What is needed to say how a command ended.
-struct Watching {
-    client: Arc<Client>,
+struct Watching<G> {
+    guests: Arc<G>,
     name: String,
     id: String,
     program: String,
@@ -188,7 +189,7 @@ struct Watching {
     cwd: String,
 }
 
-impl Watching {
+impl<G: Guests> Watching<G> {
     async fn told(&self, code: std::result::Result<i32, Fail>) -> Result<Exit> {
         let what = format!("a command in '{}'", self.name);
         let code = code.map_err(|fail| match fail {
@@ -201,16 +202,12 @@ impl Watching {
         if code != MORE && code <= 128 {
             return Ok(Exit::Code(code));
         }
-        let file = format!("/run/.sandscript.{}", self.id);
-        let path = format!("/1.0/instances/{}/files?path={}", self.name, escape(&file));
-        let word = match self.client.file(&path).await {
+        let word = match self.guests.word(&self.name, &self.id).await {
             // What runs it was killed itself: the guest was stopped, or its root did it.
-            Ok(None) | Err(_) if code > 128 => return Ok(Exit::Signal(code - 128)),
-            Ok(None) | Err(_) => return Ok(Exit::Code(code)),
-            Ok(Some(word)) => String::from_utf8_lossy(&word).into_owned(),
+            None if code > 128 => return Ok(Exit::Signal(code - 128)),
+            None => return Ok(Exit::Code(code)),
+            Some(word) => String::from_utf8_lossy(&word).into_owned(),
         };
-        // It is of no use any more; one that stays does no harm.
-        let _ = self.client.remove(&path).await;
         let (what, number) = word.split_once(' ').unwrap_or((&word, ""));
         let number: i32 = number.trim().parse().unwrap_or_default();
         match (what, number) {
@@ -239,6 +236,7 @@ struct Handle {
     control: mpsc::UnboundedSender<Control>,
     exit: watch::Receiver<Option<Result<Exit>>>,
     detached: bool,
+    backend: &'static str,
 }
 
 #[async_trait]
@@ -254,7 +252,7 @@ impl ProcessControl for Handle {
         if !(1..=31).contains(&signal.0) {
             return Err(Error::unsupported(
                 format!("signal {}", signal.0),
-                BACKEND,
+                self.backend,
                 "use one of the signals 1 to 31",
             ));
         }

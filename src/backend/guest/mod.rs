@@ -1,0 +1,81 @@
+//! Guests that are worked on from inside: by two small programs in Perl, which come with each request and
+//! leave nothing behind. A backend says how a program's streams are carried.
+
+mod attached;
+mod exec;
+mod fail;
+mod files;
+mod record;
+mod session;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::RwLock;
+
+use crate::sandbox::{Error, WindowSize};
+
+pub(super) use attached::{Attached, Control, UNDER_WAY};
+pub(super) use exec::Exec;
+pub(super) use fail::Fail;
+pub(super) use files::Files;
+pub(super) use record::{Record, token};
+pub(super) use session::{Ask, Sessions};
+
+/// What a backend gives, and what it keeps for these.
+#[async_trait]
+pub(super) trait Guests: Send + Sync + Sized + 'static {
+    /// The backend's name.
+    fn backend(&self) -> &'static str;
+
+    /// Sessions that are kept.
+    fn sessions(&self) -> &Sessions;
+
+    /// Who may start something.
+    fn turns(&self) -> &Turns;
+
+    /// Starts a program in Perl as the guest's root. One that is detached outlives the line to it.
+    async fn attach(
+        &self,
+        name: &str,
+        script: &'static str,
+        tty: Option<WindowSize>,
+        detached: bool,
+    ) -> Result<Attached, Fail>;
+
+    /// What a failure at a sandbox means, by the state that it is in now.
+    async fn explain(&self, name: &str, fail: Fail, doing: &str) -> Error;
+
+    /// What the guest wrote of a command's end into `/run/.sandscript.ID`, which goes.
+    async fn word(&self, name: &str, id: &str) -> Option<Vec<u8>>;
+}
+
+/// What holds for a command that says nothing else.
+#[derive(Clone, Copy)]
+pub(super) struct Defaults<'a> {
+    pub env: &'a BTreeMap<String, String>,
+    pub user: Option<&'a String>,
+    pub cwd: Option<&'a String>,
+}
+
+impl Defaults<'static> {
+    /// Nothing of a sandbox's own.
+    pub fn none() -> Self {
+        static NONE: LazyLock<BTreeMap<String, String>> = LazyLock::new(BTreeMap::new);
+        Defaults { env: &NONE, user: None, cwd: None }
+    }
+}
+
+/// Who may start something in a sandbox: all at once, but nobody while it stands still for a copy.
+#[derive(Default)]
+pub(super) struct Turns(Mutex<HashMap<String, Arc<RwLock<()>>>>);
+
+impl Turns {
+    pub fn of(&self, name: &str) -> Arc<RwLock<()>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody holds are of no use.
+        all.retain(|other, turn| other == name || Arc::strong_count(turn) > 1);
+        Arc::clone(all.entry(name.to_owned()).or_default())
+    }
+}
