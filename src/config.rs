@@ -40,6 +40,7 @@ const KEYS: &[&str] = &[
     "profiles",
     "secrets",
     "store",
+    "truenas",
 ];
 
 /// What the files say. Relative paths were made absolute, from the folder of the file they are in.
@@ -77,6 +78,24 @@ pub struct Config {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes.
     pub store: Option<PathBuf>,
+    /// How one comes in at a NAS, by its name; only the user's file says it.
+    pub truenas: BTreeMap<String, NasConfig>,
+}
+
+/// How one comes in at a TrueNAS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NasConfig {
+    /// The SHA-256 of its certificate, where no authority vouches for that.
+    pub fingerprint: Option<String>,
+    /// The image when a script names none.
+    pub image: Option<String>,
+    /// Where the API key comes from.
+    pub key: Option<SecretSource>,
+    /// The pool that new sandboxes are on.
+    pub pool: Option<String>,
+    /// Whose key it is; `root` when not given.
+    pub user: Option<String>,
 }
 
 /// Which entries of bases `base prune` keeps.
@@ -194,10 +213,11 @@ impl Config {
 
     /// Nor does it say which machines may be used.
     fn check_hosts(&self, path: &Path, user_file: Option<&Path>) -> Result<(), ConfigError> {
-        if self.hosts.is_empty() {
-            return Ok(());
-        }
-        let message = "hosts: a project file may not say which machines scripts may use";
+        let message = match (self.hosts.is_empty(), self.truenas.is_empty()) {
+            (true, true) => return Ok(()),
+            (false, _) => "hosts: a project file may not say which machines scripts may use",
+            (true, false) => "truenas: a project file may not say how one comes in at a NAS",
+        };
         let hint = user_file.map(|file| format!("put it into {}", file.display()));
         Err(ConfigError { path: path.to_owned(), at: None, message: message.into(), hint })
     }
@@ -233,6 +253,7 @@ impl Config {
             max_operations: self.max_operations.or(below.max_operations),
             image_server: self.image_server.or(below.image_server),
             store: self.store.or(below.store),
+            truenas: below.truenas,
         }
     }
 
@@ -274,7 +295,8 @@ impl Config {
         let mut config =
             Config::parse(&text).map_err(|error| ConfigError { path: path.to_owned(), ..error })?;
         let folder = path.parent().unwrap_or(Path::new("/"));
-        let files = config.secrets.values_mut().filter_map(|source| match source {
+        let keys = config.truenas.values_mut().filter_map(|nas| nas.key.as_mut());
+        let files = config.secrets.values_mut().chain(keys).filter_map(|source| match source {
             SecretSource::File(path) => Some(path),
             _ => None,
         });
@@ -408,7 +430,7 @@ mod tests {
             error.hint.as_deref(),
             Some(
                 "there are: allow_path, backend, base, egress, gc, host, hosts, image_server, jobs, max_memory, \
-                 max_operations, profile, profiles, secrets, store"
+                 max_operations, profile, profiles, secrets, store, truenas"
             )
         );
         let error = Config::parse("\njobs = \"many\"\n").unwrap_err();

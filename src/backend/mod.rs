@@ -13,6 +13,8 @@ pub mod incus;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod plan;
+#[cfg(feature = "truenas")]
+pub mod truenas;
 
 /// The names [`open`] knows, the default first.
 pub const NAMES: &[&str] = &[
@@ -20,6 +22,8 @@ pub const NAMES: &[&str] = &[
     "local",
     #[cfg(feature = "incus")]
     "incus",
+    #[cfg(feature = "truenas")]
+    "truenas",
     "fake",
 ];
 
@@ -40,6 +44,9 @@ pub struct Config {
     pub incus_folders: Vec<PathBuf>,
     /// For `incus`: the project where the host names none.
     pub incus_project: Option<String>,
+    /// For `truenas`: how one comes in there.
+    #[cfg(feature = "truenas")]
+    pub truenas: truenas::Access,
     /// For `local`: do without the user's subordinate ids.
     pub single_id: bool,
 }
@@ -79,6 +86,11 @@ pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
             };
             Ok(Arc::new(incus::IncusBackend::open(config).await?))
         }
+        #[cfg(feature = "truenas")]
+        "truenas" => {
+            let config = config.truenas.config(config.host.as_deref())?;
+            Ok(Arc::new(truenas::TrueNasBackend::open(config).await?))
+        }
         "fake" => Ok(Arc::new(fake::FakeBackend::new())),
         _ => {
             let near = NAMES.iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
@@ -97,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_name_opens_and_no_other_does() {
-        for name in NAMES.iter().filter(|name| **name != "incus") {
+        for name in NAMES.iter().filter(|name| !matches!(**name, "incus" | "truenas")) {
             let folder = tempfile::tempdir().unwrap();
             let config = Config {
                 store: Some(folder.path().join("store")),

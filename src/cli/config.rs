@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CommandError, Global, Result};
-use crate::config::{Config, ConfigError, Every};
+use crate::config::{Config, ConfigError, Every, NasConfig};
 use crate::egress::Catalog;
 use crate::workflow::{BASES_EXPIRE, KeepPolicy, SecretSource};
 
@@ -52,6 +52,12 @@ pub struct Environment {
     pub store: Option<PathBuf>,
     /// `TERM`.
     pub term: Option<String>,
+    /// `TRUENAS_API_KEY`: the key for a NAS that the settings say nothing of.
+    pub truenas_key: Option<String>,
+    /// `TRUENAS_FINGERPRINT`: the SHA-256 of its certificate.
+    pub truenas_fingerprint: Option<String>,
+    /// `TRUENAS_USER`: whose key it is.
+    pub truenas_user: Option<String>,
     /// `XDG_CONFIG_HOME`.
     pub xdg_config: Option<PathBuf>,
     /// `XDG_DATA_HOME`.
@@ -86,6 +92,9 @@ impl Environment {
             step_summary: var("GITHUB_STEP_SUMMARY").map(PathBuf::from),
             store: var("SANDSCRIPT_STORE").map(PathBuf::from),
             term: text("TERM"),
+            truenas_key: text("TRUENAS_API_KEY"),
+            truenas_fingerprint: text("TRUENAS_FINGERPRINT"),
+            truenas_user: text("TRUENAS_USER"),
             xdg_config: var("XDG_CONFIG_HOME").and_then(absolute),
             xdg_data: var("XDG_DATA_HOME").and_then(absolute),
             xdg_state: var("XDG_STATE_HOME").and_then(absolute),
@@ -179,6 +188,11 @@ pub struct Settings {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes; absolute.
     pub store: PathBuf,
+    /// How one comes in at a NAS, by its name.
+    pub truenas: BTreeMap<String, NasConfig>,
+    /// The same for any other NAS.
+    #[cfg(feature = "truenas")]
+    nas: crate::backend::truenas::Access,
 }
 
 impl Settings {
@@ -239,6 +253,14 @@ impl Settings {
             max_operations: config.max_operations,
             secrets: config.secrets,
             store,
+            truenas: config.truenas,
+            #[cfg(feature = "truenas")]
+            nas: crate::backend::truenas::Access {
+                user: environment.truenas_user.clone(),
+                key: environment.truenas_key.clone().map(Ok),
+                fingerprint: environment.truenas_fingerprint.clone(),
+                ..Default::default()
+            },
         };
         // A project is somebody else's word: it does not say where your credentials go.
         if let Some(host) = settings.host.as_ref().filter(|host| !settings.may_use(host)) {
@@ -252,6 +274,8 @@ impl Settings {
     /// What a backend is opened with.
     pub fn backend(&self, host: Option<String>) -> crate::backend::Config {
         crate::backend::Config {
+            #[cfg(feature = "truenas")]
+            truenas: self.access(host.as_deref()),
             host,
             store: Some(self.store.clone()),
             image_server: self.image_server.clone(),
@@ -259,6 +283,25 @@ impl Settings {
             incus_folders: self.incus_folders.clone(),
             incus_project: self.incus_project.clone(),
             ..crate::backend::Config::default()
+        }
+    }
+
+    /// How one comes in at a NAS. The environment is over the file.
+    #[cfg(feature = "truenas")]
+    fn access(&self, host: Option<&str>) -> crate::backend::truenas::Access {
+        let Some(said) = host.and_then(|host| self.truenas.get(host)) else {
+            return self.nas.clone();
+        };
+        let read = |source: &SecretSource| {
+            let secret = source.read("truenas", |name| env::var(name).ok())?;
+            Ok(String::from_utf8_lossy(secret.expose()).into_owned())
+        };
+        crate::backend::truenas::Access {
+            user: self.nas.user.clone().or_else(|| said.user.clone()),
+            key: self.nas.key.clone().or_else(|| said.key.as_ref().map(read)),
+            fingerprint: self.nas.fingerprint.clone().or_else(|| said.fingerprint.clone()),
+            pool: said.pool.clone(),
+            image: said.image.clone(),
         }
     }
 

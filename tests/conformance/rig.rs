@@ -30,6 +30,14 @@ pub const RIGS: &[fn() -> Option<Opening>] = &[
     || (!is_root()).then(|| Box::pin(local("local/one-id", true)) as _),
     #[cfg(feature = "incus")]
     incus_here,
+    #[cfg(all(feature = "incus", feature = "truenas"))]
+    || truenas_here(nas_sim::Release::V25_04),
+    #[cfg(all(feature = "incus", feature = "truenas"))]
+    || truenas_here(nas_sim::Release::V25_10),
+    #[cfg(all(feature = "incus", feature = "truenas"))]
+    || truenas_here(nas_sim::Release::V26Beta),
+    #[cfg(all(feature = "incus", feature = "truenas"))]
+    || truenas_here(nas_sim::Release::V26Rc),
 ];
 
 /// What must happen first thing in `main`.
@@ -51,6 +59,10 @@ pub struct Rig {
     store: Option<TempDir>,
     #[cfg(feature = "incus")]
     daemon: Option<crate::daemon::Daemon>,
+    #[cfg(feature = "truenas")]
+    nas: Option<nas_sim::Sim>,
+    /// Whether only those cases run that are chosen for each release.
+    pub chosen: bool,
 }
 
 /// A run of its own on the rig's store. When it ends, what it owned is a dead run's.
@@ -87,6 +99,9 @@ async fn fake() -> Result<Rig> {
         store: None,
         #[cfg(feature = "incus")]
         daemon: None,
+        #[cfg(feature = "truenas")]
+        nas: None,
+        chosen: false,
     })
 }
 
@@ -116,6 +131,9 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
         store: Some(store),
         #[cfg(feature = "incus")]
         daemon: None,
+        #[cfg(feature = "truenas")]
+        nas: None,
+        chosen: false,
     })
 }
 
@@ -123,7 +141,9 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
 #[cfg(feature = "incus")]
 fn incus_here() -> Option<Opening> {
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
-    if wanted.is_some_and(|word| ["fake", "local"].iter().any(|other| word.starts_with(other))) {
+    if wanted.is_some_and(|word| {
+        ["fake", "local", "truenas"].iter().any(|other| word.starts_with(other))
+    }) {
         return None;
     }
     match crate::daemon::lacks() {
@@ -169,6 +189,88 @@ async fn incus() -> Result<Rig> {
         }),
         store: Some(store),
         daemon: Some(daemon),
+        #[cfg(feature = "truenas")]
+        nas: None,
+        chosen: false,
+    })
+}
+
+/// What this program does when it is called by a name of the simulated host's own commands.
+#[cfg(feature = "truenas")]
+pub fn tool() -> Option<std::process::ExitCode> {
+    let argv: Vec<String> = std::env::args().collect();
+    let name = argv.first()?.rsplit('/').next()?;
+    let known = nas_sim::tool::NAMES.contains(&name);
+    known.then(|| (nas_sim::tool::run(name, &argv[1..]) as u8).into())
+}
+
+/// A simulated NAS where its containers can be had, and where something of it is asked for.
+#[cfg(all(feature = "incus", feature = "truenas"))]
+fn truenas_here(release: nas_sim::Release) -> Option<Opening> {
+    let name = match release {
+        nas_sim::Release::V25_04 => "truenas/25.04",
+        nas_sim::Release::V25_10 => "truenas/25.10",
+        nas_sim::Release::V26Beta => "truenas/26-beta",
+        nas_sim::Release::V26Rc => "truenas/26-rc",
+    };
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    let other = |word: &String| {
+        ["fake", "local", "incus"].iter().any(|other| word.starts_with(other))
+            || word.starts_with("truenas/") && !word.starts_with(name)
+    };
+    if wanted.as_ref().is_some_and(other) {
+        return None;
+    }
+    match crate::daemon::lacks() {
+        None => Some(Box::pin(truenas(name, release))),
+        Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") && is_root() => {
+            Some(Box::pin(async move { Err(Error::internal(why)) }))
+        }
+        Some(why) => {
+            println!("skipped {name}: {why}");
+            None
+        }
+    }
+}
+
+/// A run of it is dead when its time is over.
+#[cfg(all(feature = "incus", feature = "truenas"))]
+async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
+    use sandscript::backend::truenas::{TrueNasBackend, TrueNasConfig};
+    use sandscript::transport::jsonrpc::{Address, Login, NasConfig};
+    use sandscript::transport::{Fingerprint, Trust};
+    let store = scratch()?;
+    let mut options = nas_sim::Options::new(release, store.path().join("nas"));
+    options.rootfs = Some(crate::daemon::rootfs().map_err(Error::internal)?);
+    let program = std::env::current_exe().map_err(|error| Error::internal(error.to_string()))?;
+    let nas = nas_sim::Sim::start(options, &program).await.map_err(Error::internal)?;
+    let pinned = Fingerprint::parse(&nas.fingerprint)
+        .ok_or_else(|| Error::internal("the simulator has no fingerprint"))?;
+    let login = Login::ApiKey { user: "root".into(), key: nas.keys[0].clone() };
+    let address = Address::parse(&nas.address.to_string())?;
+    let config = NasConfig::new(address, Trust::Fingerprint(pinned), login);
+    let config = TrueNasConfig { nas: config, image: None, pool: None };
+    let backend = Arc::new(TrueNasBackend::open(config).await?);
+    let shared = backend.clone();
+    Ok(Rig {
+        name,
+        backend,
+        host: scratch()?,
+        live: owner("live"),
+        begin: Box::new(move |run| {
+            let life = Duration::from_secs(15);
+            let end = std::time::Instant::now() + life;
+            let mut owner = owner(&run);
+            owner.until = std::time::SystemTime::now().checked_add(life);
+            let over = move || {
+                std::thread::sleep(end.saturating_duration_since(std::time::Instant::now()));
+            };
+            Ok(Run { backend: shared.clone(), owner, end: Box::new(over) })
+        }),
+        store: Some(store),
+        daemon: None,
+        nas: Some(nas),
+        chosen: release != nas_sim::Release::V25_10,
     })
 }
 
@@ -213,6 +315,8 @@ impl Rig {
         drop((self.begin, self.backend));
         #[cfg(feature = "incus")]
         drop(self.daemon);
+        #[cfg(feature = "truenas")]
+        drop(self.nas);
         for folder in self.store.into_iter().chain([self.host]) {
             let path = folder.path().to_owned();
             // What was deleted last may still be on its way out.

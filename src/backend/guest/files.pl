@@ -210,6 +210,8 @@ my %verbs = (
         answer('k');
     },
     unpack => \&unpack_tree,
+    offline => \&offline,
+    online => \&online,
     user => sub { my @ids = ids(shift); @ids ? answer('k') : failed('user') },
     identity => \&identity,
     still => \&stand_still,
@@ -225,7 +227,22 @@ my %verbs = (
             select undef, undef, undef, 0.02;
         }
     },
+
+    network => \&network,
 );
+
+# Waits until there is a way out and somebody to ask for names.
+sub network {
+    my $until = time + shift;
+    while (1) {
+        my ($route, $names);
+        if (open my $file, '<', '/proc/net/route') { $route = grep { (split)[1] eq '00000000' } <$file> }
+        if (open my $file, '<', '/etc/resolv.conf') { $names = grep { /^\s*nameserver\s/ } <$file> }
+        return answer('k', 'up') if $route && $names;
+        return answer('k', 'down') if time > $until;
+        select undef, undef, undef, 0.02;
+    }
+}
 
 # Writes what is told of a tree: 'd' and 'f' with mode, time and name, 'c' for a file's bytes, 'l' and
 # 'h' with target and name. A link on the way to a name is not followed.
@@ -333,7 +350,7 @@ sub stand_still {
     for my $round (1 .. 400) {
         my $moving = 0;
         opendir my $folder, '/proc' or return failed();
-        for my $process (grep { /^\d+$/ && $_ != 1 && $_ != $$ } readdir $folder) {
+        for my $process (grep { /^\d+$/ && $_ != 1 && $_ != $$ && $_ != getppid } readdir $folder) {
             open my $file, '<', "/proc/$process/stat" or next;
             my $line = do { local $/; <$file> };
             my ($state) = defined $line && $line =~ /^.*\) (\S) /s or next;
@@ -365,6 +382,68 @@ sub stand_still {
     close $tell;
     waitpid $watcher, 0;
     answer('k');
+}
+
+# What brings a network up, and where it says which of it was kept from that.
+my @units = qw(networking.service systemd-networkd.service systemd-networkd.socket NetworkManager.service dhcpcd.service);
+my ($etc, $unit) = ('/etc/systemd/system', 'sandscript-offline.service');
+my $kept = '/etc/.sandscript-offline';
+sub cards { return map { m{([^/]+)$} } grep { !m{/lo$} } glob '/sys/class/net/*' }
+sub is_up {
+    open my $file, '<', "/sys/class/net/$_[0]/flags" or return 0;
+    my $flags = <$file>;
+    return defined $flags && hex($flags) & 1;
+}
+sub quietly { return system("$_[0] >/dev/null 2>&1 </dev/null") == 0 }
+
+# Takes the network away, now and before it comes up at each boot.
+sub offline {
+    my $until = time + shift;
+    my $boots = -d $etc && readlink('/proc/1/exe') =~ /systemd/;
+    my @new;
+    if ($boots) {
+        @new = grep { symlink '/dev/null', "$etc/$_" } @units;
+        if (!-e "$etc/$unit" || @new) {
+            my $down = 'for card in /sys/class/net/*; do case $card in */lo) ;; *) ip link set dev ${card##*/} down ;; esac; done';
+            open my $file, '>', "$etc/$unit" or return failed();
+            print $file "[Unit]\nDefaultDependencies=no\nBefore=network-pre.target sysinit.target\n[Service]\n",
+                "Type=oneshot\nExecStart=/bin/sh -c '", $down =~ s/\$/\$\$/gr, "'\n[Install]\nWantedBy=sysinit.target\n";
+            close $file or return failed();
+            mkdir "$etc/sysinit.target.wants", 0755;
+            symlink "../$unit", "$etc/sysinit.target.wants/$unit";
+            open my $list, '>>', $kept or return failed();
+            print $list "$_\n" for @new;
+            close $list;
+        }
+    }
+    my $stopped = !@new;
+    while (1) {
+        # Early in its boot the system takes no orders yet.
+        $stopped ||= quietly('systemctl daemon-reload') && (quietly("systemctl stop @new") || 1);
+        for my $card (grep { is_up($_) } cards()) { quietly("ip link set dev $card down") }
+        return answer('k', 'down') if $stopped && !grep { is_up($_) } cards();
+        return answer('k', 'up') if time > $until;
+        select undef, undef, undef, 0.05;
+    }
+}
+
+# Gives it back, and waits for it.
+sub online {
+    my $seconds = shift;
+    if (-e $kept) {
+        open my $file, '<', $kept or return failed();
+        my @mine = grep { (readlink("$etc/$_") // '') eq '/dev/null' } map { split } <$file>;
+        unlink "$etc/$_" for @mine, $unit, "sysinit.target.wants/$unit";
+        unlink $kept;
+        my $until = time + $seconds;
+        until (quietly('systemctl daemon-reload')) {
+            return answer('k', 'down') if time > $until;
+            select undef, undef, undef, 0.05;
+        }
+        quietly("ip link set dev $_ up") for cards();
+        for my $one (grep { quietly("systemctl is-enabled $_") } @mine) { quietly("systemctl restart --no-block $one") }
+    }
+    network($seconds);
 }
 
 sub system_lchown {

@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::RwLock;
 
-use crate::sandbox::{Error, WindowSize};
+use crate::sandbox::{Cancel, Error, Result, WindowSize};
 
 pub(super) use attached::{Attached, Control, UNDER_WAY};
 pub(super) use exec::Exec;
@@ -42,7 +42,7 @@ pub(super) trait Guests: Send + Sync + Sized + 'static {
         script: &'static str,
         tty: Option<WindowSize>,
         detached: bool,
-    ) -> Result<Attached, Fail>;
+    ) -> std::result::Result<Attached, Fail>;
 
     /// What a failure at a sandbox means, by the state that it is in now.
     async fn explain(&self, name: &str, fail: Fail, doing: &str) -> Error;
@@ -77,5 +77,32 @@ impl Turns {
         // Those that nobody holds are of no use.
         all.retain(|other, turn| other == name || Arc::strong_count(turn) > 1);
         Arc::clone(all.entry(name.to_owned()).or_default())
+    }
+}
+
+/// Ends with the caller's wish, or with the work.
+pub(super) async fn until<T>(cancel: &Cancel, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::Cancelled),
+        done = work => done,
+    }
+}
+
+/// Runs `work` to its end even when the caller goes away: `work` sees by its token that it did, and
+/// takes back what it made.
+pub(super) async fn guarded<T, F>(cancel: &Cancel, work: impl FnOnce(Cancel) -> F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    if cancel.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
+    let token = cancel.child_token();
+    let _gone = token.clone().drop_guard();
+    match tokio::spawn(work(token)).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::internal(format!("the work on the server died: {error}"))),
     }
 }

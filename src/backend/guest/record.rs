@@ -33,6 +33,9 @@ pub(in crate::backend) struct Record {
     pub owner: Option<Owner>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<SystemTime>,
+    /// When it was made, where the server does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<SystemTime>,
 }
 
 /// Sixteen random letters and digits.
@@ -62,6 +65,7 @@ impl Record {
             labels: spec.labels.clone(),
             owner: spec.owner.clone(),
             expires: spec.expires,
+            created: None,
         }
     }
 
@@ -88,6 +92,7 @@ impl Record {
             labels: spec.labels.clone(),
             owner: spec.owner.clone(),
             expires: spec.expires,
+            created: None,
         }
     }
 

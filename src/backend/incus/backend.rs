@@ -9,20 +9,12 @@ use serde_json::json;
 
 use super::record::{self, Record};
 use super::{IncusBackend, Inner};
-use crate::backend::guest::{Ask, Exec, Files, Guests};
+use crate::backend::guest::{Ask, Exec, Files, Guests, guarded, until};
 use crate::sandbox::{
     Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Policy,
     Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, State,
     StopOptions, Usage, WriteOptions, check_label, check_name, check_path,
 };
-
-async fn until<T>(cancel: &Cancel, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(Error::Cancelled),
-        done = work => done,
-    }
-}
 
 impl Inner {
     /// Freezes or thaws; nothing when it is so already.
@@ -119,7 +111,7 @@ impl Backend for IncusBackend {
     async fn delete(&self, name: &str, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
         let (inner, name) = (Arc::clone(&self.0), name.to_owned());
-        super::lifecycle::guarded(cancel, move |_| async move { inner.delete(&name).await }).await
+        guarded(cancel, move |_| async move { inner.delete(&name).await }).await
     }
 
     async fn ready(&self, name: &str, timeout: Duration, cancel: &Cancel) -> Result<()> {

@@ -1,6 +1,5 @@
 //! Making, starting, stopping and deleting.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +10,7 @@ use super::Inner;
 use super::client::{Fail, escape};
 use super::devices::devices;
 use super::record::{self, Record};
-use crate::backend::guest::{Ask, Guests};
+use crate::backend::guest::{Ask, Guests, guarded};
 use crate::sandbox::{
     Cancel, Capability, Error, GcReport, Info, Kind, Limits, Policy, Result, Spec, State,
     StopOptions,
@@ -25,24 +24,6 @@ const FULL: u64 = 256 << 20;
 const LOST: Duration = Duration::from_secs(60);
 /// How often something is tried that another's work on the same sandbox is in the way of.
 const TRIES: u32 = 20;
-
-/// Runs `work` to its end even when the caller goes away: `work` sees by its token that it did, and
-/// takes back what it made.
-pub(super) async fn guarded<T, F>(cancel: &Cancel, work: impl FnOnce(Cancel) -> F) -> Result<T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T>> + Send + 'static,
-{
-    if cancel.is_cancelled() {
-        return Err(Error::Cancelled);
-    }
-    let token = cancel.child_token();
-    let _gone = token.clone().drop_guard();
-    match tokio::spawn(work(token)).await {
-        Ok(done) => done,
-        Err(error) => Err(Error::internal(format!("the work on the server died: {error}"))),
-    }
-}
 
 /// What is written into a guest before it starts for the first time.
 pub(super) struct Before {

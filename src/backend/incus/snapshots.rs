@@ -7,11 +7,11 @@ use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Fail;
-use super::lifecycle::{Before, Plan, guarded};
+use super::lifecycle::{Before, Plan};
 use super::record::{self, Record, snapshot_key, token, without_snapshots};
 use super::session::Session;
 use super::{BACKEND, Inner};
-use crate::backend::guest::Guests;
+use crate::backend::guest::{Guests, guarded};
 use crate::sandbox::{
     Cancel, Capability, CloneSpec, Error, Info, Kind, Policy, Restore, Result, Snapshot,
     SnapshotSpec, State,

@@ -77,20 +77,7 @@ fn golden() -> Result<PathBuf, String> {
     let folder = cache()?;
     let lock = File::create(folder.join("golden.lock")).map_err(|e| e.to_string())?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|e| e.to_string())?;
-    let rootfs = folder.join("rootfs.tar");
-    if !rootfs.exists() {
-        // The same as the NAS simulator's, so that it is built once for both.
-        let part = folder.join("rootfs.part.tar");
-        let include = "--include=systemd,systemd-sysv,dbus,openssh-server,iproute2,nftables,ca-certificates,\
-            sudo,curl,isc-dhcp-client,ifupdown,netbase,python3-minimal,dnsmasq,iputils-ping";
-        ran(
-            Command::new("mmdebstrap")
-                .args(["--quiet", "--variant=minbase", include, "bookworm"])
-                .arg(&part),
-            "mmdebstrap",
-        )?;
-        std::fs::rename(&part, &rootfs).map_err(|e| e.to_string())?;
-    }
+    let rootfs = debian(&folder)?;
     let size = std::fs::metadata(&rootfs).map_err(|e| e.to_string())?.len();
     let hash = blake3::hash(format!("{GOLDEN}{INIT}{size}").as_bytes()).to_hex();
     let disk = folder.join(format!("incus-{}.img", &hash[..12]));
@@ -113,6 +100,34 @@ fn golden() -> Result<PathBuf, String> {
         std::fs::rename(&part, &disk).map_err(|e| e.to_string())?;
     }
     Ok(disk)
+}
+
+/// A Debian root file system in this folder, made if it is not there yet. Somebody holds the folder's lock.
+fn debian(folder: &Path) -> Result<PathBuf, String> {
+    let rootfs = folder.join("rootfs.tar");
+    if !rootfs.exists() {
+        // The same as the NAS simulator's, so that it is built once for both.
+        let part = folder.join("rootfs.part.tar");
+        let include = "--include=systemd,systemd-sysv,dbus,openssh-server,iproute2,nftables,ca-certificates,\
+            sudo,curl,isc-dhcp-client,ifupdown,netbase,python3-minimal,dnsmasq,iputils-ping";
+        ran(
+            Command::new("mmdebstrap")
+                .args(["--quiet", "--variant=minbase", include, "bookworm"])
+                .arg(&part),
+            "mmdebstrap",
+        )?;
+        std::fs::rename(&part, &rootfs).map_err(|e| e.to_string())?;
+    }
+    Ok(rootfs)
+}
+
+/// A Debian root file system, and the folder that keeps it.
+#[allow(dead_code)]
+pub fn rootfs() -> Result<PathBuf, String> {
+    let folder = cache()?;
+    let lock = File::create(folder.join("golden.lock")).map_err(|e| e.to_string())?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|e| e.to_string())?;
+    debian(&folder)
 }
 
 impl Daemon {

@@ -1,0 +1,181 @@
+//! The two families of methods: `virt.*` of 25.x and `container.*` of 26.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::super::guest::Record;
+use super::Inner;
+use super::row::{self, Found, Row};
+use crate::sandbox::{Error, Kind, Result};
+use crate::transport::jsonrpc::{Client, RpcError};
+
+/// Which methods there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Api {
+    /// 25.04 and 25.10: Incus.
+    Virt,
+    /// 26: LXC.
+    Container,
+}
+
+impl Api {
+    /// The release's own; for one that is not known, the newest.
+    pub fn of(client: &Client) -> Api {
+        if client.versions().major() >= 26 { Api::Container } else { Api::Virt }
+    }
+}
+
+impl Inner {
+    /// Everything that the NAS lists, by name.
+    pub(super) async fn rows(&self) -> Result<Vec<Row>> {
+        let (method, read): (_, fn(&Value) -> Option<Row>) = match self.api {
+            Api::Virt => ("virt.instance.query", row::of_virt),
+            Api::Container => ("container.query", row::of_container),
+        };
+        let all = self.client.read(method, json!([[], {}])).await;
+        let all = all.map_err(|error| doing(error, "listing sandboxes"))?;
+        let mut rows: Vec<Row> = all.as_array().into_iter().flatten().filter_map(read).collect();
+        rows.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(rows)
+    }
+
+    /// What has this name.
+    pub(super) async fn find(&self, name: &str) -> Result<Found> {
+        let (method, read): (_, fn(&Value) -> Option<Row>) = match self.api {
+            Api::Virt => ("virt.instance.query", row::of_virt),
+            Api::Container => ("container.query", row::of_container),
+        };
+        let all = self.client.read(method, json!([[["name", "=", name]], {}])).await;
+        let all = all.map_err(|error| doing(error, &format!("looking at sandbox '{name}'")))?;
+        Ok(match all.as_array().and_then(|all| all.first()) {
+            None => Found::Nothing,
+            Some(one) => match read(one) {
+                Some(row) => Found::Ours(Box::new(row)),
+                None => Found::Foreign,
+            },
+        })
+    }
+
+    /// A sandbox.
+    pub(super) async fn row(&self, name: &str) -> Result<Row> {
+        match self.find(name).await? {
+            Found::Ours(row) => Ok(*row),
+            Found::Nothing => Err(Error::not_found(Kind::Sandbox, name)),
+            Found::Foreign => Err(Error::not_found_hint(
+                Kind::Sandbox,
+                name,
+                "the NAS has a machine of this name that sandscript did not make",
+            )),
+        }
+    }
+
+    /// Makes a machine that does not run yet.
+    pub(super) async fn api_create(&self, name: &str, record: &Record) -> Result<(), RpcError> {
+        let environment = row::pieces(record).map_err(|error| RpcError::Auth(error.to_string()))?;
+        let limits = &record.limits;
+        match self.api {
+            Api::Virt => {
+                let mut body = json!({
+                    "name": name, "image": record.image, "autostart": false, "environment": environment,
+                });
+                if let Some(cpu) = limits.cpu {
+                    body["cpu"] = format!("{}", cpu as u64).into();
+                }
+                if let Some(memory) = limits.memory {
+                    body["memory"] = memory.into();
+                }
+                if let Some(pool) = &self.pool {
+                    body["storage_pool"] = pool.as_str().into();
+                }
+                self.client.job("virt.instance.create", json!([body])).await.map(drop)
+            }
+            Api::Container => {
+                let (image, version) = record.fingerprint.split_once('@').unwrap_or_default();
+                let mut body = json!({
+                    "name": name, "description": format!("sandscript: {}", record.image),
+                    "autostart": false, "initenv": environment,
+                    "image": {"name": image, "version": version},
+                });
+                if let Some(pool) = &self.pool {
+                    body["pool"] = pool.as_str().into();
+                }
+                self.client.job("container.create", json!([body])).await.map(drop)
+            }
+        }
+    }
+
+    pub(super) async fn api_start(&self, row: &Row) -> Result<(), RpcError> {
+        match self.api {
+            Api::Virt => self.client.job("virt.instance.start", json!([row.name])).await,
+            Api::Container => {
+                let limit = Duration::from_secs(300);
+                self.client.call_within("container.start", json!([row.id]), limit).await
+            }
+        }
+        .map(drop)
+    }
+
+    /// Stops it: at once, or within so many seconds. It may still run when this returns.
+    pub(super) async fn api_stop(&self, row: &Row, grace: Option<u64>) -> Result<(), RpcError> {
+        let force = grace.is_none();
+        match self.api {
+            Api::Virt => {
+                let seconds = grace.map_or(-1, |grace| grace as i64);
+                let how = json!({"timeout": seconds, "force": force});
+                self.client.job("virt.instance.stop", json!([row.name, how])).await
+            }
+            Api::Container => {
+                if let Some(grace) = grace {
+                    let wait = json!({"shutdown_timeout": grace.clamp(5, 300)});
+                    self.client.call("container.update", json!([row.id, wait])).await?;
+                }
+                let how = json!({"force": force, "force_after_timeout": !force});
+                self.client.job("container.stop", json!([row.id, how])).await
+            }
+        }
+        .map(drop)
+    }
+
+    /// Deletes it with all that it has; one that runs must have been stopped on 26.
+    pub(super) async fn api_delete(&self, row: &Row) -> Result<(), RpcError> {
+        match self.api {
+            Api::Virt => self.client.job("virt.instance.delete", json!([row.name])).await,
+            Api::Container if self.early => {
+                self.client.job("container.delete", json!([row.id])).await
+            }
+            Api::Container => {
+                let how = json!({"force": true, "recursive": false});
+                self.client.job("container.delete", json!([row.id, how])).await
+            }
+        }
+        .map(drop)
+    }
+
+    /// Keeps another record.
+    pub(super) async fn api_record(&self, row: &Row, record: &Record) -> Result<()> {
+        let environment = row::pieces(record)?;
+        let done = match self.api {
+            Api::Virt => {
+                let change = json!({"environment": environment});
+                self.client.job("virt.instance.update", json!([row.name, change])).await
+            }
+            Api::Container => {
+                let change = json!({"initenv": environment});
+                self.client.call("container.update", json!([row.id, change])).await
+            }
+        };
+        done.map(drop).map_err(|error| doing(error, "changing settings"))
+    }
+}
+
+/// An error with what was tried.
+pub(super) fn doing(error: RpcError, what: &str) -> Error {
+    let with = |message: String| format!("{what}: {message}");
+    match Error::from(error) {
+        Error::Auth { message } => Error::Auth { message: with(message) },
+        Error::Internal { message } => Error::internal(with(format!("the NAS says: {message}"))),
+        Error::Transport { message } => Error::Transport { message: with(message) },
+        other => other,
+    }
+}

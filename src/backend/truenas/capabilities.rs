@@ -1,0 +1,59 @@
+//! What can be done on a NAS.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::BACKEND;
+use super::api::Api;
+use crate::sandbox::{Capabilities, Capability, Enforcer};
+
+pub(super) fn of(api: Api, image: Option<String>) -> Capabilities {
+    let mut has: BTreeSet<Capability> = [
+        Capability::EgressUnrestricted,
+        Capability::Init,
+        Capability::Programs,
+        Capability::SystemWritable,
+        Capability::Users,
+    ]
+    .into();
+    let mut missing: BTreeMap<Capability, String> = [
+        (Capability::Caches, "backend 'truenas' keeps no caches yet: build a base instead"),
+        (
+            Capability::EgressAllowlist,
+            "backend 'truenas' can't enforce rules yet: use \"none\" or \"unrestricted\"",
+        ),
+        (Capability::Freeze, "a NAS does not let processes stand still: stop the sandbox"),
+        (Capability::HostImage, "use an image of the NAS's registry, such as debian/12"),
+        (Capability::LimitDisk, "backend 'truenas' sets no quotas yet"),
+        (Capability::LimitInodes, "a NAS has no limit on the number of files"),
+        (Capability::LimitPids, "a NAS has no limit on the number of processes"),
+        (Capability::Mounts, "backend 'truenas' mounts no folders of the NAS yet"),
+        (Capability::Networks, "backend 'truenas' makes no networks yet"),
+        (Capability::Publish, "backend 'truenas' publishes no ports yet"),
+        (Capability::TarImage, "a NAS takes images of its registry only, such as debian/12"),
+        (Capability::Usage, "a NAS does not say what one of its machines takes"),
+    ]
+    .map(|(capability, why)| (capability, why.to_owned()))
+    .into();
+    match api {
+        Api::Virt => {
+            has.insert(Capability::LimitMemory);
+            let why = "TrueNAS 25 gives whole CPUs only: a cpu of 1, 2 and so on works";
+            missing.insert(Capability::LimitCpu, why.into());
+        }
+        Api::Container => {
+            let why = "TrueNAS 26 has no limit on a container's memory";
+            missing.insert(Capability::LimitMemory, why.into());
+            let why = "TrueNAS 26 can only say which CPUs a container runs on";
+            missing.insert(Capability::LimitCpu, why.into());
+        }
+    }
+    Capabilities {
+        backend: BACKEND.into(),
+        default_image: image.unwrap_or_else(|| "debian/12".into()),
+        // Root in the guest can undo it: the NAS has no rules for its machines.
+        egress: Enforcer::Guest,
+        has,
+        missing,
+        parallelism: 4,
+    }
+}

@@ -1,0 +1,72 @@
+//! Commands on the NAS itself, by its own shell.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::super::guest::{Defaults, Exec};
+use super::{BACKEND, Inner};
+use crate::sandbox::{Command, Error, Exit, Result, Stdin};
+
+/// Among the guests, the NAS itself. No sandbox has such a name.
+pub(super) const HOST: &str = "@nas";
+
+/// The most that a command may write.
+const MOST: usize = 64 << 20;
+
+impl Inner {
+    /// Runs a command as the NAS's root: what it wrote. `None` when it failed, with what it says.
+    pub(super) async fn host(
+        self: &Arc<Self>,
+        argv: &[&str],
+        stdin: Option<Vec<u8>>,
+    ) -> Result<std::result::Result<Vec<u8>, String>> {
+        let mut command = Command::argv(argv.iter().copied());
+        command.cwd = Some("/".into());
+        if let Some(stdin) = stdin {
+            command.stdin = Stdin::Bytes(Bytes::from(stdin));
+        }
+        let process = match self.spawn(HOST, Defaults::none(), &command).await {
+            Ok(process) => process,
+            Err(Error::Auth { message }) => {
+                return Err(Error::unsupported(
+                    "working with snapshots",
+                    BACKEND,
+                    format!(
+                        "{message}; snapshots and clones are made by the NAS's own shell, as its root"
+                    ),
+                ));
+            }
+            Err(error) => return Err(error),
+        };
+        let output = process.collect(MOST).await?;
+        match output.exit {
+            Exit::Code(0) => Ok(Ok(output.stdout)),
+            _ => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let said = said.trim().trim_start_matches("Error: ").to_owned();
+                Ok(Err(if said.is_empty() { output.exit.to_string() } else { said }))
+            }
+        }
+    }
+
+    /// Asks the daemon of 25.x: its answer. `Err` inside is what it refuses with.
+    pub(super) async fn incus(
+        self: &Arc<Self>,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<std::result::Result<Value, String>> {
+        let text = body.map(Value::to_string);
+        let mut argv = vec!["incus", "query", "--wait", "-X", method];
+        if let Some(text) = &text {
+            argv.extend(["-d", text]);
+        }
+        argv.push(path);
+        Ok(self
+            .host(&argv, None)
+            .await?
+            .map(|said| serde_json::from_slice(&said).unwrap_or_default()))
+    }
+}

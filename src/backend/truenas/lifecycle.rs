@@ -1,0 +1,342 @@
+//! Making, starting, stopping and deleting.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::super::guest::{Ask, Record, guarded};
+use serde_json::json;
+
+use super::Inner;
+use super::api::{Api, doing};
+use super::row::{Found, Row};
+use crate::sandbox::{
+    Cancel, Capability, Error, GcReport, Info, Kind, Limits, Policy, Result, Spec, State,
+    StopOptions,
+};
+use crate::transport::jsonrpc::RpcError;
+
+/// How long a guest's network may take to come up, or to go.
+const NETWORK: Duration = Duration::from_secs(60);
+/// How often something is tried that another's work on the same sandbox is in the way of.
+const TRIES: u32 = 6;
+
+/// The error number of a dataset that has snapshots.
+const NOT_EMPTY: i64 = 39;
+
+/// The pause before the next try.
+fn pause(tries: u32) -> Duration {
+    Duration::from_millis(20 << (2 * tries).min(6))
+}
+
+impl Inner {
+    pub(super) fn check_limits(&self, limits: &Limits) -> Result<()> {
+        let whole = limits.cpu.is_some_and(|cpu| cpu.fract() != 0.0) || self.api == Api::Container;
+        let asked = [
+            (limits.cpu.is_some() && whole, Capability::LimitCpu),
+            (limits.disk.is_some(), Capability::LimitDisk),
+            (limits.inodes.is_some(), Capability::LimitInodes),
+            (limits.memory.is_some(), Capability::LimitMemory),
+            (limits.pids.is_some(), Capability::LimitPids),
+        ];
+        for (_, capability) in asked.into_iter().filter(|(asked, _)| *asked) {
+            self.capabilities.require(capability)?;
+        }
+        limits.check()?;
+        match limits.memory {
+            Some(memory) if memory < 32 << 20 => Err(Error::invalid_hint(
+                "memory",
+                format!("{memory} bytes are too few for a NAS"),
+                "use \"32MiB\" or more",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn create(self: &Arc<Self>, spec: &Spec, cancel: &Cancel) -> Result<Info> {
+        spec.check()?;
+        self.check_limits(&spec.limits)?;
+        self.capabilities.require_egress(&spec.egress)?;
+        self.capabilities.require_networks(&spec.networks)?;
+        if !spec.caches.is_empty() {
+            self.capabilities.require(Capability::Caches)?;
+        }
+        if !spec.mounts.is_empty() {
+            self.capabilities.require(Capability::Mounts)?;
+        }
+        let image = spec.image.as_ref().unwrap_or(&self.capabilities.default_image);
+        let fingerprint = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+            found = self.fingerprint(image) => found?,
+        };
+        let mut record = Record::new(spec, image.clone(), fingerprint);
+        record.created = Some(crate::sandbox::wall_clock());
+        let (inner, name) = (Arc::clone(self), spec.name.clone());
+        let (user, bare) = (spec.user.clone(), spec.bare);
+        guarded(cancel, move |cancel| async move {
+            if let Err(error) = inner.api_create(&name, &record).await {
+                return Err(inner.not_made(&name, &record, error).await);
+            }
+            let done = inner.first_start(&name, &record, user.as_deref(), bare, &cancel).await;
+            if done.is_err() {
+                inner.discard(&name, &record.token).await?;
+            }
+            done
+        })
+        .await
+    }
+
+    async fn first_start(
+        self: &Arc<Self>,
+        name: &str,
+        record: &Record,
+        user: Option<&str>,
+        bare: bool,
+        cancel: &Cancel,
+    ) -> Result<Info> {
+        let over = || if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) };
+        over()?;
+        if !bare {
+            let row = self.row(name).await?;
+            let starting = |error| doing(error, &format!("starting sandbox '{name}'"));
+            self.api_start(&row).await.map_err(starting)?;
+            over()?;
+            self.settle(name, record).await?;
+            if let Some(user) = user {
+                self.ask_once(name, &["user", user]).await?;
+            }
+            over()?;
+        }
+        Ok(self.row(name).await?.info())
+    }
+
+    /// Waits until a command has run, and makes the guest the machine that it is.
+    pub(super) async fn settle(&self, name: &str, record: &Record) -> Result<()> {
+        self.ask_once(name, &["identity", &record.hostname]).await?;
+        self.enforce(name, &record.egress).await
+    }
+
+    /// Opens or closes a running guest's network, now and for each time that it starts.
+    pub(super) async fn enforce(&self, name: &str, policy: &Policy) -> Result<()> {
+        let seconds = NETWORK.as_secs().to_string();
+        let (verb, wanted) = match policy {
+            Policy::None => ("offline", "down"),
+            _ => ("online", "up"),
+        };
+        let fields = self.ask_once(name, &[verb, &seconds]).await?;
+        match fields.first().is_some_and(|is| is == wanted.as_bytes()) {
+            true => Ok(()),
+            false => Err(Error::Timeout {
+                what: format!("the network of sandbox '{name}'"),
+                after: NETWORK,
+            }),
+        }
+    }
+
+    /// Why a sandbox was not made. What there is of it goes.
+    async fn not_made(self: &Arc<Self>, name: &str, record: &Record, error: RpcError) -> Error {
+        let about = |argument: &str| {
+            error.refusal().is_some_and(|refusal| {
+                ["virt_instance_create", "container_create"]
+                    .iter()
+                    .any(|of| refusal.about(&format!("{of}.{argument}")).is_some())
+            })
+        };
+        if about("image.name") || about("image.version") {
+            return Error::not_found(Kind::Image, &record.image);
+        }
+        let found = self.find(name).await;
+        match found {
+            Ok(Found::Ours(row)) if row.record.token == record.token => {
+                match self.discard(name, &record.token).await {
+                    Ok(()) => doing(error, &format!("making sandbox '{name}'")),
+                    Err(error) => error,
+                }
+            }
+            Ok(Found::Ours(_) | Found::Foreign) => Error::exists(Kind::Sandbox, name),
+            // Its name is taken, but it is not there any more, or not yet.
+            _ if about("name") => {
+                Error::Busy { name: name.to_owned(), what: "somebody else is making it".into() }
+            }
+            _ => doing(error, &format!("making sandbox '{name}'")),
+        }
+    }
+
+    /// Deletes a half made sandbox, unless somebody else's has its name.
+    async fn discard(self: &Arc<Self>, name: &str, token: &str) -> Result<()> {
+        match self.find(name).await? {
+            Found::Ours(row) if row.record.token == token => match self.delete(name).await {
+                Err(Error::NotFound { .. }) => Ok(()),
+                done => done,
+            },
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<()> {
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        guarded(cancel, move |_| async move {
+            let name = name.as_str();
+            for tries in 0..TRIES {
+                let row = inner.row(name).await?;
+                match row.state {
+                    State::Running => return Ok(()),
+                    State::Error(why) => return Err(Error::internal(why)),
+                    State::Frozen => {
+                        return Err(Error::Busy {
+                            name: name.to_owned(),
+                            what: "its processes are frozen".into(),
+                        });
+                    }
+                    State::Stopped | State::Transitional(_) => {}
+                }
+                match inner.api_start(&row).await {
+                    Ok(()) => {
+                        inner.forget(name);
+                        return inner.settle(name, &row.record).await;
+                    }
+                    Err(error) => inner.again(name, error, "starting", tries).await?,
+                }
+            }
+            Err(Error::Busy { name: name.to_owned(), what: "somebody else works on it".into() })
+        })
+        .await
+    }
+
+    /// Ok when what failed may be tried again, a moment later.
+    async fn again(&self, name: &str, error: RpcError, verb: &str, tries: u32) -> Result<()> {
+        self.row(name).await?;
+        let may = match &error {
+            RpcError::Refused(refusal) => !refusal.is_denied() && !refusal.is_no_method(),
+            error => error.is_unsure(),
+        };
+        if !may || tries + 1 == TRIES {
+            return Err(doing(error, &format!("{verb} sandbox '{name}'")));
+        }
+        tokio::time::sleep(pause(tries)).await;
+        Ok(())
+    }
+
+    pub(super) async fn stop(
+        self: &Arc<Self>,
+        name: &str,
+        options: StopOptions,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let row = self.row(name).await?;
+        if row.state == State::Stopped {
+            return Ok(());
+        }
+        if !options.force && row.state == State::Running {
+            let seconds = options.grace.as_secs_f64().ceil().max(1.0) as u64;
+            tokio::select! {
+                _ = self.api_stop(&row, Some(seconds)) => {}
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+            }
+        }
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        guarded(cancel, move |_| async move { inner.halt(&name).await }).await
+    }
+
+    /// Stops a sandbox at once, whatever it does.
+    pub(super) async fn halt(&self, name: &str) -> Result<()> {
+        for tries in 0..TRIES {
+            let row = self.row(name).await?;
+            if row.state == State::Stopped {
+                self.forget(name);
+                return Ok(());
+            }
+            match self.api_stop(&row, None).await {
+                Ok(()) => {
+                    self.forget(name);
+                    return Ok(());
+                }
+                Err(error) => self.again(name, error, "stopping", tries).await?,
+            }
+        }
+        Err(Error::Busy { name: name.to_owned(), what: "somebody else works on it".into() })
+    }
+
+    pub(super) async fn delete(self: &Arc<Self>, name: &str) -> Result<()> {
+        for tries in 0..TRIES {
+            let row = self.row(name).await?;
+            self.forget(name);
+            // A beta would leave the files behind.
+            if self.early && self.has_snapshots(&row).await? {
+                self.zfs_free(&row).await?;
+            }
+            match self.api_delete(&row).await {
+                Ok(()) => return Ok(()),
+                Err(RpcError::Refused(refusal)) if refusal.is(NOT_EMPTY) => {
+                    self.zfs_free(&row).await?;
+                }
+                Err(error) => match self.again(name, error, "deleting", tries).await {
+                    // It went after all.
+                    Err(Error::NotFound { .. }) => return Ok(()),
+                    done => done?,
+                },
+            }
+        }
+        Err(Error::Busy { name: name.to_owned(), what: "somebody else works on it".into() })
+    }
+
+    async fn has_snapshots(&self, row: &Row) -> Result<bool> {
+        let params = json!([[["dataset", "=", row.dataset]], {"select": ["name"]}]);
+        let all = self.client.read("pool.snapshot.query", params).await;
+        let all = all.map_err(|error| doing(error, "looking for snapshots"))?;
+        Ok(all.as_array().is_some_and(|all| !all.is_empty()))
+    }
+
+    /// Changes what is known of a sandbox.
+    pub(super) async fn change(&self, name: &str, change: impl FnOnce(&mut Record)) -> Result<Row> {
+        let mut row = self.row(name).await?;
+        change(&mut row.record);
+        self.api_record(&row, &row.record).await?;
+        Ok(row)
+    }
+
+    pub(super) async fn set_policy(&self, name: &str, policy: &Policy) -> Result<()> {
+        self.capabilities.require_egress(policy)?;
+        let row = self.row(name).await?;
+        if row.record.egress == *policy {
+            return Ok(());
+        }
+        if row.state != State::Running && *policy == Policy::None {
+            // It would be open for a moment when it starts.
+            return Err(Error::unsupported(
+                "closing a sandbox that is not running",
+                super::BACKEND,
+                format!("start it first: sandscript start {name}"),
+            ));
+        }
+        if row.state == State::Running {
+            self.enforce(name, policy).await?;
+        }
+        self.change(name, |record| record.egress = policy.clone()).await.map(drop)
+    }
+
+    pub(super) async fn gc(self: &Arc<Self>, dry_run: bool) -> Result<GcReport> {
+        let now = crate::sandbox::wall_clock();
+        let over = |end: Option<SystemTime>| end.is_some_and(|end| end <= now);
+        let dead = |row: &Row| {
+            over(row.record.expires)
+                || row.record.owner.as_ref().is_some_and(|owner| over(owner.until))
+        };
+        let mut report = GcReport::default();
+        for row in self.rows().await?.into_iter().filter(dead) {
+            if !dry_run {
+                match self.delete(&row.name).await {
+                    Ok(()) => {}
+                    // Somebody else was first.
+                    Err(Error::NotFound { .. }) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            report.sandboxes.push(row.name);
+        }
+        Ok(report)
+    }
+}

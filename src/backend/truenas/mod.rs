@@ -1,0 +1,309 @@
+//! Sandboxes on a TrueNAS: 25.04 and 25.10 by `virt.*`, 26 by `container.*`.
+//!
+//! Everything that is known of a sandbox is kept on the NAS itself, so that any machine with a key sees
+//! the same. Commands and files go through the NAS's own shell endpoint, so that a guest needs neither
+//! an SSH server nor an address.
+
+mod agent;
+mod api;
+mod backend;
+mod capabilities;
+mod fail;
+mod host;
+mod image;
+mod lifecycle;
+mod row;
+mod snapshots;
+mod zfs;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use self::agent::{Agent, Where};
+use self::api::Api;
+use self::host::HOST;
+use super::guest::{Attached, Fail, Guests, Record, Sessions, Turns};
+use crate::sandbox::{Capabilities, Error, Result, State, WindowSize};
+use crate::transport::jsonrpc::{Address, Client, Login, NasConfig};
+use crate::transport::{Fingerprint, Trust};
+
+const BACKEND: &str = "truenas";
+
+/// Which NAS, and what of it.
+#[derive(Clone, Debug)]
+pub struct TrueNasConfig {
+    /// Where it is, and who asks.
+    pub nas: NasConfig,
+    /// The image when a spec names none; `debian/12` when not given.
+    pub image: Option<String>,
+    /// The pool that new sandboxes are on; the NAS's own choice when not given.
+    pub pool: Option<String>,
+}
+
+/// How one comes in at a NAS, as settings and environment say it.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// The user; `root` when not given.
+    pub user: Option<String>,
+    /// An API key of that user, or why there is none.
+    pub key: Option<Result<String>>,
+    /// The SHA-256 of the NAS's certificate; without it, an authority has to vouch for that.
+    pub fingerprint: Option<String>,
+    /// The pool that new sandboxes are on.
+    pub pool: Option<String>,
+    /// The image when a spec names none.
+    pub image: Option<String>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// What a backend is opened with, for the NAS that `host` names.
+    pub fn config(&self, host: Option<&str>) -> Result<TrueNasConfig> {
+        let host = host.ok_or_else(|| {
+            Error::invalid_hint(
+                "host",
+                "backend 'truenas' drives a NAS, and none is named",
+                "name it: --host nas.lan",
+            )
+        })?;
+        let address = Address::parse(host)?;
+        let key = match &self.key {
+            Some(key) => key.clone()?,
+            None => {
+                return Err(Error::Auth {
+                    message: format!(
+                        "there is no API key for {address}: make one there (Credentials > Users > API Keys), and set TRUENAS_API_KEY"
+                    ),
+                });
+            }
+        };
+        let trust = match &self.fingerprint {
+            None => Trust::System,
+            Some(text) => Trust::Fingerprint(Fingerprint::parse(text).ok_or_else(|| {
+                Error::invalid_hint(
+                    "fingerprint",
+                    format!("'{text}' is not the SHA-256 of a certificate"),
+                    "it has 64 hexadecimal digits: openssl x509 -noout -sha256 -fingerprint",
+                )
+            })?),
+        };
+        let user = self.user.clone().unwrap_or_else(|| "root".into());
+        let login = Login::ApiKey { user, key: key.trim().to_owned() };
+        let nas = NasConfig::new(address, trust, login);
+        Ok(TrueNasConfig { nas, image: self.image.clone(), pool: self.pool.clone() })
+    }
+}
+
+/// Sandboxes on a TrueNAS.
+pub struct TrueNasBackend(Arc<Inner>);
+
+pub(super) struct Inner {
+    client: Arc<Client>,
+    api: Api,
+    /// A beta of 26.
+    early: bool,
+    pool: Option<String>,
+    /// Who logs in, where that is known.
+    user: Option<String>,
+    capabilities: Capabilities,
+    sessions: Sessions,
+    turns: Turns,
+    agents: Mutex<HashMap<String, Slot>>,
+}
+
+/// A guest's agent, which one at a time starts, and what was known of the sandbox then.
+type Slot = Arc<tokio::sync::Mutex<Option<Known>>>;
+
+#[derive(Clone)]
+struct Known {
+    agent: Arc<Agent>,
+    record: Arc<Record>,
+}
+
+impl TrueNasBackend {
+    /// Connects to a NAS, logs in and looks at its release.
+    pub async fn open(config: TrueNasConfig) -> Result<TrueNasBackend> {
+        let user = match &config.nas.login {
+            Login::ApiKey { user, .. } | Login::Password { user, .. } => Some(user.clone()),
+            Login::Token(_) => None,
+        };
+        let client = Client::open(config.nas).await?;
+        let api = Api::of(&client);
+        let newest = client.versions().newest();
+        if newest >= (27, 0, 0) {
+            return Err(Error::unsupported(
+                format!("TrueNAS {}.{:02}", newest.0, newest.1),
+                BACKEND,
+                "25.04, 25.10 and 26 are known; look for a newer sandscript",
+            ));
+        }
+        let early = match api {
+            Api::Virt => false,
+            Api::Container => {
+                let version = client.read("system.version_short", json!([])).await?;
+                version.as_str().is_some_and(|version| version.contains("BETA"))
+            }
+        };
+        let capabilities = capabilities::of(api, config.image);
+        let inner = Inner {
+            client: Arc::new(client),
+            api,
+            early,
+            pool: config.pool,
+            user,
+            capabilities,
+            sessions: Sessions::default(),
+            turns: Turns::default(),
+            agents: Mutex::default(),
+        };
+        Ok(TrueNasBackend(Arc::new(inner)))
+    }
+}
+
+impl Inner {
+    /// The agent in a guest; a new one when there is none, or it went with the guest.
+    async fn agent(&self, name: &str) -> Result<Known, Fail> {
+        let slot = {
+            let mut all = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(name.to_owned()).or_default())
+        };
+        let mut slot = slot.lock().await;
+        if let Some(known) = slot.as_ref().filter(|known| !known.agent.is_over()) {
+            return Ok(known.clone());
+        }
+        if name == HOST {
+            let at = Where::Host { sudo: self.user.as_deref().is_some_and(|user| user != "root") };
+            let agent = Arc::new(Agent::start(&self.client, &at).await?);
+            let known = Known { agent, record: Arc::default() };
+            *slot = Some(known.clone());
+            return Ok(known);
+        }
+        let row = self.row(name).await.map_err(|error| Fail::Lost(error.to_string()))?;
+        let at = match self.api {
+            Api::Virt => Where::Instance(name.to_owned()),
+            Api::Container => Where::Container(row.id),
+        };
+        let agent = Arc::new(Agent::start(&self.client, &at).await?);
+        let known = Known { agent, record: Arc::new(row.record) };
+        *slot = Some(known.clone());
+        Ok(known)
+    }
+
+    /// What is known of a running sandbox, without asking the NAS when it was asked before.
+    async fn record(&self, name: &str) -> Result<Arc<Record>> {
+        match self.agent(name).await {
+            Ok(known) => Ok(known.record),
+            Err(fail) => Err(self.explain(name, fail, "running a command").await),
+        }
+    }
+
+    /// Lets go of a guest whose processes go or are gone.
+    fn forget(&self, name: &str) {
+        self.sessions.end(name);
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+}
+
+#[async_trait]
+impl Guests for Inner {
+    fn backend(&self) -> &'static str {
+        BACKEND
+    }
+
+    fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    async fn attach(
+        &self,
+        name: &str,
+        script: &'static str,
+        tty: Option<WindowSize>,
+        detached: bool,
+    ) -> std::result::Result<Attached, Fail> {
+        let mut tries = 0;
+        loop {
+            let agent = self.agent(name).await?.agent;
+            match agent.attach(script, tty, detached).await {
+                // The guest was started anew since it was last asked.
+                Err(Fail::Lost(_)) if agent.is_over() && tries < 2 => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn explain(&self, name: &str, fail: Fail, doing: &str) -> Error {
+        if name == HOST {
+            return match fail {
+                // Its shell is there, but not for root.
+                Fail::Failed(said, Some(127)) => {
+                    Error::Auth { message: format!("the NAS's shell says: {said}") }
+                }
+                fail => fail.plain("working in the NAS's shell"),
+            };
+        }
+        let doing = format!("{doing} in sandbox '{name}'");
+        if matches!(fail, Fail::Unreachable(_) | Fail::Refused(401 | 403, _)) {
+            return fail.plain(&doing);
+        }
+        match self.row(name).await {
+            Err(error @ Error::NotFound { .. }) => error,
+            Err(_) => fail.plain(&doing),
+            Ok(row) => match row.state {
+                State::Stopped => Error::NotRunning { name: name.to_owned() },
+                State::Frozen => {
+                    Error::Busy { name: name.to_owned(), what: "its processes are frozen".into() }
+                }
+                State::Transitional(what) => Error::Busy { name: name.to_owned(), what },
+                State::Running | State::Error(_) => match fail {
+                    Fail::Failed(said, Some(127)) => Error::unsupported(
+                        "working in this sandbox",
+                        BACKEND,
+                        format!(
+                            "its shell says: {said}; there must be a perl in the image, as in debian/12"
+                        ),
+                    ),
+                    fail => fail.plain(&doing),
+                },
+            },
+        }
+    }
+
+    async fn word(&self, name: &str, id: &str) -> Option<Vec<u8>> {
+        let agent = self.agent(name).await.ok()?.agent;
+        agent.word(id).await.map(|word| word.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_to_come_in_is_said() {
+        let access = Access::default();
+        insta::assert_snapshot!(access.config(None).unwrap_err(), @"host: backend 'truenas' drives a NAS, and none is named");
+        insta::assert_snapshot!(access.config(Some("nas")).unwrap_err(), @"not authorised: there is no API key for nas:443: make one there (Credentials > Users > API Keys), and set TRUENAS_API_KEY");
+        let mut access = Access { key: Some(Ok("1-x\n".into())), ..access };
+        let config = access.config(Some("nas")).unwrap();
+        assert!(
+            matches!(config.nas.login, Login::ApiKey { user, key } if user == "root" && key == "1-x")
+        );
+        assert!(!format!("{access:?}").contains("1-x"));
+        access.fingerprint = Some("x".into());
+        insta::assert_snapshot!(access.config(Some("nas")).unwrap_err(), @"fingerprint: 'x' is not the SHA-256 of a certificate");
+    }
+}

@@ -1,0 +1,394 @@
+//! Snapshots, restoring and cloning.
+//!
+//! On 25.x these are Incus's own, made by its command on the NAS: what ZFS alone knows of could not be
+//! cloned there. On 26 they are ZFS's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+use super::super::guest::{Record, guarded, token};
+use super::api::{Api, doing};
+use super::row::{self, Found, Row};
+use super::{BACKEND, Inner};
+use crate::sandbox::{
+    Cancel, Capability, CloneSpec, Error, Info, Kind, Policy, Restore, Result, Snapshot,
+    SnapshotSpec, State,
+};
+
+/// Before a snapshot's label: the labels of that snapshot.
+const SNAPSHOT: &str = "user.sandscript.snapshot.";
+
+pub(super) fn refused(what: &str, said: String) -> Error {
+    Error::internal(format!("{what}: the NAS says: {said}"))
+}
+
+fn instance(name: &str) -> String {
+    format!("/1.0/instances/{name}")
+}
+
+impl Inner {
+    pub(super) async fn snapshot(
+        self: &Arc<Self>,
+        name: &str,
+        spec: &SnapshotSpec,
+        cancel: &Cancel,
+    ) -> Result<Snapshot> {
+        let (inner, name, spec) = (Arc::clone(self), name.to_owned(), spec.clone());
+        guarded(cancel, move |_| async move { inner.take(&name, &spec).await }).await
+    }
+
+    async fn take(self: &Arc<Self>, name: &str, spec: &SnapshotSpec) -> Result<Snapshot> {
+        let row = self.row(name).await?;
+        let label = spec.label.as_str();
+        if self.snapshots(name).await?.iter().any(|snapshot| snapshot.label == label) {
+            return Err(Error::exists(Kind::Snapshot, label));
+        }
+        if self.api == Api::Container {
+            return self.zfs_take(&row, spec).await;
+        }
+        // A snapshot has the settings of its moment, and with them these labels.
+        if !spec.labels.is_empty() {
+            let labels = json!(spec.labels).to_string();
+            let change = json!({"config": {format!("{SNAPSHOT}{label}"): labels}});
+            self.incus("PATCH", &instance(name), Some(&change))
+                .await?
+                .map_err(|said| refused("keeping a snapshot's labels", said))?;
+        }
+        let path = format!("{}/snapshots", instance(name));
+        let body = json!({"name": label, "stateful": false});
+        let turn = self.turns.of(name);
+        let still = turn.write().await;
+        let began = std::time::Instant::now();
+        let frozen = row.state == State::Running && self.stand_still(name, true).await?;
+        let taken = self.incus("POST", &path, Some(&body)).await;
+        if frozen {
+            self.stand_still(name, false).await?;
+        }
+        let took = began.elapsed();
+        drop(still);
+        let taken = taken?;
+        let made = self.snapshots(name).await?.into_iter().find(|snapshot| snapshot.label == label);
+        match (made, taken) {
+            (Some(mut snapshot), Ok(_)) => {
+                snapshot.frozen = if frozen { took } else { Duration::ZERO };
+                Ok(snapshot)
+            }
+            (Some(_), Err(_)) => Err(Error::exists(Kind::Snapshot, label)),
+            (None, Err(said)) => Err(refused("taking a snapshot", said)),
+            (None, Ok(_)) => Err(Error::not_found(Kind::Snapshot, label)),
+        }
+    }
+
+    /// Lets a guest stand still, or go on; whether it does.
+    async fn stand_still(self: &Arc<Self>, name: &str, still: bool) -> Result<bool> {
+        let action = if still { "freeze" } else { "unfreeze" };
+        let body = json!({"action": action, "timeout": 30, "force": false, "stateful": false});
+        let done = self.incus("PUT", &format!("{}/state", instance(name)), Some(&body)).await?;
+        match done {
+            Ok(_) => Ok(true),
+            // It may have been stopped meanwhile.
+            Err(_) if still => Ok(false),
+            Err(said) => match self.row(name).await?.state {
+                State::Frozen => Err(refused("letting processes go on", said)),
+                _ => Ok(false),
+            },
+        }
+    }
+
+    pub(super) async fn snapshots(self: &Arc<Self>, name: &str) -> Result<Vec<Snapshot>> {
+        if self.api == Api::Container {
+            return self.zfs_snapshots(&self.row(name).await?).await;
+        }
+        let path = format!("{}/snapshots?recursion=1", instance(name));
+        match self.incus("GET", &path, None).await? {
+            Ok(all) => {
+                let mut all: Vec<Snapshot> =
+                    all.as_array().into_iter().flatten().map(snapshot).collect();
+                all.sort_by_key(|snapshot| snapshot.created);
+                self.row(name).await?;
+                Ok(all)
+            }
+            Err(said) => {
+                self.row(name).await?;
+                Err(refused("listing snapshots", said))
+            }
+        }
+    }
+
+    /// A snapshot that must be there.
+    async fn snapshot_of(self: &Arc<Self>, name: &str, label: &str) -> Result<Vec<Snapshot>> {
+        let all = self.snapshots(name).await?;
+        match all.iter().any(|snapshot| snapshot.label == label) {
+            true => Ok(all),
+            false => Err(Error::not_found(Kind::Snapshot, label)),
+        }
+    }
+
+    pub(super) async fn delete_snapshot(self: &Arc<Self>, name: &str, label: &str) -> Result<()> {
+        let row = self.row(name).await?;
+        self.snapshot_of(name, label).await?;
+        if self.api == Api::Container {
+            return self.zfs_delete(&row, label).await;
+        }
+        let path = format!("{}/snapshots/{label}", instance(name));
+        match self.incus("DELETE", &path, None).await? {
+            Ok(_) => Ok(()),
+            Err(said) => {
+                self.snapshot_of(name, label).await?;
+                Err(refused("deleting a snapshot", said))
+            }
+        }
+    }
+
+    pub(super) async fn restore(
+        self: &Arc<Self>,
+        name: &str,
+        label: &str,
+        options: Restore,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let row = self.row(name).await?;
+        let all = self.snapshot_of(name, label).await?;
+        if self.api == Api::Container {
+            let (inner, label) = (Arc::clone(self), label.to_owned());
+            let back = move |_| async move { inner.zfs_restore(&row, &label, options).await };
+            return guarded(cancel, back).await;
+        }
+        let newer: Vec<String> = all
+            .iter()
+            .rev()
+            .take_while(|snapshot| snapshot.label != label)
+            .map(|snapshot| snapshot.label.clone())
+            .collect();
+        if !newer.is_empty() && self.is_zfs().await? {
+            if !options.discard_newer {
+                return Err(Error::unsupported(
+                    format!("restoring '{label}' without losing {}", newer.join(", ")),
+                    BACKEND,
+                    "clone the snapshot instead, or allow that newer ones go: discard_newer",
+                ));
+            }
+            for label in &newer {
+                self.delete_snapshot(name, label).await?;
+            }
+        }
+        let (inner, label) = (Arc::clone(self), label.to_owned());
+        guarded(cancel, move |_| async move { inner.go_back(&row, &label).await }).await
+    }
+
+    /// Whether the pool goes back to its newest snapshot only.
+    async fn is_zfs(self: &Arc<Self>) -> Result<bool> {
+        let pools = self.incus("GET", "/1.0/storage-pools?recursion=1", None).await?;
+        let pools = pools.map_err(|said| refused("reading the storage pools", said))?;
+        Ok(pools.as_array().into_iter().flatten().any(|pool| pool["driver"] == "zfs"))
+    }
+
+    async fn go_back(self: &Arc<Self>, row: &Row, label: &str) -> Result<()> {
+        let name = row.name.as_str();
+        let what = format!("restoring sandbox '{name}'");
+        let read = async || {
+            let read = self.incus("GET", &instance(name), None).await?;
+            read.map_err(|said| refused(&what, said))
+        };
+        let before = read().await?;
+        if row.state != State::Stopped {
+            self.halt(name).await?;
+        }
+        let body = json!({"restore": label});
+        if let Err(said) = self.incus("PUT", &instance(name), Some(&body)).await? {
+            self.snapshot_of(name, label).await?;
+            return Err(refused(&what, said));
+        }
+        // The snapshot's settings came back with its files; those of the sandbox hold.
+        let after = read().await?;
+        if let Some(settings) = kept(&before, &after) {
+            self.incus("PUT", &instance(name), Some(&settings))
+                .await?
+                .map_err(|said| refused(&what, said))?;
+        }
+        if row.state == State::Stopped {
+            return Ok(());
+        }
+        self.api_start(row).await.map_err(|error| doing(error, &what))?;
+        self.forget(name);
+        self.settle(name, &row.record).await
+    }
+
+    pub(super) async fn clone_box(
+        self: &Arc<Self>,
+        name: &str,
+        spec: &CloneSpec,
+        cancel: &Cancel,
+    ) -> Result<Info> {
+        spec.check()?;
+        self.check_limits(spec.limits.as_ref().unwrap_or(&Default::default()))?;
+        self.capabilities.require_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
+        self.capabilities.require_networks(&spec.networks)?;
+        if !spec.caches.is_empty() {
+            self.capabilities.require(Capability::Caches)?;
+        }
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let source = self.row(name).await?;
+        let from = match &spec.label {
+            None => name.to_owned(),
+            Some(label) => {
+                self.snapshot_of(name, label).await?;
+                format!("{name}/{label}")
+            }
+        };
+        match self.find(&spec.name).await? {
+            Found::Nothing => {}
+            _ => return Err(Error::exists(Kind::Sandbox, &spec.name)),
+        }
+        let mut record = source.record.of_clone(name, spec);
+        record.created = Some(crate::sandbox::wall_clock());
+        let (inner, spec) = (Arc::clone(self), spec.clone());
+        guarded(cancel, move |cancel| async move {
+            if inner.api == Api::Container {
+                return inner.zfs_clone(&source, &spec, record, &cancel).await;
+            }
+            inner.copy(&source, &from, &spec, record, &cancel).await
+        })
+        .await
+    }
+
+    async fn copy(
+        self: &Arc<Self>,
+        source: &Row,
+        from: &str,
+        spec: &CloneSpec,
+        record: Record,
+        cancel: &Cancel,
+    ) -> Result<Info> {
+        let name = spec.name.as_str();
+        let what = format!("making sandbox '{name}'");
+        let before = self.incus("GET", &instance(&source.name), None).await?;
+        let before = before.map_err(|said| refused(&what, said))?;
+        let body = json!({
+            "name": name, "type": "container", "config": settings(&before, &record)?,
+            "source": {"type": "copy", "source": from, "instance_only": true},
+        });
+        let turn = self.turns.of(&source.name);
+        let still = turn.write().await;
+        let frozen = spec.label.is_none()
+            && source.state == State::Running
+            && self.stand_still(&source.name, true).await?;
+        let made = self.incus("POST", "/1.0/instances", Some(&body)).await;
+        if frozen {
+            self.stand_still(&source.name, false).await?;
+        }
+        drop(still);
+        if let Err(said) = made? {
+            return Err(match self.find(name).await? {
+                Found::Ours(row) if row.record.token == record.token => {
+                    self.delete(name).await?;
+                    refused(&what, said)
+                }
+                Found::Ours(_) | Found::Foreign => Error::exists(Kind::Sandbox, name),
+                Found::Nothing => {
+                    // The source may have gone meanwhile.
+                    match &spec.label {
+                        Some(label) => drop(self.snapshot_of(&source.name, label).await?),
+                        None => drop(self.row(&source.name).await?),
+                    }
+                    refused(&what, said)
+                }
+            });
+        }
+        let done = self.become_another(&record, name, spec.bare, cancel).await;
+        if done.is_err() {
+            self.delete(name).await?;
+        }
+        done
+    }
+
+    /// Makes a copy a machine of its own, before it starts for the first time.
+    async fn become_another(
+        self: &Arc<Self>,
+        record: &Record,
+        name: &str,
+        bare: bool,
+        cancel: &Cancel,
+    ) -> Result<Info> {
+        let over = || if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) };
+        over()?;
+        let machine = format!("{}{}\n", token(), token());
+        for (path, content) in
+            [("etc/machine-id", machine), ("etc/hostname", format!("{}\n", record.hostname))]
+        {
+            let target = format!("{name}/{path}");
+            self.host(&["incus", "file", "push", "-", &target], Some(content.into_bytes()))
+                .await?
+                .map_err(|said| refused(&format!("writing /{path} of sandbox '{name}'"), said))?;
+        }
+        over()?;
+        if !bare {
+            let row = self.row(name).await?;
+            let starting = |error| doing(error, &format!("starting sandbox '{name}'"));
+            self.api_start(&row).await.map_err(starting)?;
+            over()?;
+            self.settle(name, record).await?;
+            over()?;
+        }
+        Ok(self.row(name).await?.info())
+    }
+}
+
+/// The settings of a clone, over those of its source: those without a value take one away.
+fn settings(source: &Value, record: &Record) -> Result<Map<String, Value>> {
+    let mut config = Map::new();
+    for (key, _) in source["config"].as_object().into_iter().flatten() {
+        if key.starts_with("environment.SANDSCRIPT_RECORD_") || key.starts_with(SNAPSHOT) {
+            config.insert(key.clone(), "".into());
+        }
+    }
+    for (key, value) in row::pieces(record)? {
+        config.insert(format!("environment.{key}"), value);
+    }
+    let limits = &record.limits;
+    let cpu = limits.cpu.map(|cpu| format!("{}", cpu as u64)).unwrap_or_default();
+    let memory = limits.memory.map(|memory| memory.to_string()).unwrap_or_default();
+    config.insert("limits.cpu".into(), cpu.into());
+    config.insert("limits.memory".into(), memory.into());
+    Ok(config)
+}
+
+/// A snapshot as Incus has it.
+fn snapshot(value: &Value) -> Snapshot {
+    let name = value["name"].as_str().unwrap_or_default();
+    let label = name.rsplit('/').next().unwrap_or_default().to_owned();
+    let labels = value["config"][format!("{SNAPSHOT}{label}")].as_str().unwrap_or_default();
+    let labels: BTreeMap<String, String> = serde_json::from_str(labels).unwrap_or_default();
+    let created = value["created_at"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+    Snapshot {
+        created: created.map_or(SystemTime::UNIX_EPOCH, SystemTime::from),
+        size: value["size"].as_u64().unwrap_or_default(),
+        frozen: Duration::ZERO,
+        labels,
+        label,
+    }
+}
+
+/// The settings of `before` for an instance that is `after` now; nothing when they are the same.
+fn kept(before: &Value, after: &Value) -> Option<Value> {
+    let own = |instance: &Value, own: bool| -> Map<String, Value> {
+        let all = instance["config"].as_object().into_iter().flatten();
+        let is = |key: &str| !key.starts_with("volatile.") && !key.starts_with("image.");
+        all.filter(|(key, _)| is(key) == own).map(|(key, v)| (key.clone(), v.clone())).collect()
+    };
+    let config = own(before, true);
+    if config == own(after, true) && before["devices"] == after["devices"] {
+        return None;
+    }
+    let mut all = own(after, false);
+    all.extend(config);
+    let mut settings = after.clone();
+    settings["config"] = Value::Object(all);
+    settings["devices"] = before["devices"].clone();
+    Some(settings)
+}
