@@ -229,6 +229,9 @@ my %verbs = (
     },
 
     network => \&network,
+    addresses => sub {
+        answer('k', map { /^\d+: (?!lo )\S+\s+inet6? ([^\s\/]+)/ ? $1 : () } `ip -o addr show scope global 2>/dev/null`);
+    },
 );
 
 # Waits until there is a way out and somebody to ask for names.
@@ -421,6 +424,7 @@ sub offline {
         # Early in its boot the system takes no orders yet.
         $stopped ||= quietly('systemctl daemon-reload') && (quietly("systemctl stop @new") || 1);
         for my $card (grep { is_up($_) } cards()) { quietly("ip link set dev $card down") }
+        quietly("ip addr flush dev $_") for cards();
         return answer('k', 'down') if $stopped && !grep { is_up($_) } cards();
         return answer('k', 'up') if time > $until;
         select undef, undef, undef, 0.05;

@@ -429,8 +429,7 @@ async fn drain(
 /// Sends an input as far as it was granted, and its end.
 async fn feed(out: mpsc::Sender<Bytes>, id: u32, mut from: DuplexStream, granted: Arc<Semaphore>) {
     let mut buffer = vec![0; CHUNK];
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let Ok(room) = granted.acquire_many(count as u32).await else { return };
         room.forget();
         if out.send(frame(b'I', id, &buffer[..count])).await.is_err() {

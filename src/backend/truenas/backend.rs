@@ -40,7 +40,7 @@ impl Backend for TrueNasBackend {
 
     async fn get(&self, name: &str, cancel: &Cancel) -> Result<Info> {
         check_name(name)?;
-        until(cancel, async { Ok(self.0.row(name).await?.info()) }).await
+        until(cancel, self.0.info(name)).await
     }
 
     async fn start(&self, name: &str, cancel: &Cancel) -> Result<()> {

@@ -107,7 +107,19 @@ impl Inner {
             }
             over()?;
         }
-        Ok(self.row(name).await?.info())
+        self.info(name).await
+    }
+
+    /// A sandbox, with its addresses: 26 does not know them, and the guest is asked.
+    pub(super) async fn info(&self, name: &str) -> Result<Info> {
+        let mut row = self.row(name).await?;
+        let networked = row.record.egress != Policy::None && row.state == State::Running;
+        if self.api == Api::Container && networked {
+            let fields = self.ask_once(name, &["addresses"]).await?;
+            let text = |field: Vec<u8>| String::from_utf8_lossy(&field).into_owned();
+            row.addresses = fields.into_iter().map(text).collect();
+        }
+        Ok(row.info())
     }
 
     /// Waits until a command has run, and makes the guest the machine that it is.

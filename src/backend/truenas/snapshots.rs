@@ -335,7 +335,7 @@ impl Inner {
             self.settle(name, record).await?;
             over()?;
         }
-        Ok(self.row(name).await?.info())
+        self.info(name).await
     }
 }
 

@@ -254,6 +254,6 @@ impl Inner {
             self.settle(name, record).await?;
             over()?;
         }
-        Ok(self.row(name).await?.info())
+        self.info(name).await
     }
 }
