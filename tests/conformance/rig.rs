@@ -61,8 +61,21 @@ pub struct Rig {
     daemon: Option<crate::daemon::Daemon>,
     #[cfg(feature = "truenas")]
     nas: Option<nas_sim::Sim>,
-    /// Whether only those cases run that are chosen for each release.
-    pub chosen: bool,
+    /// Which cases run on it.
+    pub choice: Choice,
+}
+
+/// Which cases run on a rig.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// All of them.
+    All,
+    /// Those chosen for each release of a NAS, and some areas.
+    #[cfg_attr(not(all(feature = "incus", feature = "truenas")), allow(dead_code))]
+    Areas,
+    /// Those chosen for each release of a NAS.
+    #[cfg_attr(not(all(feature = "incus", feature = "truenas")), allow(dead_code))]
+    Few,
 }
 
 /// A run of its own on the rig's store. When it ends, what it owned is a dead run's.
@@ -101,7 +114,7 @@ async fn fake() -> Result<Rig> {
         daemon: None,
         #[cfg(feature = "truenas")]
         nas: None,
-        chosen: false,
+        choice: Choice::All,
     })
 }
 
@@ -133,7 +146,7 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
         daemon: None,
         #[cfg(feature = "truenas")]
         nas: None,
-        chosen: false,
+        choice: Choice::All,
     })
 }
 
@@ -191,7 +204,7 @@ async fn incus() -> Result<Rig> {
         daemon: Some(daemon),
         #[cfg(feature = "truenas")]
         nas: None,
-        chosen: false,
+        choice: Choice::All,
     })
 }
 
@@ -270,7 +283,10 @@ async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
         store: Some(store),
         daemon: None,
         nas: Some(nas),
-        chosen: release != nas_sim::Release::V25_10,
+        choice: match release {
+            nas_sim::Release::V25_10 => Choice::Areas,
+            _ => Choice::Few,
+        },
     })
 }
 

@@ -16,12 +16,12 @@ use tokio::sync::RwLock;
 
 use crate::sandbox::{Cancel, Error, Result, WindowSize};
 
-pub(super) use attached::{Attached, Control, UNDER_WAY};
+pub(super) use attached::{Attached, Control, UNDER_WAY, frame};
 pub(super) use exec::Exec;
 pub(super) use fail::Fail;
 pub(super) use files::Files;
 pub(super) use record::{Record, token};
-pub(super) use session::{Ask, Sessions};
+pub(super) use session::{Ask, Session, Sessions};
 
 /// What a backend gives, and what it keeps for these.
 #[async_trait]

@@ -135,12 +135,7 @@ pub(in crate::backend) trait Ask: Guests {
     }
 
     /// Asks in this session.
-    async fn ask_in(
-        &self,
-        name: &str,
-        mut session: Session,
-        request: &[&str],
-    ) -> Result<Session> {
+    async fn ask_in(&self, name: &str, mut session: Session, request: &[&str]) -> Result<Session> {
         let answer = match session.send(&frame(request)).await {
             Ok(()) => session.answer().await,
             Err(error) => Err(error),

@@ -10,7 +10,7 @@ use super::Inner;
 use super::client::{Fail, escape};
 use super::devices::devices;
 use super::record::{self, Record};
-use crate::backend::guest::{Ask, Guests, guarded};
+use crate::backend::guest::{Ask, guarded};
 use crate::sandbox::{
     Cancel, Capability, Error, GcReport, Info, Kind, Limits, Policy, Result, Spec, State,
     StopOptions,

@@ -9,9 +9,8 @@ use serde_json::{Map, Value, json};
 use super::client::Fail;
 use super::lifecycle::{Before, Plan};
 use super::record::{self, Record, snapshot_key, token, without_snapshots};
-use super::session::Session;
 use super::{BACKEND, Inner};
-use crate::backend::guest::{Guests, guarded};
+use crate::backend::guest::{Ask, Guests, Session, frame, guarded};
 use crate::sandbox::{
     Cancel, Capability, CloneSpec, Error, Info, Kind, Policy, Restore, Result, Snapshot,
     SnapshotSpec, State,
@@ -117,9 +116,7 @@ impl Inner {
             Standing::Frozen => self.thaw_again(name).await,
             Standing::Stopped(mut session) => {
                 // They go on when the session ends, too.
-                if session.send(&super::attach::frame(["go"])).await.is_ok()
-                    && session.answer().await.is_ok()
-                {
+                if session.send(&frame(["go"])).await.is_ok() && session.answer().await.is_ok() {
                     self.sessions.keep(name, session);
                 }
             }

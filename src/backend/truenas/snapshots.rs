@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use super::super::guest::{Record, guarded, token};
+use super::super::guest::{Ask, Record, Session, frame, guarded, token};
 use super::api::{Api, doing};
 use super::row::{self, Found, Row};
 use super::{BACKEND, Inner};
@@ -62,11 +62,10 @@ impl Inner {
         let turn = self.turns.of(name);
         let still = turn.write().await;
         let began = std::time::Instant::now();
-        let frozen = row.state == State::Running && self.stand_still(name, true).await?;
+        let standing = self.stand_still(&row).await?;
+        let frozen = standing.is_some();
         let taken = self.incus("POST", &path, Some(&body)).await;
-        if frozen {
-            self.stand_still(name, false).await?;
-        }
+        self.go_on(name, standing).await;
         let took = began.elapsed();
         drop(still);
         let taken = taken?;
@@ -82,19 +81,30 @@ impl Inner {
         }
     }
 
-    /// Lets a guest stand still, or go on; whether it does.
-    async fn stand_still(self: &Arc<Self>, name: &str, still: bool) -> Result<bool> {
-        let action = if still { "freeze" } else { "unfreeze" };
-        let body = json!({"action": action, "timeout": 30, "force": false, "stateful": false});
-        let done = self.incus("PUT", &format!("{}/state", instance(name)), Some(&body)).await?;
-        match done {
-            Ok(_) => Ok(true),
-            // It may have been stopped meanwhile.
-            Err(_) if still => Ok(false),
-            Err(said) => match self.row(name).await?.state {
-                State::Frozen => Err(refused("letting processes go on", said)),
-                _ => Ok(false),
-            },
+    /// Lets a running guest's processes stand still, so that what is copied is of one moment. They go
+    /// on with the end of the session at the latest.
+    pub(super) async fn stand_still(&self, row: &Row) -> Result<Option<Session>> {
+        if row.state != State::Running {
+            return Ok(None);
+        }
+        let session = self.session(&row.name, false).await?;
+        match self.ask_in(&row.name, session, &["still"]).await {
+            // A kept session's guest may have been restarted.
+            Err(Error::Transport { .. }) => {
+                let session = self.session(&row.name, true).await?;
+                self.ask_in(&row.name, session, &["still"]).await.map(Some)
+            }
+            done => done.map(Some),
+        }
+    }
+
+    /// Lets them go on.
+    pub(super) async fn go_on(&self, name: &str, standing: Option<Session>) {
+        if let Some(mut session) = standing
+            && session.send(&frame(["go"])).await.is_ok()
+            && session.answer().await.is_ok()
+        {
+            self.sessions.keep(name, session);
         }
     }
 
@@ -275,13 +285,12 @@ impl Inner {
         });
         let turn = self.turns.of(&source.name);
         let still = turn.write().await;
-        let frozen = spec.label.is_none()
-            && source.state == State::Running
-            && self.stand_still(&source.name, true).await?;
+        let standing = match spec.label {
+            None => self.stand_still(source).await?,
+            Some(_) => None,
+        };
         let made = self.incus("POST", "/1.0/instances", Some(&body)).await;
-        if frozen {
-            self.stand_still(&source.name, false).await?;
-        }
+        self.go_on(&source.name, standing).await;
         drop(still);
         if let Err(said) = made? {
             return Err(match self.find(name).await? {

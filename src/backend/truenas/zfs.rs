@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::super::guest::{Exec, Record, token};
+use super::super::guest::{Record, token};
 use super::api::doing;
 use super::row::{self, Row};
 use super::snapshots::refused;
 use super::{BACKEND, Inner};
 use crate::sandbox::{
-    Cancel, CloneSpec, Command, Error, Info, Kind, Restore, Result, Snapshot, SnapshotSpec, State,
+    Cancel, CloneSpec, Error, Info, Kind, Restore, Result, Snapshot, SnapshotSpec, State,
 };
 
 /// Whose snapshot it is: the token of a sandbox. Others are nobody's business here.
@@ -84,26 +84,22 @@ impl Inner {
         Ok(all)
     }
 
-    /// What the guest has written is on its disk when this returns.
-    async fn flush(self: &Arc<Self>, row: &Row) {
-        if row.state == State::Running {
-            let command = Command::argv(["sync"]);
-            if let Ok(process) = self.spawn(&row.name, row.record.defaults(), &command).await {
-                let _ = process.collect(0).await;
-            }
-        }
-    }
-
     pub(super) async fn zfs_take(
         self: &Arc<Self>,
         row: &Row,
         spec: &SnapshotSpec,
     ) -> Result<Snapshot> {
-        self.flush(row).await;
-        self.zfs_mark(row, &spec.label, &row.record.token, &spec.labels).await?;
+        let began = std::time::Instant::now();
+        let done = self.zfs_mark(row, &spec.label, &row.record.token, &spec.labels).await;
+        let took = began.elapsed();
+        done?;
         let all = self.zfs_snapshots(row).await?;
         let made = all.into_iter().find(|snapshot| snapshot.label == spec.label);
-        made.ok_or_else(|| Error::not_found(Kind::Snapshot, &spec.label))
+        let mut made = made.ok_or_else(|| Error::not_found(Kind::Snapshot, &spec.label))?;
+        if row.state == State::Running {
+            made.frozen = took;
+        }
+        Ok(made)
     }
 
     async fn zfs_mark(
@@ -119,8 +115,12 @@ impl Inner {
         let labels = format!("{LABELS}={}", json!(labels));
         let name = format!("{}@{label}", row.dataset);
         let argv = ["snapshot", "-o", &of, "-o", &created, "-o", &labels, &name];
-        let said = self.zfs(&argv).await?;
-        said.map(drop).map_err(|said| refused("taking a snapshot", said))
+        let turn = self.turns.of(&row.name);
+        let _still = turn.write().await;
+        let standing = self.stand_still(row).await?;
+        let said = self.zfs(&argv).await;
+        self.go_on(&row.name, standing).await;
+        said?.map(drop).map_err(|said| refused("taking a snapshot", said))
     }
 
     /// Deletes a snapshot; one that clones were made of goes with the last of them.
@@ -203,7 +203,6 @@ impl Inner {
         let passing = format!("sandscript-{}", token());
         let label = spec.label.as_deref().unwrap_or(&passing);
         if spec.label.is_none() {
-            self.flush(source).await;
             self.zfs_mark(source, label, "-", &BTreeMap::new()).await?;
         }
         let from = format!("{}@{label}", source.dataset);
