@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Inner;
 use super::lifecycle::Plan;
+use crate::backend::guest::Ask;
 use crate::sandbox::{Error, Result};
 
 /// Storage that keeps guests to a size. That of folders needs quotas of the file system below, and says
