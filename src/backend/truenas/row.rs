@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_record_is_read_back_from_its_pieces() {
         let mut spec = Spec::new("a");
-        spec.env.insert("A".into(), "ä\n".repeat(3000));
+        spec.env.insert("A".into(), "ä\n".repeat(6000));
         let record = Record::new(&spec, "debian/12".into(), "f".into());
         let pieces = pieces(&record).unwrap();
         assert!(pieces.len() > 10);
