@@ -524,6 +524,7 @@ function Sandbox:restore(label, options) end
 ---@field keep? boolean Keep it when the run ends. Default: false.
 ---@field expires? Duration After this long gc may delete it.
 ---@field bare? boolean Leave it stopped. Default: false.
+---@field target? string Where in a cluster: a member's name, or @ and a group's, of which the cluster picks a member. Default: where the cluster puts it; a clone is beside its source.
 
 ---Makes a new machine from a snapshot or from the current state. It keeps the limits, environment and egress policy, and is deleted when the run ends, unless it is kept. The source keeps running.
 ---
@@ -926,6 +927,7 @@ local Error = {}
 ---@field keep? boolean Keep it when the run ends. Default: false.
 ---@field expires? Duration After this long gc may delete it.
 ---@field bare? boolean Leave it stopped. Default: false.
+---@field target? string Where in a cluster: a member's name, or @ and a group's, of which the cluster picks a member. Default: where the cluster puts it; a clone is beside its source.
 
 ---Makes a sandbox and waits until a command has run in it. It is deleted when the run ends, however it ends, unless it is kept.
 ---
@@ -1056,20 +1058,21 @@ function build_bases(bases) end
 ---@field max_fail? integer End all when so many failed. Default: run all.
 ---@field order? "longest"|"given"|"random" In which order cells start: "longest" first, by the times of earlier runs, as "given", or "random". Default: longest.
 ---@field artifacts? string[] Files and folders to copy out of each cell when its function is over, where they are there: to --artifacts, else into the record of the run.
----@field options? fun(cell: table<string, any>) Is run for each cell before any of them begins, several at once, with a map of its values and its id; gives what the cell has of its own: backend, host (the machine that the backend drives), from, label, egress, cpu, memory, pids, disk, inodes, env, caches, and weight, of how many others it takes the place. Axes of these names, but for label, env, caches and weight, are the same.
+---@field options? fun(cell: table<string, any>) Is run for each cell before any of them begins, several at once, with a map of its values and its id; gives what the cell has of its own: backend, host (the machine that the backend drives), from, label, egress, cpu, memory, pids, disk, inodes, env, caches, target, and weight, of how many others it takes the place. Axes of these names, but for label, env, caches and weight, are the same.
 ---@field setup? fun(cell: Cell) Is run in each cell before its function.
 ---@field teardown? fun(cell: Cell) Is run in each cell after its function, however that ended, a minute at most.
 ---@field egress? string|string[]|table<string, any> What cells may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: what their source may.
 ---@field env? table<string, string|number|boolean> Added to the environment of their commands.
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
 ---@field network? Network|Network[] Networks that all cells are in, a network or a list: they reach each other, too. Default: none.
+---@field target? string Where in a cluster the cells are: a member's name, or @ and a group's. Default: where the cluster puts them. When a member goes away, its cells begin again elsewhere.
 ---@field cpu? number CPUs it may use, such as 0.5 or 2.
 ---@field memory? Size Memory it may use.
 ---@field pids? integer How many processes it may have.
 ---@field disk? Size How much it may write to disk.
 ---@field inodes? integer How many files it may create.
 
----Runs a function in a fresh clone for every combination of values, several at once. A cell whose function fails is reported, and the run then ends with exit code 1. In Rhai the function gets copies of the variables it uses: what it sets in them, no other cell sees; in Lua all cells share them. Gives a report: name, ok, passed, flaky, expected_failure, skipped, failed, timed_out, cancelled, not_run, total, listed, duration and cells, each with id, values, ok, outcome, attempts, duration, message, output and kept. Of more than 3000 cells it has those that did not pass, 3000 at most.
+---Runs a function in a fresh clone for every combination of values, several at once. A cell whose function fails is reported, and the run then ends with exit code 1. In Rhai the function gets copies of the variables it uses: what it sets in them, no other cell sees; in Lua all cells share them. Gives a report: name, ok, passed, flaky, expected_failure, skipped, failed, timed_out, cancelled, not_run, total, listed, duration and cells, each with id, values, ok, outcome, attempts, duration, message, output, kept and moved (members of a cluster that went away under it). Of more than 3000 cells it has those that did not pass, 3000 at most.
 ---
 ---- error `not_found`: What it starts from is not there.
 ---
@@ -1127,6 +1130,14 @@ function backend() end
 ---@param options? gc.Options
 ---@return table<string, any>
 function gc(options) end
+
+---The members of the cluster that the sandboxes run on, each with name, groups, state ("online", "offline" or "evacuated"), cpus and load (of the last minute). An empty list where there is one machine only.
+---
+---```lua
+---for _, member in ipairs(members()) do print(member.name) end
+---```
+---@return (table<string, any>)[]
+function members() end
 
 ---A parameter of the script, given with --set name=value. It has the type of its default: a string, a number, a bool, or a list (written a,b,c).
 ---

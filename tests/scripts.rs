@@ -71,6 +71,9 @@ impl Opener for Machines {
     async fn open(&self, name: &str, host: Option<&str>) -> Result<Arc<dyn Backend>, Error> {
         match (name, host) {
             ("fake", Some("nas")) => Ok(Arc::new(FakeBackend::new())),
+            ("fake", Some("cluster")) => {
+                Ok(Arc::new(FakeBackend::builder().cluster(["a", "b"], 2).build()))
+            }
             ("fake", Some(host)) => Err(Error::Transport { message: format!("{host}: no answer") }),
             _ => sandscript::backend::open(name, &sandscript::backend::Config::default()).await,
         }

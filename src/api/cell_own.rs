@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use super::base::{BaseObject, is_cancel, source, source_of};
 use super::matrix::{to_axis, to_value, told};
 use super::{
-    Args, Callable, Ctx, ErrorKind, Handle, Host, Map, Result, ScriptError, Value, cache, suggest,
+    Args, Callable, Ctx, ErrorKind, Handle, Host, Map, Result, ScriptError, Value, cache, member,
+    suggest,
 };
 use super::{egress, secret};
 use crate::egress::Asked;
@@ -20,11 +21,11 @@ use crate::workflow::{Broken, Cell, CellOwn, MatrixSpec, Source};
 pub(super) const FROM: &str = "from";
 /// The axes that are options of their cell, too.
 const AXES: &[&str] =
-    &["backend", "cpu", "disk", "egress", FROM, "host", "inodes", "memory", "pids"];
+    &["backend", "cpu", "disk", "egress", FROM, "host", "inodes", "memory", "pids", "target"];
 /// What the function may give.
 const KEYS: &[&str] = &[
     "backend", "caches", "cpu", "disk", "egress", "env", FROM, "host", "inodes", "label", "memory",
-    "pids", "weight",
+    "pids", "target", "weight",
 ];
 /// How many cells' functions run at once.
 const AT_ONCE: usize = 8;
@@ -355,6 +356,11 @@ impl Wish {
                     Value::Float(number) => *number,
                     _ => return Err(wrong("a number of CPUs")),
                 });
+            }
+            "target" => {
+                let text =
+                    value.as_str().ok_or_else(|| wrong("a member of a cluster or a group"))?;
+                own.target = Some(member::of_text(text)?);
             }
             "memory" => own.limits.memory = Some(size().ok_or_else(|| wrong("a size"))?),
             "disk" => own.limits.disk = Some(size().ok_or_else(|| wrong("a size"))?),

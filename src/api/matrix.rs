@@ -13,7 +13,7 @@ use super::memory::Cells;
 use super::sandbox::{SandboxObject, limit_options, limits, scalar};
 use super::{
     Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Host, Object, Opt, Position, Result,
-    ScriptError, Type, Value, cache,
+    ScriptError, Type, Value, cache, member,
 };
 use super::{egress, network, secret};
 use crate::sandbox::{Error, ReadOptions};
@@ -280,6 +280,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
             networks: network::networks(&ctx, &args)?,
             caches: cache::caches(&args)?,
             env: args.string_map("env"),
+            target: member::target(&args)?,
         },
     };
     let homes = own::fill(&ctx, &args, &mut spec).await?;
@@ -422,7 +423,8 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   sets in them, no other cell sees; in Lua all cells share them. Gives a report: \
                   name, ok, passed, flaky, expected_failure, skipped, failed, timed_out, \
                   cancelled, not_run, total, listed, duration and cells, each with id, values, \
-                  ok, outcome, attempts, duration, message, output and kept. Of more than 3000 \
+                  ok, outcome, attempts, duration, message, output, kept and moved \
+                  (members of a cluster that went away under it). Of more than 3000 \
                   cells it has those that did not pass, 3000 at most.",
             )
             .param("name", Type::String, "Its name, for people.")
@@ -474,8 +476,8 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "Is run for each cell before any of them begins, several at once, with a map of \
                   its values and its id; gives what the cell has of its own: backend, host (the \
                   machine that the backend drives), from, label, egress, cpu, memory, pids, disk, \
-                  inodes, env, caches, and weight, of how many others it takes the place. Axes of these \
-                  names, but for label, env, caches and weight, are the same.",
+                  inodes, env, caches, target, and weight, of how many others it takes the place. Axes of \
+                  these names, but for label, env, caches and weight, are the same.",
             )
             .option("setup", on_cell(), "Is run in each cell before its function.")
             .option(
@@ -487,7 +489,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "What cells may reach: \"none\", \"unrestricted\", a preset such as \"agent\", a list of rules, or #{ preset, allow, deny }. Default: what their source may.",
             )])
             .option("env", Type::map_of(scalar()), "Added to the environment of their commands.")
-            .options(vec![cache::option(), network::option("Networks that all cells are in, a network or a list: they reach each other, too. Default: none.")])
+            .options(vec![cache::option(), network::option("Networks that all cells are in, a network or a list: they reach each other, too. Default: none."), member::option("Where in a cluster the cells are: a member's name, or @ and a group's. Default: where the cluster puts them. When a member goes away, its cells begin again elsewhere.")])
             .options(limit_options())
             .param("body", on_cell(), "Is run in each cell.")
             .returns(Type::Map)

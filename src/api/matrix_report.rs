@@ -40,6 +40,7 @@ fn cell_map(report: &CellReport) -> Value {
         ("message", Value::option(report.failure.as_ref().map(ToString::to_string))),
         ("output", report.tail.as_str().into()),
         ("kept", Value::option(report.kept.clone())),
+        ("moved", report.moved.clone().into()),
     ])
 }
 

@@ -23,6 +23,7 @@ mod lazy;
 mod machines;
 mod matrix;
 mod matrix_report;
+mod member;
 mod memory;
 mod network;
 mod options;
@@ -76,6 +77,7 @@ pub(crate) fn standard() -> Vec<FnSpec> {
         base::specs(),
         matrix::specs(),
         backend::specs(),
+        member::specs(),
         param::specs(),
         env::specs(),
         secret::specs(),

@@ -9,7 +9,7 @@ use super::base::{source, source_options};
 use super::host::{DELETED, OVER};
 use super::{
     Args, Ctx, FnSpec, HandlerFuture, Host, Map, Object, Opt, Result, ScriptError, Type, Value,
-    cache, path, port,
+    cache, member, path, port,
 };
 use super::{egress, network, secret};
 use crate::sandbox::{
@@ -120,6 +120,9 @@ pub(super) fn machine_options() -> Vec<Opt> {
         option("keep", Type::Bool, "Keep it when the run ends. Default: false."),
         option("expires", Type::Duration, "After this long gc may delete it."),
         option("bare", Type::Bool, "Leave it stopped. Default: false."),
+        member::option(
+            "Where in a cluster: a member's name, or @ and a group's, of which the cluster picks a member. Default: where the cluster puts it; a clone is beside its source.",
+        ),
     ]);
     options
 }
@@ -198,6 +201,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     let (owner, expires) = (ctx.host.owner(keep), expires(&args)?);
     let caches = cache::caches(&args)?;
     let networks = network::networks(&ctx, &args)?;
+    let target = member::target(&args)?;
     let (image, sha256) = match source {
         Source::Image { image, sha256 } => (image, sha256),
         other => {
@@ -224,6 +228,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
                 owner,
                 expires,
                 bare: args.flag("bare"),
+                target,
                 ..CloneSpec::new(name)
             };
             check_name(&spec.name)?;
@@ -247,6 +252,7 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
         owner,
         expires,
         bare: args.flag("bare"),
+        target,
         ..Spec::new(name)
     };
     spec.check()?;
@@ -441,6 +447,7 @@ fn info_map(info: Info) -> Value {
         ("expires".into(), Value::option(info.expires)),
         ("addresses".into(), info.addresses.into()),
         ("ports".into(), port::list(&info.ports)),
+        ("member".into(), Value::option(info.member)),
     ]);
     map.into()
 }

@@ -1,7 +1,7 @@
 //! Snapshots, restoring and cloning.
 
 use super::sandbox::{expires, fresh_name, limits, machine_options, made, name_of, scalar};
-use super::{Args, Ctx, FnSpec, Result, Type, Value, cache};
+use super::{Args, Ctx, FnSpec, Result, Type, Value, cache, member};
 use super::{egress, network, secret};
 use crate::sandbox::{
     CloneSpec, Error, Kind, Limits, Restore, Snapshot, SnapshotSpec, check_label, check_name,
@@ -79,6 +79,7 @@ async fn clone(ctx: Ctx, args: Args) -> Result<Value> {
         owner: ctx.host.owner(keep),
         expires: expires(&args)?,
         bare: args.flag("bare"),
+        target: member::target(&args)?,
         ..CloneSpec::new(name)
     };
     let clone = || ctx.backend().clone(&source, &spec, ctx.cancel());

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::config::Settings;
 use crate::api::HostBuilder;
-use crate::sandbox::{self, Limits, Network, PublishSpec};
+use crate::sandbox::{self, Limits, Network, Placement, PublishSpec};
 use crate::workflow::{Order, Partition, SecretSource};
 
 /// How an answer is printed.
@@ -117,6 +117,11 @@ pub fn network(text: &str) -> Result<Network, String> {
         let message = message.strip_prefix("network: ").unwrap_or(&message);
         format!("{message}; {}", error.hint().unwrap_or_default())
     })
+}
+
+/// Where in a cluster.
+pub fn target(text: &str) -> Result<Placement, String> {
+    text.parse().map_err(sentence)
 }
 
 /// In which order cells start.

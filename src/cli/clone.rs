@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use super::args::{FormatArg, key_value, network};
+use super::args::{FormatArg, key_value, network, target};
 use super::egress::{self, EgressArgs};
 use super::session::Session;
 use super::{Result, view};
 use crate::egress::{Asked, Origin};
-use crate::sandbox::{Backend, CloneSpec, Network, check_name};
+use crate::sandbox::{Backend, CloneSpec, Network, Placement, check_name};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,6 +39,9 @@ pub struct Clone {
     network: Vec<Network>,
     #[command(flatten)]
     egress: EgressArgs,
+    /// Where in a cluster: a member's name, or @ and a group's [default: beside the source]
+    #[arg(long, value_name = "MEMBER", value_parser = target)]
+    target: Option<Placement>,
     /// Leave it stopped
     #[arg(long)]
     bare: bool,
@@ -59,6 +62,7 @@ impl Clone {
             env: self.env.into_iter().collect(),
             networks: self.network,
             bare: self.bare,
+            target: self.target,
             ..CloneSpec::new(self.new)
         };
         let info = session.work(false, |work| async move {

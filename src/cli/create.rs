@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::args::{FormatArg, LimitArgs, key_value, network, port};
+use super::args::{FormatArg, LimitArgs, key_value, network, port, target};
 use super::egress::{self, EgressArgs};
 use super::session::Session;
 use super::{Result, publish, view};
 use crate::egress::Origin;
-use crate::sandbox::{CacheMount, Cancel, Mount, Network, Policy, PublishSpec, Spec};
+use crate::sandbox::{CacheMount, Cancel, Mount, Network, Placement, Policy, PublishSpec, Spec};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,6 +65,9 @@ pub struct Create {
     /// A label to find it by
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     label: Vec<(String, String)>,
+    /// Where in a cluster: a member's name, or @ and a group's [default: where the cluster puts it]
+    #[arg(long, value_name = "MEMBER", value_parser = target)]
+    target: Option<Placement>,
     /// Leave it stopped
     #[arg(long)]
     bare: bool,
@@ -97,6 +100,7 @@ impl Create {
             owner: None,
             expires: None,
             bare: self.bare,
+            target: self.target,
         };
         spec.check()?;
         Ok(spec)

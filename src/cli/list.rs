@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::args::{FormatArg, key_value};
 use super::session::Session;
 use super::{Result, view};
+use crate::sandbox::{Capability, MemberState};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,11 +27,25 @@ pub struct List {
 
 impl List {
     pub fn call(self, session: &Session<'_>) -> Result {
-        let mut all = session
-            .work(false, |work| async move { Ok(work.backend.list(&work.cancel).await?) })?;
+        let (mut all, away) = session.work(false, |work| async move {
+            let all = work.backend.list(&work.cancel).await?;
+            let mut members = Vec::new();
+            if work.backend.capabilities().has(Capability::Cluster) {
+                members = work.backend.members(&work.cancel).await?;
+                members.retain(|member| member.state == MemberState::Offline);
+            }
+            Ok((all, members))
+        })?;
         all.retain(|info| {
             self.label.iter().all(|(key, value)| info.labels.get(key) == Some(value))
         });
+        for member in away {
+            let message = format!(
+                "member '{}' of the cluster is {}: what is on it can't be listed",
+                member.name, member.state
+            );
+            session.output.warn(&message);
+        }
         if self.format.json() {
             session.output.json(&all.iter().map(view::sandbox_json).collect::<Value>());
             return Ok(0);
@@ -39,18 +54,24 @@ impl List {
             session.output.note("there are no sandboxes");
             return Ok(0);
         }
+        let cluster = all.iter().any(|info| info.member.is_some());
         let rows: Vec<Vec<String>> = all
             .iter()
             .map(|info| {
-                vec![
-                    info.name.clone(),
-                    info.state.word().into(),
-                    info.source.clone().unwrap_or_else(|| info.image.clone()),
-                    view::age(info.created),
-                ]
+                let mut row = vec![info.name.clone(), info.state.word().into()];
+                if cluster {
+                    row.push(info.member.clone().unwrap_or_default());
+                }
+                row.push(info.source.clone().unwrap_or_else(|| info.image.clone()));
+                row.push(view::age(info.created));
+                row
             })
             .collect();
-        session.output.table(&["NAME", "STATE", "FROM", "CREATED"], &rows);
+        let mut heads = vec!["NAME", "STATE", "FROM", "CREATED"];
+        if cluster {
+            heads.insert(2, "MEMBER");
+        }
+        session.output.table(&heads, &rows);
         Ok(0)
     }
 }

@@ -76,6 +76,7 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
         ("owner", owner.unwrap_or_default()),
         ("limits", view::limits(&info.limits)),
         ("egress", info.egress.to_string()),
+        ("member", info.member.clone().unwrap_or_default()),
         ("networks", networks.join(", ")),
         ("addresses", info.addresses.join(" ")),
         ("ports", ports.join(", ")),

@@ -41,6 +41,7 @@ pub fn sandbox_json(info: &Info) -> Value {
         "expires": info.expires.map(timestamp),
         "addresses": info.addresses,
         "ports": info.ports,
+        "member": info.member,
     })
 }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error, FileEntry,
-    Info, Kind, Policy, Process, Published, ReadOptions, Reader, Restore, Result, Rule, Snapshot,
-    SnapshotSpec, Spec, StopOptions, Usage, WriteOptions,
+    Info, Kind, Member, Placement, Policy, Process, Published, ReadOptions, Reader, Restore,
+    Result, Rule, Snapshot, SnapshotSpec, Spec, Stock, StopOptions, Usage, WriteOptions,
 };
 
 /// What a `gc` found, or would delete.
@@ -269,6 +269,28 @@ pub trait Backend: Send + Sync {
     /// What it was refused and what it reached since it was made or restored.
     async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {
         self.get(name, cancel).await.map(|_| EgressLog::default())
+    }
+
+    /// The members of the cluster; none where there is one machine only.
+    async fn members(&self, _cancel: &Cancel) -> Result<Vec<Member>> {
+        Ok(Vec::new())
+    }
+
+    /// The member of the cluster that holds a sandbox, if that member does not answer. Where it is gone
+    /// for good, what was in the sandbox is lost.
+    async fn away(&self, _name: &str, _cancel: &Cancel) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Makes ready what many sandboxes are about to be made from, on each member of the cluster where
+    /// they may be, so that the first of them is made as fast as the last. May be called again.
+    async fn prepare(
+        &self,
+        _stock: &Stock,
+        _target: Option<&Placement>,
+        _cancel: &Cancel,
+    ) -> Result<()> {
+        Ok(())
     }
 
     /// Keeps a sandbox whose run ends: takes the owner off.

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub enum Capability {
     /// Folders of the backend's that outlive the sandboxes they are mounted in.
     Caches,
+    /// Several machines behind one address: a sandbox can be put on one of them.
+    Cluster,
     /// Egress policies with rules: the guest reaches what they allow.
     EgressAllowlist,
     /// Egress policy `unrestricted`: the guest reaches the network.
@@ -56,6 +58,7 @@ impl Capability {
     /// All of them, in order.
     pub const ALL: &[Capability] = &[
         Capability::Caches,
+        Capability::Cluster,
         Capability::EgressAllowlist,
         Capability::EgressUnrestricted,
         Capability::Freeze,
@@ -80,6 +83,7 @@ impl Capability {
     pub fn as_str(self) -> &'static str {
         match self {
             Capability::Caches => "caches",
+            Capability::Cluster => "cluster",
             Capability::EgressAllowlist => "egress-allowlist",
             Capability::EgressUnrestricted => "egress-unrestricted",
             Capability::Freeze => "freeze",
@@ -139,6 +143,14 @@ impl Capabilities {
     /// Whether `capability` is there.
     pub fn has(&self, capability: Capability) -> bool {
         self.has.contains(&capability)
+    }
+
+    /// Ok when a sandbox can be put there: anywhere, or there is a cluster.
+    pub fn require_target(&self, target: Option<&super::Placement>) -> crate::sandbox::Result<()> {
+        match target {
+            None => Ok(()),
+            Some(_) => self.require(Capability::Cluster),
+        }
     }
 
     /// Ok when an egress policy can be enforced here.

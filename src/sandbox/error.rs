@@ -20,6 +20,8 @@ pub enum Kind {
     File,
     /// A root file system to create from.
     Image,
+    /// A machine of a cluster.
+    Member,
     /// A recorded run.
     Run,
     /// A sandbox.
@@ -38,6 +40,7 @@ impl fmt::Display for Kind {
             Kind::Command => "command",
             Kind::File => "file",
             Kind::Image => "image",
+            Kind::Member => "member of the cluster",
             Kind::Run => "run",
             Kind::Sandbox => "sandbox",
             Kind::Snapshot => "snapshot",
@@ -107,6 +110,14 @@ pub enum Error {
         message: String,
         /// What would be right.
         hint: Option<String>,
+    },
+    /// The member of a cluster that holds the sandbox does not answer; the others may.
+    #[error("{what}: member '{member}' of the cluster does not answer")]
+    MemberAway {
+        /// The member.
+        member: String,
+        /// What was to be done.
+        what: String,
     },
     /// The named thing does not exist.
     #[error("{kind} '{name}' not found")]
@@ -233,6 +244,9 @@ impl Error {
             Error::CacheInUse { by: Some(by), .. } => {
                 Some(format!("wait until it is done, or stop it: sandscript stop {by}"))
             }
+            Error::MemberAway { .. } => {
+                Some("it is there again when the member is: see `incus cluster list`".into())
+            }
             Error::NotRunning { name } => Some(format!("start it first: sandscript start {name}")),
             _ => None,
         }
@@ -249,6 +263,7 @@ impl Error {
             Error::Exhausted { .. } => "exhausted",
             Error::Internal { .. } => "internal",
             Error::InvalidInput { .. } => "invalid_input",
+            Error::MemberAway { .. } => "transport",
             Error::NotFound { .. } => "not_found",
             Error::NotRunning { .. } => "not_running",
             Error::Permission { .. } => "permission",

@@ -82,4 +82,7 @@ pub struct Info {
     pub addresses: Vec<String>,
     /// Its ports that are open on the host.
     pub ports: Vec<Published>,
+    /// The member of a cluster that it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheMount, Limits, Network, Owner, Policy, Result, Spec, check_label};
+use super::{CacheMount, Limits, Network, Owner, Placement, Policy, Result, Spec, check_label};
 
 /// What a snapshot is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +72,11 @@ pub struct CloneSpec {
     pub expires: Option<SystemTime>,
     /// Leave it stopped.
     pub bare: bool,
+    /// Where in a cluster. When not given it is beside its source, where it shares the disk with it.
+    pub target: Option<Placement>,
+    /// It need not be beside its source: where [`super::Backend::prepare`] was called for its
+    /// snapshot, the cluster puts it wherever there is room.
+    pub spread: bool,
 }
 
 impl CloneSpec {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheMount, Error, Network, Policy, Result, check_name};
+use super::{CacheMount, Error, Network, Placement, Policy, Result, check_name};
 
 /// Upper bounds. What a backend can't limit here is `Unsupported`, never ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -91,6 +91,9 @@ pub struct Spec {
     pub expires: Option<SystemTime>,
     /// Create it stopped, without provisioning.
     pub bare: bool,
+    /// Where in a cluster; where the cluster puts it when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Placement>,
 }
 
 impl Spec {

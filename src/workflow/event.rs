@@ -197,6 +197,10 @@ pub enum Event {
         tail: String,
         #[serde(with = "seconds")]
         pause: Duration,
+        /// The member of a cluster that went away with it: the cell is no less good for that, and the
+        /// attempt is one more than it may have.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        away: Option<String>,
     },
     /// What a cell's commands print: whole lines.
     CellOutput { matrix: String, cell: String, stream: Stream, text: String },
@@ -231,6 +235,9 @@ pub enum Event {
         /// What it was refused and what it reached, at the last attempt.
         #[serde(default, skip_serializing_if = "CellEgress::is_empty")]
         egress: CellEgress,
+        /// The members of a cluster that went away while it was on them, before it began again elsewhere.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        moved: Vec<String>,
     },
     /// A test inside of a cell, as the guest's own report has it.
     CellTest { matrix: String, cell: String, test: CellTest },

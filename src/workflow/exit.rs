@@ -55,7 +55,7 @@ pub const TERMINATED: u8 = 143;
 pub fn of_error(error: &Error) -> u8 {
     match error {
         Error::Cancelled => INTERRUPTED,
-        Error::Auth { .. } | Error::Transport { .. } => BACKEND,
+        Error::Auth { .. } | Error::MemberAway { .. } | Error::Transport { .. } => BACKEND,
         Error::NotFound { kind: Kind::Backend, .. } => USAGE,
         Error::Unsupported { .. } => UNSUPPORTED,
         Error::Timeout { .. } => TIMEOUT,

@@ -2,6 +2,7 @@
 //! dies does. The contract itself is in `tests/conformance`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod cluster;
 mod faults;
 mod images;
 mod proxy;
@@ -32,23 +33,31 @@ fn main() -> ExitCode {
         return if ours { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     if arguments.list {
-        return libtest_mimic::run(&arguments, trials(&Arc::default())).exit_code();
+        let all = all(&Arc::default(), &cluster::Lazy::default());
+        return libtest_mimic::run(&arguments, all).exit_code();
     }
     let folder = tempfile::Builder::new().prefix("sandscript-incus-").tempdir().unwrap();
-    let daemon = match rig::Daemon::start(folder.path()) {
-        Ok(daemon) => Arc::new(Mutex::new(Some(daemon))),
+    let only_clusters = arguments.filter.as_ref().is_some_and(|word| word.starts_with("cluster"));
+    let daemon = match (!only_clusters).then(|| rig::Daemon::start(folder.path())).transpose() {
+        Ok(daemon) => Arc::new(Mutex::new(daemon)),
         Err(error) => {
             eprintln!("no daemon: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let conclusion = libtest_mimic::run(&arguments, trials(&daemon));
+    let cluster = cluster::Lazy::default();
+    let conclusion = libtest_mimic::run(&arguments, all(&daemon, &cluster));
+    cluster.stop();
     drop(daemon.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
     conclusion.exit_code()
 }
 
 type Test = (&'static str, fn(&mut rig::Daemon));
 type Shared = Arc<Mutex<Option<rig::Daemon>>>;
+
+fn all(daemon: &Shared, cluster: &cluster::Lazy) -> Vec<Trial> {
+    trials(daemon).into_iter().chain(cluster::trials(cluster)).collect()
+}
 
 fn trials(daemon: &Shared) -> Vec<Trial> {
     let tests: [Test; 20] = [

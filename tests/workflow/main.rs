@@ -6,6 +6,7 @@ mod attempts;
 mod base;
 mod caches;
 mod cells;
+mod cluster;
 mod gc;
 mod matrix;
 mod plan;

@@ -16,9 +16,9 @@ use super::tree::{Data, Errno, Node};
 use super::users;
 use crate::sandbox::{
     Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, Condition, EgressLog,
-    Error, FileEntry, GcReport, Info, Kind, Limits, Policy, Process, Published, ReadOptions,
-    Reader, Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, State, StopOptions, WriteOptions,
-    check_label, check_name, check_path, check_port,
+    Error, FileEntry, GcReport, Info, Kind, Limits, Member, Placement, Policy, Process, Published,
+    ReadOptions, Reader, Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, State, Stock,
+    StopOptions, WriteOptions, check_label, check_name, check_path, check_port,
 };
 
 impl FakeBackend {
@@ -39,7 +39,18 @@ impl FakeBackend {
                 Effect::Hang => until(cancel, std::future::pending()).await?,
             }
         }
-        if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        self.answers(sandbox, verb.as_str())
+    }
+
+    /// Fails when the member of the cluster that holds it is away.
+    fn answers(&self, sandbox: &str, what: &str) -> Result<()> {
+        match self.shared.world().away(sandbox) {
+            Some(member) => Err(Error::MemberAway { member, what: format!("{what} '{sandbox}'") }),
+            None => Ok(()),
+        }
     }
 
     fn check_limits(&self, limits: &Limits) -> Result<()> {
@@ -170,6 +181,7 @@ impl Backend for FakeBackend {
         self.check_limits(&spec.limits)?;
         self.check_egress(&spec.egress)?;
         self.shared.capabilities.require_networks(&spec.networks)?;
+        self.shared.capabilities.require_target(spec.target.as_ref())?;
         if !spec.mounts.is_empty() {
             self.shared.capabilities.require(Capability::Mounts)?;
         }
@@ -208,6 +220,7 @@ impl Backend for FakeBackend {
             expires: spec.expires,
             addresses: Vec::new(),
             ports: Vec::new(),
+            member: self.shared.world().place(spec.target.as_ref())?,
         };
         let half = self.begin(machine(info, &found), "creating")?;
         self.call(Verb::Create, &spec.name, image, cancel).await?;
@@ -216,7 +229,15 @@ impl Backend for FakeBackend {
 
     async fn list(&self, cancel: &Cancel) -> Result<Vec<Info>> {
         self.call(Verb::List, "", "", cancel).await?;
-        Ok(self.shared.world().machines.values().map(|machine| machine.info.clone()).collect())
+        let world = self.shared.world();
+        let mut all: Vec<Info> =
+            world.machines.values().map(|machine| machine.info.clone()).collect();
+        for info in &mut all {
+            if let Some(member) = world.away(&info.name) {
+                info.state = State::Error(format!("member '{member}' does not answer"));
+            }
+        }
+        Ok(all)
     }
 
     async fn get(&self, name: &str, cancel: &Cancel) -> Result<Info> {
@@ -566,11 +587,23 @@ impl Backend for FakeBackend {
         self.check_limits(spec.limits.as_ref().unwrap_or(&Limits::default()))?;
         self.check_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
         self.shared.capabilities.require_networks(&spec.networks)?;
+        self.shared.capabilities.require_target(spec.target.as_ref())?;
         if !spec.caches.is_empty() {
             self.shared.capabilities.require(Capability::Caches)?;
         }
         let copy = {
             let mut world = self.shared.world();
+            let ready = spec.label.as_ref().is_some_and(|label| {
+                let ready = world.cluster.prepared.iter();
+                spec.spread && ready.into_iter().any(|(one, of)| one == name && of == label)
+            });
+            if !ready && let Some(member) = world.away(name) {
+                return Err(Error::MemberAway { member, what: format!("clone '{name}'") });
+            }
+            let placed = match ready || spec.target.is_some() {
+                true => world.place(spec.target.as_ref())?,
+                false => world.get(name)?.info.member.clone(),
+            };
             let source = world.settled(name)?;
             let tree = match &spec.label {
                 Some(label) => shot(source, label)?.tree.clone(),
@@ -595,6 +628,7 @@ impl Backend for FakeBackend {
             info.owner = spec.owner.clone();
             info.expires = spec.expires;
             info.ports.clear();
+            info.member = placed;
             Machine {
                 serial: 0,
                 info,
@@ -614,8 +648,42 @@ impl Backend for FakeBackend {
             Some(label) => format!("{} from {label}", spec.name),
             None => spec.name.clone(),
         };
-        self.call(Verb::Clone, name, detail, cancel).await?;
+        match self.call(Verb::Clone, name, detail, cancel).await {
+            // The source's member is not needed any more.
+            Ok(()) | Err(Error::MemberAway { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.answers(&spec.name, "clone")?;
         self.finish(half, spec.bare)
+    }
+
+    async fn members(&self, cancel: &Cancel) -> Result<Vec<Member>> {
+        self.call(Verb::Members, "", "", cancel).await?;
+        Ok(self.shared.world().cluster.members.clone())
+    }
+
+    async fn away(&self, name: &str, _cancel: &Cancel) -> Result<Option<String>> {
+        Ok(self.shared.world().away(name))
+    }
+
+    async fn prepare(
+        &self,
+        stock: &Stock,
+        target: Option<&Placement>,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let (sandbox, detail) = match stock {
+            Stock::Image(image) => ("", image.as_deref().unwrap_or_default()),
+            Stock::Snapshot { sandbox, label } => (sandbox.as_str(), label.as_str()),
+        };
+        let place = target.map(|target| format!(" on {target}")).unwrap_or_default();
+        self.call(Verb::Prepare, sandbox, format!("{detail}{place}"), cancel).await?;
+        if let Stock::Snapshot { sandbox, label } = stock {
+            let mut world = self.shared.world();
+            shot(world.settled(sandbox)?, label)?;
+            world.cluster.prepared.push((sandbox.clone(), label.clone()));
+        }
+        Ok(())
     }
 
     async fn policy(&self, name: &str, cancel: &Cancel) -> Result<Policy> {

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::cache::Cache;
 use super::clock::Clock;
+use super::cluster::Cluster;
 use super::fault::Faults;
 use super::image::Image;
 use super::tree::{Errno, Node, Tree, Usage};
@@ -100,6 +101,7 @@ pub(super) struct World {
     pub faults: Faults,
     /// Runs that have ended; `gc` takes what they own.
     pub ended: BTreeSet<String>,
+    pub cluster: Cluster,
     pub serial: u64,
 }
 

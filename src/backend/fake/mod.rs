@@ -25,13 +25,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use crate::sandbox::{Capabilities, Capability, EgressLog, Enforcer, Result};
+use crate::sandbox::{Capabilities, Capability, EgressLog, Enforcer, Member, MemberState, Result};
 
 mod archive;
 mod backend;
 mod builtin;
 mod cache;
 mod clock;
+mod cluster;
 mod fault;
 mod image;
 mod machine;
@@ -126,6 +127,7 @@ pub struct FakeBuilder {
     images: Vec<(String, String)>,
     missing: BTreeMap<Capability, String>,
     parallelism: usize,
+    members: Vec<Member>,
     counter_clock: bool,
 }
 
@@ -133,6 +135,7 @@ impl Default for FakeBuilder {
     fn default() -> Self {
         let kernel = "the fake backend has no kernel";
         let missing = [
+            (Capability::Cluster, "the fake backend is one machine here"),
             (Capability::EgressUnrestricted, "the fake backend has no network"),
             (Capability::HostImage, "the fake backend never touches this machine"),
             (Capability::Init, kernel),
@@ -150,6 +153,7 @@ impl Default for FakeBuilder {
             ],
             missing: missing.into_iter().map(|(c, hint)| (c, hint.to_owned())).collect(),
             parallelism: 4,
+            members: Vec::new(),
             counter_clock: false,
         }
     }
@@ -196,6 +200,23 @@ impl FakeBuilder {
         self
     }
 
+    /// Makes it a cluster of members of these names, each with so many processors and in the group
+    /// `default`; the first one is in the group `first`, too.
+    pub fn cluster<'a>(mut self, members: impl IntoIterator<Item = &'a str>, cpus: usize) -> Self {
+        let member = |(at, name): (usize, &str)| {
+            let groups = ["default", "first"].into_iter().take(if at == 0 { 2 } else { 1 });
+            Member {
+                name: name.to_owned(),
+                groups: groups.map(str::to_owned).collect(),
+                state: MemberState::Online,
+                cpus,
+                load: 0.0,
+            }
+        };
+        self.members = members.into_iter().enumerate().map(member).collect();
+        self.with(Capability::Cluster)
+    }
+
     /// Times count up from 2001-09-09T01:46:40Z, a second at each reading.
     pub fn counter_clock(mut self) -> Self {
         self.counter_clock = true;
@@ -225,6 +246,7 @@ impl FakeBuilder {
             images,
             faults: fault::Faults::default(),
             ended: BTreeSet::new(),
+            cluster: cluster::Cluster { members: self.members, ..Default::default() },
             serial: 0,
         };
         FakeBackend { shared: Arc::new(Shared { world: Mutex::new(world), clock, capabilities }) }

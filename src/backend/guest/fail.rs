@@ -16,6 +16,8 @@ pub(in crate::backend) enum Fail {
     Untrusted(String),
     /// The answer is lost: whether it was done is unknown.
     Lost(String),
+    /// The member of the cluster that works on it does not answer.
+    Away(String),
 }
 
 impl From<HttpError> for Fail {
@@ -42,6 +44,7 @@ impl Fail {
             Fail::Refused(_, text) | Fail::Failed(text, _) => {
                 Error::internal(format!("{doing}: the server says: {text}"))
             }
+            Fail::Away(member) => Error::MemberAway { member, what: doing.to_owned() },
             Fail::Unreachable(text) | Fail::Lost(text) => {
                 Error::Transport { message: format!("{doing}: {text}") }
             }

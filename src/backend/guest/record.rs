@@ -125,6 +125,7 @@ impl Record {
             owner: self.owner,
             expires: self.expires,
             addresses: Vec::new(),
+            member: None,
         }
     }
 }

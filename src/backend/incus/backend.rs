@@ -11,9 +11,9 @@ use super::record::{self, Record};
 use super::{IncusBackend, Inner};
 use crate::backend::guest::{Ask, Exec, Files, Guests, guarded, until};
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Policy,
-    Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, State,
-    StopOptions, Usage, WriteOptions, check_label, check_name, check_path,
+    Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Member,
+    Placement, Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec,
+    State, Stock, StopOptions, Usage, WriteOptions, check_label, check_name, check_path,
 };
 
 impl Inner {
@@ -262,6 +262,34 @@ impl Backend for IncusBackend {
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
         check_name(name)?;
         self.0.clone_box(name, spec, cancel).await
+    }
+
+    async fn members(&self, cancel: &Cancel) -> Result<Vec<Member>> {
+        match &self.0.cluster {
+            Some(cluster) => until(cancel, cluster.members()).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn away(&self, name: &str, cancel: &Cancel) -> Result<Option<String>> {
+        check_name(name)?;
+        match &self.0.cluster {
+            Some(cluster) => until(cancel, async { Ok(cluster.away(name).await) }).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn prepare(
+        &self,
+        stock: &Stock,
+        target: Option<&Placement>,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let (inner, stock, target) = (Arc::clone(&self.0), stock.clone(), target.cloned());
+        guarded(cancel, move |cancel| async move {
+            inner.prepare(&stock, target.as_ref(), &cancel).await
+        })
+        .await
     }
 
     async fn usage(&self, name: &str, cancel: &Cancel) -> Result<Usage> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::devices::Pool;
-use crate::sandbox::{Capabilities, Capability, Enforcer};
+use crate::sandbox::{Capabilities, Capability, Enforcer, Member};
 
 /// The image when a spec names none.
 const IMAGE: &str = "debian/12";
@@ -13,6 +13,14 @@ const IMAGE: &str = "debian/12";
 fn confined() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
         .is_ok_and(|enabled| enabled.trim() == "Y")
+}
+
+/// What changes where the server is a member of a cluster.
+pub(super) fn of_cluster(capabilities: &mut Capabilities, members: &[Member]) {
+    capabilities.missing.remove(&Capability::Cluster);
+    capabilities.has.insert(Capability::Cluster);
+    let room = members.iter().filter(|member| member.fits(None)).map(Member::capacity).sum();
+    capabilities.parallelism = std::cmp::max(room, 1);
 }
 
 pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
@@ -28,6 +36,7 @@ pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
     ]
     .into();
     let mut missing: BTreeMap<Capability, String> = [
+        (Capability::Cluster, "the server is no member of a cluster"),
         (Capability::Caches, "backend 'incus' keeps no caches yet: build a base instead"),
         (
             Capability::EgressAllowlist,

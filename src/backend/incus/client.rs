@@ -1,6 +1,6 @@
 //! Incus's REST API: requests, answers, and operations that are waited for.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use hyper::Method;
@@ -19,6 +19,8 @@ pub(super) struct Ticket {
     pub metadata: Value,
     /// Which stream of events was open when it was asked for.
     generation: u64,
+    /// The member of a cluster that works on it, where that is not the one that is spoken to.
+    member: Option<String>,
 }
 
 /// A server, in one of its projects.
@@ -26,13 +28,20 @@ pub(super) struct Client {
     http: Arc<Http>,
     project: Option<String>,
     operations: Operations,
+    /// The member of a cluster that is spoken to.
+    own: OnceLock<String>,
 }
 
 impl Client {
     pub fn new(place: Place, project: Option<String>) -> Client {
         let http = Arc::new(Http::new(place));
         let operations = Operations::new(Arc::clone(&http), project.clone());
-        Client { http, project, operations }
+        Client { http, project, operations, own: OnceLock::new() }
+    }
+
+    /// Says that the server is this member of a cluster.
+    pub fn is_member(&self, name: &str) {
+        let _ = self.own.set(name.to_owned());
     }
 
     /// A path with the project in it.
@@ -77,7 +86,11 @@ impl Client {
         let id = answer["operation"].as_str().unwrap_or_default();
         // A query behind the id says where in a cluster it is.
         let id = id.rsplit('/').next().unwrap_or_default().split('?').next().unwrap_or_default();
-        Ok(Ticket { id: id.to_owned(), metadata, generation })
+        let place = self.own.get().and_then(|own| {
+            let place = metadata["location"].as_str()?;
+            (!place.is_empty() && place != own).then(|| place.to_owned())
+        });
+        Ok(Ticket { id: id.to_owned(), metadata, generation, member: place })
     }
 
     /// Waits for its end; what it then says of itself.
@@ -85,7 +98,7 @@ impl Client {
         if ticket.id.is_empty() {
             return Ok(ticket.metadata.clone());
         }
-        self.operations.wait(&ticket.id, ticket.generation).await
+        self.operations.wait(&ticket.id, ticket.generation, ticket.member.as_deref()).await
     }
 
     /// Asks for something and waits until it is done.

@@ -8,12 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::Inner;
 use super::client::{Fail, escape};
+use super::cluster::{Verdict, at};
 use super::devices::devices;
 use super::record::{self, Record};
 use crate::backend::guest::{Ask, guarded};
 use crate::sandbox::{
-    Cancel, Capability, Error, GcReport, Info, Kind, Limits, Policy, Result, Spec, State,
-    StopOptions,
+    Cancel, Capability, Error, GcReport, Info, Kind, Limits, Placement, Policy, Result, Spec,
+    State, StopOptions,
 };
 
 /// How long a guest's network may take to come up.
@@ -31,6 +32,15 @@ pub(super) struct Before {
     pub files: Vec<(&'static str, String)>,
 }
 
+impl Before {
+    /// What makes a clone a machine of its own before it starts.
+    pub fn of(record: &Record) -> Before {
+        let machine = format!("{}{}\n", record::token(), record::token());
+        let hostname = format!("{}\n", record.hostname);
+        Before { files: vec![("/etc/machine-id", machine), ("/etc/hostname", hostname)] }
+    }
+}
+
 /// A sandbox that is to be made.
 pub(super) struct Plan {
     pub name: String,
@@ -46,6 +56,10 @@ pub(super) struct Plan {
     /// The running sandbox that stands still while it is copied.
     pub still: Option<String>,
     pub bare: bool,
+    /// Where in a cluster.
+    pub target: Option<Placement>,
+    /// Of a copy that goes to another member of a cluster, what must be told.
+    pub architecture: Option<String>,
 }
 
 impl Inner {
@@ -68,6 +82,7 @@ impl Inner {
         self.check_limits(&spec.limits)?;
         self.capabilities.require_egress(&spec.egress)?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.check_target(spec.target.as_ref()).await?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
         }
@@ -94,6 +109,8 @@ impl Inner {
             user: spec.user.clone(),
             still: None,
             bare: spec.bare,
+            target: spec.target.clone(),
+            architecture: None,
         };
         self.make(plan, cancel).await
     }
@@ -120,10 +137,13 @@ impl Inner {
             all.extend(plan.devices.clone());
         }
         let at_once = !plan.bare && plan.before.files.is_empty();
-        let body = json!({
+        let mut body = json!({
             "name": plan.name, "type": "container", "profiles": [], "source": plan.source,
             "config": config, "devices": all, "start": at_once,
         });
+        if let Some(architecture) = &plan.architecture {
+            body["architecture"] = architecture.as_str().into();
+        }
         let (name, token) = (plan.name.as_str(), plan.record.token.as_str());
         let turn = plan.still.as_ref().map(|source| self.turns.of(source));
         let still = match &turn {
@@ -134,39 +154,75 @@ impl Inner {
             Some(source) => Some((source, self.stand_still(source).await?)),
             None => None,
         };
-        let made = self.client.run(Method::POST, "/1.0/instances", &body).await;
+        let made = self.post(name, &body, plan.target.as_ref()).await;
         if let Some((source, standing)) = standing {
             self.go_on(source, standing).await;
         }
         drop(still);
         if let Err(fail) = made {
-            return Err(self.not_made(name, token, fail).await);
+            return Err(match fail {
+                Fail::Away(_) => fail.plain(&format!("making sandbox '{name}'")),
+                fail => self.not_made(name, token, fail).await,
+            });
         }
         let done = match cancel.is_cancelled() {
             true => Err(Error::Cancelled),
             false => self.first_start(&plan, at_once, cancel).await,
         };
         if done.is_err() {
-            self.discard(name, token).await?;
+            match self.discard(name, token).await {
+                // It goes with the next gc, when its member is there again.
+                Ok(()) | Err(Error::MemberAway { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         done
+    }
+
+    pub(super) async fn check_target(&self, target: Option<&Placement>) -> Result<()> {
+        self.capabilities.require_target(target)?;
+        match (&self.cluster, target) {
+            (Some(cluster), Some(target)) => cluster.check(target).await.map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for an instance. Where the cluster wanted it on a member that is gone, it is asked once more
+    /// when the cluster has seen that: nothing was made then.
+    async fn post(
+        &self,
+        name: &str,
+        body: &Value,
+        target: Option<&Placement>,
+    ) -> std::result::Result<Value, Fail> {
+        let path = at("/1.0/instances", target);
+        loop {
+            let fail = match self.client.run(Method::POST, &path, body).await {
+                Ok(made) => return Ok(made),
+                Err(fail) => fail,
+            };
+            let Some(cluster) = &self.cluster else { return Err(fail) };
+            match cluster.verdict(name, &fail, target).await {
+                Verdict::Away(member) => return Err(Fail::Away(member)),
+                Verdict::Again => {}
+                Verdict::Other => return Err(fail),
+            }
+        }
     }
 
     async fn first_start(&self, plan: &Plan, started: bool, cancel: &Cancel) -> Result<Info> {
         let name = plan.name.as_str();
         for (path, content) in &plan.before.files {
-            let at = format!("/1.0/instances/{name}/files?path={}", escape(path));
+            let place = format!("/1.0/instances/{name}/files?path={}", escape(path));
             let content = content.clone().into_bytes().into();
-            self.client
-                .put_file(&at, "0644", content)
-                .await
-                .map_err(|fail| fail.plain(&format!("writing {path} of sandbox '{name}'")))?;
+            if let Err(fail) = self.client.put_file(&place, "0644", content).await {
+                let doing = format!("writing {path} of sandbox '{name}'");
+                return Err(self.blame(name, fail, &doing).await);
+            }
         }
         if !plan.bare {
-            if !started {
-                self.act(name, "start", 0, false)
-                    .await
-                    .map_err(|fail| fail.plain(&format!("starting sandbox '{name}'")))?;
+            if !started && let Err(fail) = self.act(name, "start", 0, false).await {
+                return Err(self.blame(name, fail, &format!("starting sandbox '{name}'")).await);
             }
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled);
@@ -415,7 +471,12 @@ impl Inner {
             self.halt(name).await?;
             let path = format!("/1.0/instances/{name}");
             match self.client.run(Method::DELETE, &path, &Value::Null).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    if let Some(cluster) = &self.cluster {
+                        cluster.forget(name);
+                    }
+                    return Ok(());
+                }
                 Err(fail) => match self.instance(name).await {
                     Err(error) => return Err(error),
                     Ok(_) if matches!(fail, Fail::Refused(401 | 403, _)) => {
@@ -442,10 +503,15 @@ impl Inner {
             }
             match self.delete(&info.name).await {
                 Ok(()) => report.sandboxes.push(info.name),
-                // Somebody else was first.
-                Err(Error::NotFound { .. }) => {}
+                // Somebody else was first, or it can't be reached now.
+                Err(Error::NotFound { .. } | Error::MemberAway { .. }) => {}
                 Err(error) => return Err(error),
             }
+        }
+        if self.cluster.is_some() {
+            let (count, bytes) = self.collect_images(dry_run).await?;
+            report.leftovers += count;
+            report.bytes += bytes;
         }
         Ok(report)
     }

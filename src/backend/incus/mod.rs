@@ -8,11 +8,13 @@ mod attach;
 mod backend;
 mod capabilities;
 mod client;
+mod cluster;
 mod devices;
 mod disk;
 mod image;
 mod lifecycle;
 mod operations;
+mod prepare;
 mod record;
 mod remotes;
 mod snapshots;
@@ -25,6 +27,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use self::client::{Client, Fail};
+use self::cluster::Cluster;
 use self::record::Record;
 use super::guest::{Attached, Guests, Sessions, Turns};
 use crate::sandbox::{Capabilities, Error, Kind, Result, State, WindowSize};
@@ -65,6 +68,8 @@ pub(crate) struct Inner {
     images: image::Images,
     /// The storage pool that new sandboxes are on, and how it works.
     pool: devices::Pool,
+    /// The cluster that the server is a member of.
+    cluster: Option<Cluster>,
 }
 
 impl IncusBackend {
@@ -88,10 +93,17 @@ impl IncusBackend {
             });
         }
         let pool = devices::pool(&client).await?;
-        let capabilities = capabilities::probe(&pool, config.image);
+        let mut capabilities = capabilities::probe(&pool, config.image);
+        let client = Arc::new(client);
+        let cluster = Cluster::of(&client, &server);
+        if let Some(cluster) = &cluster {
+            client.is_member(server["environment"]["server_name"].as_str().unwrap_or_default());
+            capabilities::of_cluster(&mut capabilities, &cluster.members().await?);
+        }
         let inner = Inner {
-            client: Arc::new(client),
+            client,
             capabilities,
+            cluster,
             sessions: Sessions::default(),
             turns: Turns::default(),
             images: image::Images::new(config.folders),
@@ -123,7 +135,12 @@ impl Inner {
     async fn instance(&self, name: &str) -> Result<(Value, Record)> {
         match self.client.get(&format!("/1.0/instances/{name}")).await {
             Ok(instance) => match Record::read(&instance) {
-                Some(record) => Ok((instance, record)),
+                Some(record) => {
+                    if let Some(cluster) = &self.cluster {
+                        cluster.note(&instance);
+                    }
+                    Ok((instance, record))
+                }
                 None => Err(Error::not_found_hint(
                     Kind::Sandbox,
                     name,
@@ -131,8 +148,19 @@ impl Inner {
                 )),
             },
             Err(fail) if fail.is_missing() => Err(Error::not_found(Kind::Sandbox, name)),
-            Err(fail) => Err(fail.plain(&format!("looking at sandbox '{name}'"))),
+            Err(fail) => Err(self.blame(name, fail, &format!("looking at sandbox '{name}'")).await),
         }
+    }
+
+    /// A failure, or that the member of the cluster that holds the sandbox does not answer.
+    async fn blame(&self, name: &str, fail: Fail, doing: &str) -> Error {
+        let server = matches!(fail, Fail::Refused(500.., _) | Fail::Failed(..) | Fail::Lost(_));
+        if let Some(cluster) = self.cluster.as_ref().filter(|_| server)
+            && let Some(member) = cluster.away(name).await
+        {
+            return Error::MemberAway { member, what: doing.to_owned() };
+        }
+        fail.plain(doing)
     }
 }
 
@@ -162,11 +190,15 @@ impl Guests for Inner {
 
     async fn explain(&self, name: &str, fail: Fail, doing: &str) -> Error {
         let doing = format!("{doing} in sandbox '{name}'");
-        if matches!(fail, Fail::Unreachable(_) | Fail::Untrusted(_) | Fail::Refused(401 | 403, _)) {
+        if matches!(
+            fail,
+            Fail::Away(_) | Fail::Unreachable(_) | Fail::Untrusted(_) | Fail::Refused(401 | 403, _)
+        ) {
             return fail.plain(&doing);
         }
         match self.instance(name).await {
             Err(error @ Error::NotFound { .. }) => error,
+            Err(Error::MemberAway { member, .. }) => Error::MemberAway { member, what: doing },
             Err(_) => fail.plain(&doing),
             Ok((instance, _)) => match record::state(&instance) {
                 State::Stopped => Error::NotRunning { name: name.to_owned() },

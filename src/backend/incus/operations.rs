@@ -3,7 +3,7 @@
 //! When the stream breaks it is opened anew, and then the state of each operation that somebody waits
 //! for is read once: what ended in between is not missed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +23,10 @@ use crate::transport::{Http, Socket};
 const REMEMBERED: usize = 4096;
 /// How long a server that is gone is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often members of a cluster are asked whether they are there, while they are waited for.
+const WATCH: Duration = Duration::from_secs(2);
+/// How long such an answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
 
 type Outcome = Result<Value, Fail>;
 
@@ -49,6 +53,10 @@ struct State {
     generation: u64,
     waiting: HashMap<String, Vec<oneshot::Sender<Outcome>>>,
     ended: VecDeque<(String, Outcome)>,
+    /// On which other members of a cluster operations are that somebody waits for.
+    places: HashMap<String, String>,
+    /// Whether these members are looked after.
+    watching: bool,
 }
 
 impl Operations {
@@ -70,8 +78,9 @@ impl Operations {
     }
 
     /// Waits for an operation's end. `generation` is what [`Operations::listen`] said before the
-    /// operation was asked for.
-    pub async fn wait(&self, id: &str, generation: u64) -> Outcome {
+    /// operation was asked for, and `member` where in a cluster it is: when that one goes away, nobody
+    /// else will ever tell.
+    pub async fn wait(&self, id: &str, generation: u64, member: Option<&str>) -> Outcome {
         let (sender, receiver) = oneshot::channel();
         let unsure = {
             let mut state = self.shared.state();
@@ -79,6 +88,12 @@ impl Operations {
                 return state.ended.remove(at).map_or_else(gone, |(_, outcome)| outcome);
             }
             state.waiting.entry(id.to_owned()).or_default().push(sender);
+            if let Some(member) = member {
+                state.places.insert(id.to_owned(), member.to_owned());
+                if !std::mem::replace(&mut state.watching, true) {
+                    tokio::spawn(watch_members(Arc::clone(&self.shared)));
+                }
+            }
             state.generation != generation || !state.open
         };
         // It may have ended while nobody listened.
@@ -152,6 +167,22 @@ impl Shared {
         }
     }
 
+    /// Whether a member of a cluster answers; it is asked twice.
+    async fn answers(&self, member: &str) -> bool {
+        let path = format!("/1.0/cluster/members/{}/state", super::client::escape(member));
+        let nothing = Bytes::new();
+        for pause in [WATCH / 2, Duration::ZERO] {
+            let asked = self.http.send(&Method::GET, &path, &[], &nothing);
+            match tokio::time::timeout(ANSWER, asked).await {
+                Ok(Ok(answer)) if answer.status < 400 => return true,
+                // Nobody can be asked about it: the stream of events tells that story.
+                Ok(Err(_)) => return true,
+                _ => tokio::time::sleep(pause).await,
+            }
+        }
+        false
+    }
+
     /// Reads an operation's state once.
     async fn read(&self, id: &str) {
         let path = within(&format!("/1.0/operations/{id}"), self.project.as_deref());
@@ -163,6 +194,39 @@ impl Shared {
                 }
             }
             Err(error) => self.settle(id, Err(error.into())),
+        }
+    }
+}
+
+/// Sees that members of a cluster are there as long as somebody waits for operations on them.
+async fn watch_members(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.end.cancelled() => return,
+            () = tokio::time::sleep(WATCH) => {}
+        }
+        let members: BTreeSet<String> = {
+            let mut state = shared.state();
+            let State { places, waiting, .. } = &mut *state;
+            places.retain(|id, _| waiting.contains_key(id));
+            if places.is_empty() {
+                state.watching = false;
+                return;
+            }
+            state.places.values().cloned().collect()
+        };
+        for member in members {
+            if shared.answers(&member).await {
+                continue;
+            }
+            let on_it: Vec<String> = {
+                let state = shared.state();
+                let on_it = state.places.iter().filter(|(_, place)| **place == member);
+                on_it.map(|(id, _)| id.clone()).collect()
+            };
+            for id in on_it {
+                shared.settle(&id, Err(Fail::Away(member.clone())));
+            }
         }
     }
 }

@@ -50,6 +50,7 @@ impl Record {
         let mut info = self.into_info(name, state(instance), created);
         info.used = used;
         info.addresses = addresses(&instance["state"]);
+        info.member = instance["location"].as_str().filter(|at| *at != "none").map(str::to_owned);
         info
     }
 }

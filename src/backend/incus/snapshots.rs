@@ -1,18 +1,19 @@
 //! Snapshots, restoring and cloning.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Fail;
+use super::cluster::Ready;
 use super::lifecycle::{Before, Plan};
 use super::record::{self, Record, snapshot_key, token, without_snapshots};
 use super::{BACKEND, Inner};
 use crate::backend::guest::{Ask, Guests, Session, frame, guarded};
 use crate::sandbox::{
-    Cancel, Capability, CloneSpec, Error, Info, Kind, Policy, Restore, Result, Snapshot,
+    Cancel, Capability, CloneSpec, Error, Info, Kind, Placement, Policy, Restore, Result, Snapshot,
     SnapshotSpec, State,
 };
 
@@ -33,7 +34,7 @@ fn at(name: &str, label: &str) -> String {
 }
 
 impl Inner {
-    async fn snapshot_of(&self, name: &str, label: &str) -> Result<Value> {
+    pub(super) async fn snapshot_of(&self, name: &str, label: &str) -> Result<Value> {
         match self.client.get(&at(name, label)).await {
             Ok(found) => Ok(found),
             Err(fail) if fail.is_missing() => match self.instance(name).await {
@@ -293,23 +294,49 @@ impl Inner {
         self.check_limits(spec.limits.as_ref().unwrap_or(&Default::default()))?;
         self.capabilities.require_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.check_target(spec.target.as_ref()).await?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
         }
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let (instance, source) = self.instance(name).await?;
-        let from = match &spec.label {
-            None => name.to_owned(),
-            Some(label) => {
-                self.snapshot_of(name, label).await?;
-                format!("{name}/{label}")
-            }
-        };
         if spec.name == name {
             return Err(Error::exists(Kind::Sandbox, name));
         }
+        if let Some(ready) = self.ready(name, spec) {
+            let record = ready.record.of_clone(name, spec);
+            let plan = Plan {
+                name: spec.name.clone(),
+                before: Before::of(&record),
+                record,
+                source: json!({"type": "image", "fingerprint": ready.fingerprint}),
+                config: Map::new(),
+                devices: Map::new(),
+                user: None,
+                still: None,
+                bare: spec.bare,
+                target: spec.target.clone(),
+                architecture: None,
+            };
+            return self.make(plan, cancel).await;
+        }
+        let (instance, source) = self.instance(name).await?;
+        if let Some(label) = &spec.label {
+            self.snapshot_of(name, label).await?;
+        }
+        let target = self.beside(&instance, spec.target.as_ref()).await?;
+        // Where it goes to another member a running one can't be copied: a snapshot can.
+        let moves = target.as_ref().is_some_and(|target| !is_at(&instance, target));
+        let running = record::state(&instance) == State::Running;
+        let passing = (moves && running && spec.label.is_none()).then(|| format!("p-{}", token()));
+        if let Some(label) = &passing {
+            self.snapshot(name, &SnapshotSpec::new(label), cancel).await?;
+        }
+        let from = match spec.label.as_ref().or(passing.as_ref()) {
+            None => name.to_owned(),
+            Some(label) => format!("{name}/{label}"),
+        };
         let record = source.of_clone(name, spec);
         // Devices that the clone does not have are masked: those of the source are taken over.
         let mut devices = Map::new();
@@ -323,26 +350,26 @@ impl Inner {
                 devices.insert(device.clone(), json!({"type": "none"}));
             }
         }
-        let machine = format!("{}{}\n", token(), token());
-        let before = Before {
-            files: vec![
-                ("/etc/machine-id", machine),
-                ("/etc/hostname", format!("{}\n", record.hostname)),
-            ],
-        };
         let plan = Plan {
             name: spec.name.clone(),
+            before: Before::of(&record),
             record,
             source: json!({"type": "copy", "source": from, "instance_only": true}),
             config: without_snapshots(&instance),
             devices,
-            before,
             user: None,
-            still: (spec.label.is_none() && record::state(&instance) == State::Running)
-                .then(|| name.to_owned()),
+            still: (spec.label.is_none() && passing.is_none() && running).then(|| name.to_owned()),
             bare: spec.bare,
+            architecture: instance["architecture"].as_str().filter(|_| moves).map(str::to_owned),
+            target,
         };
-        match self.make(plan, cancel).await {
+        let made = self.make(plan, cancel).await;
+        if let Some(label) = &passing {
+            let (inner, name, label) = (Arc::clone(self), name.to_owned(), label.clone());
+            let gone = tokio::spawn(async move { inner.delete_snapshot(&name, &label).await });
+            let _ = gone.await;
+        }
+        match made {
             Err(error @ Error::Internal { .. }) => {
                 // The source may have gone meanwhile.
                 match &spec.label {
@@ -354,6 +381,41 @@ impl Inner {
             done => done,
         }
     }
+}
+
+impl Inner {
+    /// What a snapshot was made ready as, for a clone that may be anywhere.
+    fn ready(&self, name: &str, spec: &CloneSpec) -> Option<Ready> {
+        let (cluster, label) = (self.cluster.as_ref()?, spec.label.as_ref()?);
+        let ready = cluster.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = ready.get(&(name.to_owned(), label.clone()))?;
+        spec.spread.then(|| found.clone())
+    }
+
+    /// Where a clone goes: to its source, whose disk it shares, unless it may not be there.
+    async fn beside(
+        &self,
+        instance: &Value,
+        target: Option<&Placement>,
+    ) -> Result<Option<Placement>> {
+        let Some(cluster) = &self.cluster else { return Ok(None) };
+        let place = instance["location"].as_str().unwrap_or_default();
+        let roster = match target {
+            Some(target) => cluster.check(target).await?,
+            None => cluster.roster().await?,
+        };
+        let here = roster.iter().find(|member| member.name == place);
+        Ok(match here.is_some_and(|member| member.fits(target)) {
+            true => Some(Placement::Member(place.to_owned())),
+            // Its member gets no new ones, or another one is wanted: the server copies all of it.
+            false => target.cloned(),
+        })
+    }
+}
+
+/// Whether an instance is where a target says.
+fn is_at(instance: &Value, target: &Placement) -> bool {
+    matches!(target, Placement::Member(name) if instance["location"] == name.as_str())
 }
 
 fn sorted(all: &Value) -> Vec<Snapshot> {

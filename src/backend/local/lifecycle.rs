@@ -23,6 +23,7 @@ impl Inner {
         self.store.check_file_system()?;
         self.check_supported(&spec.limits, &spec.egress, &spec.mounts)?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_target(spec.target.as_ref())?;
         let name = spec.image.clone().unwrap_or_else(|| self.capabilities.default_image.clone());
         let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
         let caches = self.caches_to_start(spec).await?;
@@ -356,6 +357,7 @@ pub(super) fn info(record: &Record, state: State) -> Info {
         expires: spec.expires,
         addresses: Vec::new(),
         ports,
+        member: None,
     }
 }
 

@@ -21,11 +21,14 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         Capability::Publish,
         Capability::TarImage,
     ]);
-    let mut missing = BTreeMap::from([(
-        Capability::Init,
-        "sandboxes of this backend run commands and background processes, not an init system"
-            .to_owned(),
-    )]);
+    let mut missing = BTreeMap::from([
+        (Capability::Cluster, "this backend is this machine alone; Incus has clusters".to_owned()),
+        (
+            Capability::Init,
+            "sandboxes of this backend run commands and background processes, not an init system"
+                .to_owned(),
+        ),
+    ]);
     let mut decide = |capability, reason: Option<String>| match reason {
         None => {
             has.insert(capability);

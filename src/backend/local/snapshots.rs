@@ -277,6 +277,7 @@ impl Inner {
         let egress = spec.egress.clone().unwrap_or(source.spec.egress);
         self.check_supported(&limits, &egress, &source.spec.mounts)?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_target(spec.target.as_ref())?;
         let wanted = Spec { caches: spec.caches.clone(), bare: spec.bare, ..Spec::new(&spec.name) };
         let caches = self.caches_to_start(&wanted).await?;
         let referring = self.store.referring().await?;
@@ -290,6 +291,7 @@ impl Inner {
         let mut env = source.spec.env;
         env.extend(spec.env.clone());
         let made = Spec {
+            target: None,
             name: spec.name.clone(),
             image: source.spec.image,
             sha256: source.spec.sha256,

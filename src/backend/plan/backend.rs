@@ -9,8 +9,8 @@ use super::process::succeeded;
 use super::{Place, PlanBackend, unknown};
 use crate::sandbox::{
     Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error,
-    FileEntry, GcReport, Info, Kind, Policy, Process, Published, ReadOptions, Reader, Restore,
-    Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
+    FileEntry, GcReport, Info, Kind, Member, Policy, Process, Published, ReadOptions, Reader,
+    Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
 };
 
 /// As an archive ends; without anything before it, an empty one.
@@ -40,6 +40,7 @@ impl Backend for PlanBackend {
         spec.check()?;
         self.can_cache(&spec.caches)?;
         self.capabilities().require_networks(&spec.networks)?;
+        self.capabilities().require_target(spec.target.as_ref())?;
         self.free(&spec.name, cancel).await?;
         let image = spec.image.clone();
         let image = image.unwrap_or_else(|| self.capabilities().default_image.clone());
@@ -65,6 +66,10 @@ impl Backend for PlanBackend {
         };
         self.remember(info.clone(), Vec::new());
         Ok(info)
+    }
+
+    async fn members(&self, cancel: &Cancel) -> Result<Vec<Member>> {
+        self.real.members(cancel).await
     }
 
     async fn list(&self, cancel: &Cancel) -> Result<Vec<Info>> {
@@ -271,6 +276,7 @@ impl Backend for PlanBackend {
         spec.check()?;
         self.can_cache(&spec.caches)?;
         self.capabilities().require_networks(&spec.networks)?;
+        self.capabilities().require_target(spec.target.as_ref())?;
         self.free(&spec.name, cancel).await?;
         let source = self.twin(name, cancel).await?;
         let plain =

@@ -36,6 +36,9 @@ pub struct CellReport {
     pub artifacts: Option<PathBuf>,
     /// What it was refused and what it reached, at the last attempt.
     pub egress: CellEgress,
+    /// The members of a cluster that went away while it was on them: it began again elsewhere each
+    /// time, beside the attempts that it may have.
+    pub moved: Vec<String>,
 }
 
 impl CellReport {
@@ -55,6 +58,7 @@ impl CellReport {
             usage: Usage::default(),
             artifacts: None,
             egress: CellEgress::default(),
+            moved: Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sandbox::{CacheMount, Limits, Network, Policy, Result};
+use crate::sandbox::{CacheMount, Limits, Network, Placement, Policy, Result};
 
 use super::super::{Failure, Machine, Source};
 use super::memory::CellMemory;
@@ -23,6 +23,8 @@ pub struct CellTemplate {
     pub caches: Vec<CacheMount>,
     /// Added to the environment of every command.
     pub env: BTreeMap<String, String>,
+    /// Where in a cluster they are; where the cluster puts them when not given.
+    pub target: Option<Placement>,
 }
 
 /// What one cell has of its own, beyond the template.
@@ -42,6 +44,8 @@ pub struct CellOwn {
     pub caches: Vec<CacheMount>,
     /// Added to the template's.
     pub env: BTreeMap<String, String>,
+    /// Where in a cluster it is; as the template when not given.
+    pub target: Option<Placement>,
     /// Of how many turns it takes the place while it runs; 0 counts as 1.
     pub weight: usize,
 }
@@ -130,6 +134,18 @@ impl MatrixSpec {
     /// unknown axis in `exclude`, two cells with one id, no cells at all.
     pub fn expand(&self) -> Result<Vec<Cell>> {
         order::repeat(expand::expand(self)?, self.repeat)
+    }
+
+    /// Where in a cluster a cell is.
+    pub(crate) fn target(&self, cell: &Cell) -> Option<&Placement> {
+        let own = self.own.get(&cell.id).and_then(|own| own.target.as_ref());
+        own.or(self.cell.target.as_ref())
+    }
+
+    /// What a cell is made from.
+    pub(crate) fn source(&self, cell: &Cell) -> &Source {
+        let own = self.own.get(&cell.id).and_then(|own| own.source.as_ref());
+        own.unwrap_or(&self.source)
     }
 
     /// The caches of a cell.

@@ -226,6 +226,7 @@ impl Narrator {
                 enter,
                 artifacts,
                 egress,
+                moved,
                 ..
             } => {
                 let script = self.script.as_deref();
@@ -246,6 +247,7 @@ impl Narrator {
                 }
                 let told = self.chatty
                     || outcome.failed()
+                    || !moved.is_empty()
                     || matches!(outcome, Outcome::Cancelled | Outcome::Flaky);
                 if !told || *outcome == Outcome::NotRun || *unchanged {
                     return Vec::new();
@@ -256,9 +258,12 @@ impl Narrator {
                 if let (Outcome::Skipped, Some(reason)) = (outcome, message) {
                     line = format!("  {sign} {cell}  {outcome}: {}", first_line(reason));
                 }
+                if !moved.is_empty() {
+                    line.push_str(&style.dim(&format!("  (began again: {})", gone(moved))));
+                }
                 vec![line]
             }
-            Event::CellRetry { cell, attempt, outcome, duration, message, pause, .. } => {
+            Event::CellRetry { cell, attempt, outcome, duration, message, pause, away, .. } => {
                 let sign = style.outcome(Outcome::Flaky, mark(Outcome::Flaky));
                 let time = format_duration(*duration);
                 let mut line = format!("  {sign} {cell}  attempt {attempt} {outcome} in {time}");
@@ -266,6 +271,7 @@ impl Narrator {
                     line.push_str(&format!(": {}", first_line(message)));
                 }
                 let again = match pause.is_zero() {
+                    true if away.is_some() => "  (again elsewhere)".to_string(),
                     true => "  (again)".to_string(),
                     false => format!("  (again in {})", format_duration(*pause)),
                 };
@@ -300,6 +306,15 @@ impl Narrator {
             Event::CellList { cells, .. } => cells.iter().map(|cell| cell.id.clone()).collect(),
             _ => Vec::new(),
         }
+    }
+}
+
+/// Which members of a cluster went away.
+fn gone(members: &[String]) -> String {
+    let names: Vec<String> = members.iter().map(|name| format!("'{}'", clean(name))).collect();
+    match names.as_slice() {
+        [one] => format!("member {one} of the cluster went away"),
+        all => format!("members {} of the cluster went away", all.join(", ")),
     }
 }
 

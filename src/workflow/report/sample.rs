@@ -64,6 +64,7 @@ pub fn ended(cell: &str, outcome: Outcome, message: Option<&str>, tail: &str) ->
         usage: Usage::default(),
         artifacts: None,
         egress: Default::default(),
+        moved: Vec::new(),
     }
 }
 

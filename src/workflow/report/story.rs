@@ -265,6 +265,7 @@ impl Story {
                 usage,
                 artifacts,
                 egress,
+                moved: _,
             } => {
                 let Some(story) = self.cell(matrix, cell) else { return };
                 story.outcome = *outcome;

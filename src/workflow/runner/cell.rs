@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::sandbox::Error;
+use crate::sandbox::{Capability, Error};
 
 use super::super::{Broken, Cell, CellReport, Event, Failure, Outcome};
 use super::attempt::Attempt;
 use super::executor::Shared;
 use super::lane::{Lane, Turn};
+
+/// How often a cell begins again because the member of a cluster that it was on went away.
+const MOVES: usize = 3;
 
 /// One cell on its way.
 pub(super) struct One {
@@ -49,7 +52,8 @@ impl One {
         let mut last: Option<Attempt> = None;
         let mut sandbox = None;
         let mut attempts = 0;
-        while attempts < most {
+        let mut moved: Vec<String> = Vec::new();
+        while attempts < most + moved.len() {
             let number = attempts + 1;
             let name = shared.name(index, &cell, number);
             let turn = first.take().unwrap_or_else(|| lane.turn(shared.weight(&cell)));
@@ -81,7 +85,20 @@ impl One {
             attempts = number;
             let attempt = shared.attempt(&lane, &cell, &name, number, made).await;
             let failed = attempt.outcome.failed();
-            let again = failed && attempts < most && !shared.cancel.is_cancelled();
+            if failed
+                && moved.len() < MOVES
+                && !shared.cancel.is_cancelled()
+                && let Some(member) = shared.away(&lane, &name, &attempt).await
+            {
+                drop(turn);
+                shared.tell_retry(&cell, &attempt, attempts, Duration::ZERO, Some(&member));
+                moved.push(member);
+                if let Some(name) = sandbox.take() {
+                    shared.delete(&lane, &name).await;
+                }
+                continue;
+            }
+            let again = failed && attempts < most + moved.len() && !shared.cancel.is_cancelled();
             if failed && !again {
                 // Before the next one gets its turn.
                 shared.count_failure();
@@ -89,7 +106,7 @@ impl One {
             drop(turn);
             if again {
                 let pause = shared.spec.retries.pause(attempts, shared.spec.seed, &cell.id);
-                shared.tell_retry(&cell, &attempt, attempts, pause);
+                shared.tell_retry(&cell, &attempt, attempts, pause, None);
                 if let Some(name) = sandbox.take() {
                     shared.delete(&lane, &name).await;
                 }
@@ -109,6 +126,7 @@ impl One {
             Some(attempt) => attempt.report(cell, attempts),
         };
         report.machine = lane.machine.clone();
+        report.moved = moved;
         if let Some(name) = sandbox.clone().filter(|_| report.outcome.failed()) {
             if shared.ctx.keep {
                 if shared.keep(&lane, &name, &report.cell).await {
@@ -153,16 +171,41 @@ fn settled(attempt: Attempt, before: Option<Attempt>, number: usize) -> Attempt 
 }
 
 impl Shared {
-    fn tell_retry(&self, cell: &Cell, attempt: &Attempt, number: usize, pause: Duration) {
+    /// The member of a cluster that an attempt failed with.
+    async fn away(&self, lane: &Lane, sandbox: &str, attempt: &Attempt) -> Option<String> {
+        if !lane.ctx.backend.capabilities().has(Capability::Cluster) {
+            return None;
+        }
+        if let Some(Failure::Error(Error::MemberAway { member, .. })) = &attempt.failure {
+            return Some(member.clone());
+        }
+        // The script may have made something else of it.
+        lane.ctx.backend.away(sandbox, &self.cancel).await.ok().flatten()
+    }
+
+    fn tell_retry(
+        &self,
+        cell: &Cell,
+        attempt: &Attempt,
+        number: usize,
+        pause: Duration,
+        away: Option<&String>,
+    ) {
+        let message = attempt.failure.as_ref().map(Failure::to_string);
+        let message = match away {
+            Some(member) => Some(format!("member '{member}' of the cluster went away")),
+            None => message,
+        };
         self.ctx.events.send(Event::CellRetry {
             matrix: self.spec.name.clone(),
             cell: cell.id.clone(),
             attempt: number,
             outcome: attempt.outcome,
             duration: attempt.duration,
-            message: attempt.failure.as_ref().map(Failure::to_string),
+            message,
             tail: attempt.tail.clone(),
             pause,
+            away: away.cloned(),
         });
     }
 }

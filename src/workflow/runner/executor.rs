@@ -1,13 +1,16 @@
 //! Owns the cells of one matrix.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, Capability, Error, Stock};
 
-use super::super::{Cell, CellMemory, CellReport, Event, Failure, MatrixSpec, Order, RunContext};
+use super::super::{
+    Cell, CellMemory, CellReport, Event, Failure, MatrixSpec, Order, RunContext, Source,
+};
 use super::CellBody;
 use super::cell::One;
 use super::lane::{Lane, Lanes};
@@ -70,6 +73,43 @@ impl Executor {
         known.into_iter().filter_map(|known| known.or_else(|| ran.next())).collect()
     }
 
+    /// Lets clusters make ready what the cells are made from, wherever they may come to be.
+    async fn prepare(&self, cells: &[Cell]) {
+        let spec = &self.shared.spec;
+        let mut stocks = BTreeSet::new();
+        for cell in cells {
+            let lane = self.lanes.of(cell);
+            if !self.lanes.all[lane].ctx.backend.capabilities().has(Capability::Cluster) {
+                continue;
+            }
+            let (sandbox, label) = match spec.source(cell) {
+                Source::Base(base) => (&base.sandbox, Some(&base.label)),
+                Source::Snapshot { sandbox, label } => (sandbox, label.as_ref()),
+                Source::Image { image, .. } => {
+                    stocks.insert((lane, Stock::Image(image.clone()), spec.target(cell)));
+                    continue;
+                }
+            };
+            // What it is now can't be made ready: it is copied for each cell.
+            if let Some(label) = label {
+                let stock = Stock::Snapshot { sandbox: sandbox.clone(), label: label.clone() };
+                stocks.insert((lane, stock, spec.target(cell)));
+            }
+        }
+        for (lane, stock, target) in stocks {
+            let backend = &self.lanes.all[lane].ctx.backend;
+            match backend.prepare(&stock, target, &self.shared.cancel).await {
+                // What is not there, or may not be, the cells say themselves.
+                Ok(())
+                | Err(Error::Cancelled | Error::NotFound { .. } | Error::InvalidInput { .. }) => {}
+                Err(error) => self.shared.ctx.events.send(Event::Warning {
+                    message: format!("the cluster could not be made ready: {error}"),
+                    hint: error.hint(),
+                }),
+            }
+        }
+    }
+
     pub async fn run(self, cells: Vec<Cell>) -> Vec<CellReport> {
         // When this future is dropped, the cells' own tasks clean up.
         let _guard = self.shared.cancel.clone().drop_guard();
@@ -82,6 +122,7 @@ impl Executor {
             order => order,
         };
         let single = self.lanes.parallel == 1;
+        self.prepare(&cells).await;
         // Each backend at its own pace, unless it is one cell after the other.
         let mut queues: Vec<Vec<(usize, Arc<Lane>)>> =
             self.lanes.all.iter().map(|_| Vec::new()).collect();
@@ -173,6 +214,7 @@ impl Shared {
             usage: report.usage,
             artifacts: report.artifacts.as_ref().map(|folder| folder.display().to_string()),
             egress: report.egress.clone(),
+            moved: report.moved.clone(),
         });
     }
 }

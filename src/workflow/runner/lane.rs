@@ -8,6 +8,7 @@ use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::{Cell, Machine, MatrixSpec, RunContext};
+use crate::sandbox::{Capability, Member};
 
 /// The cells of a matrix that run on one backend, which has its own measure of how many.
 pub(super) struct Lane {
@@ -37,7 +38,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub fn new(ctx: &RunContext, spec: &MatrixSpec, cells: &[Cell]) -> Lanes {
+    pub async fn new(ctx: &RunContext, spec: &MatrixSpec, cells: &[Cell]) -> Lanes {
         let mut contexts: Vec<(RunContext, Option<Machine>)> = Vec::new();
         let mut known: HashMap<Option<&str>, usize> = HashMap::new();
         let mut places = HashMap::new();
@@ -56,15 +57,18 @@ impl Lanes {
         if contexts.is_empty() {
             contexts.push((ctx.clone(), None));
         }
-        let can = |ctx: &RunContext| ctx.backend.capabilities().parallelism.max(1);
-        let capacity = contexts.iter().map(|(ctx, _)| can(ctx)).fold(0, usize::saturating_add);
+        let mut can = Vec::with_capacity(contexts.len());
+        for (ctx, _) in &contexts {
+            can.push(capacity(ctx, spec).await);
+        }
+        let capacity = can.iter().copied().fold(0, usize::saturating_add);
         let parallel = spec.parallel.unwrap_or(capacity).max(1);
         let several = contexts.len() > 1;
         let all = several.then(|| (Arc::new(Semaphore::new(permits(parallel))), parallel));
-        let lane = |(ctx, machine): (RunContext, Option<Machine>)| {
+        let lane = |((ctx, machine), can): ((RunContext, Option<Machine>), usize)| {
             // A number that is asked for beats what a backend thinks of itself, where it is the only
             // one; of several each has what it can do.
-            let parallel = if several { can(&ctx).min(parallel) } else { parallel };
+            let parallel = if several { can.min(parallel) } else { parallel };
             let ahead = parallel.clamp(1, 4);
             Arc::new(Lane {
                 ctx,
@@ -78,13 +82,29 @@ impl Lanes {
                 ))),
             })
         };
-        Lanes { all: contexts.into_iter().map(lane).collect(), places, parallel }
+        let all = contexts.into_iter().zip(can).map(lane).collect();
+        Lanes { all, places, parallel }
     }
 
     /// The number of the lane that a cell is in.
     pub fn of(&self, cell: &Cell) -> usize {
         self.places.get(&cell.id).copied().unwrap_or(0)
     }
+}
+
+/// How many cells a backend can run at once: of a cluster, what its members have room for now.
+async fn capacity(ctx: &RunContext, spec: &MatrixSpec) -> usize {
+    let can = ctx.backend.capabilities();
+    if can.has(Capability::Cluster)
+        && let Ok(members) = ctx.backend.members(&ctx.cancel).await
+    {
+        let fitting = members.iter().filter(|member| member.fits(spec.cell.target.as_ref()));
+        let room = fitting.map(Member::capacity).fold(0, usize::saturating_add);
+        if room > 0 {
+            return room;
+        }
+    }
+    can.parallelism.max(1)
 }
 
 /// No more than a semaphore takes.

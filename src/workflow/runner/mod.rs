@@ -96,7 +96,7 @@ pub async fn run_matrix(
     if let Some(limits) = &spec.cell.limits {
         limits.check()?;
     }
-    let lanes = Lanes::new(ctx, &spec, &cells);
+    let lanes = Lanes::new(ctx, &spec, &cells).await;
     let started = Instant::now();
     ctx.events.send(Event::MatrixStarted {
         matrix: name.clone(),

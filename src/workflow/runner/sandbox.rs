@@ -44,9 +44,8 @@ impl Shared {
     pub async fn make(&self, lane: &Lane, name: &str, cell: &Cell) -> Result<()> {
         let backend = lane.ctx.backend.as_ref();
         let mut template = self.spec.cell.clone();
-        let mut source = &self.spec.source;
+        let (source, target) = (self.spec.source(cell), self.spec.target(cell).cloned());
         if let Some(own) = self.spec.own.get(&cell.id) {
-            source = own.source.as_ref().unwrap_or(source);
             if own.limits != Limits::default() {
                 let below = template.limits.unwrap_or_default();
                 template.limits = Some(Limits {
@@ -85,6 +84,8 @@ impl Shared {
             owner: owner.clone(),
             expires: crate::sandbox::wall_clock().checked_add(EXPIRES),
             labels,
+            target: target.clone(),
+            spread: true,
             ..CloneSpec::new(name)
         };
         match source {
@@ -116,6 +117,7 @@ impl Shared {
                     labels: clone.labels,
                     owner: clone.owner,
                     expires: clone.expires,
+                    target,
                     ..Spec::new(name)
                 };
                 waiter.when_free(|| backend.create(&spec, &self.cancel)).await?;
@@ -219,7 +221,7 @@ impl Shared {
     pub async fn delete(&self, lane: &Arc<Lane>, sandbox: &str) {
         match try_delete(lane, sandbox).await {
             Ok(()) => {}
-            Err(Error::Transport { .. }) => {
+            Err(Error::MemberAway { .. } | Error::Transport { .. }) => {
                 let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
                 lost.push((Arc::clone(lane), sandbox.into()));
             }

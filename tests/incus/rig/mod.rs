@@ -4,6 +4,8 @@
 //! program ends, however it ends, the daemon's standard input does, and with it all of its processes.
 #![allow(dead_code)]
 
+pub mod cluster;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -156,9 +158,7 @@ impl Daemon {
         let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?);
         let mut ready = String::new();
         let _ = lines.read_line(&mut ready);
-        let children = format!("/proc/{0}/task/{0}/children", child.id());
-        let pid = std::fs::read_to_string(children).unwrap_or_default();
-        let pid = pid.trim().parse().map_err(|_| "the daemon did not start".to_owned())?;
+        let pid = process_one(&child)?;
         let network = format!("10.{}.{}", 110 + number / 200, number % 200);
         let daemon = Daemon {
             child,
@@ -188,17 +188,7 @@ impl Daemon {
 
     /// Runs the client against it.
     pub fn incus(&self, args: &[&str]) -> Result<String, String> {
-        let output = Command::new("/usr/bin/incus")
-            .args(args)
-            .env("INCUS_SOCKET", self.socket())
-            .env("INCUS_CONF", self.client())
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|e| e.to_string())?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => Err(format!("{args:?}: {}", String::from_utf8_lossy(&output.stderr))),
-        }
+        client(&self.socket(), &self.client(), args)
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -286,6 +276,28 @@ impl Drop for Daemon {
             clear(&self.name, &entry);
         }
         let _ = std::fs::remove_file(&self.disk);
+    }
+}
+
+/// Process 1 of the namespaces that a child made.
+fn process_one(child: &Child) -> Result<u32, String> {
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let pid = std::fs::read_to_string(children).unwrap_or_default();
+    pid.trim().parse().map_err(|_| "the daemon did not start".to_owned())
+}
+
+/// Runs the client against a socket.
+fn client(socket: &Path, settings: &Path, args: &[&str]) -> Result<String, String> {
+    let output = Command::new("/usr/bin/incus")
+        .args(args)
+        .env("INCUS_SOCKET", socket)
+        .env("INCUS_CONF", settings)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| e.to_string())?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!("{args:?}: {}", String::from_utf8_lossy(&output.stderr))),
     }
 }
 
