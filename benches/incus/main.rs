@@ -256,7 +256,7 @@ impl Bench {
         let parallel = self.backend.capabilities().parallelism;
         let script = format!(
             "let n = []; for i in 0..{CELLS} {{ n.push(i); }}
-            matrix(\"m\", #{{ from: open(\"b\").snapshots().filter(|s| s.label == \"s\")[0], axes: #{{ n: n }}, parallel: {parallel} }}, |cell| {{ cell.sandbox.run([\"true\"]); }});"
+            matrix(\"m\", #{{ from: open(\"b\"), axes: #{{ n: n }}, parallel: {parallel} }}, |cell| {{ cell.sandbox.run([\"true\"]); }});"
         );
         let source = Source::new("m.rhai", script.as_str());
         let http = Arc::new(Http::new(Place::Unix(self.daemon.socket())));
