@@ -275,8 +275,7 @@ mod tests {
     fn what_is_an_alias() {
         for good in ["debian/12", "images:debian/12", "alpine/3.22/cloud", "a/b", "rocky-linux/9_x"]
         {
-            let is = alias(good).is_some();
-            assert_eq!(is, !good.contains('_'), "{good}");
+            assert!(alias(good).is_some(), "{good}");
         }
         for bad in
             ["host", "debian", "/etc/x", "./x/y", "a//b", "a/", "a/../b", "x.tar/", "a b/c", ""]
