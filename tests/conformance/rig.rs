@@ -129,8 +129,12 @@ fn is_root() -> bool {
 async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
     use sandscript::backend::local::{LocalBackend, LocalConfig};
     let store = scratch()?;
-    let config =
-        LocalConfig { store: store.path().join("store"), single_id, ..LocalConfig::default() };
+    let config = LocalConfig {
+        store: store.path().join("store"),
+        single_id,
+        image_server: Some(no_images()?),
+        ..LocalConfig::default()
+    };
     let backend = Arc::new(LocalBackend::open(config.clone())?);
     Ok(Rig {
         name,
@@ -288,6 +292,26 @@ async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
             _ => Choice::Few,
         },
     })
+}
+
+/// The address of an image server that has no images, so that none elsewhere is asked.
+#[cfg(feature = "local")]
+fn no_images() -> Result<String> {
+    use std::io::{Read, Write};
+    let failed = |error: std::io::Error| Error::internal(format!("the image server: {error}"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+    let url = format!("http://{}", listener.local_addr().map_err(failed)?);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let body = r#"{"index":{}}"#;
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    Ok(url)
 }
 
 fn scratch() -> Result<TempDir> {

@@ -17,6 +17,7 @@ pub(super) fn of(api: Api, image: Option<String>) -> Capabilities {
     .into();
     let mut missing: BTreeMap<Capability, String> = [
         (Capability::Caches, "backend 'truenas' keeps no caches yet: build a base instead"),
+        (Capability::Cluster, "a NAS is one machine; Incus has clusters"),
         (
             Capability::EgressAllowlist,
             "backend 'truenas' can't enforce rules yet: use \"none\" or \"unrestricted\"",
