@@ -57,6 +57,7 @@ impl Inner {
         self.check_limits(&spec.limits)?;
         self.capabilities.require_egress(&spec.egress)?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_target(spec.target.as_ref())?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
         }

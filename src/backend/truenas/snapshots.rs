@@ -237,6 +237,7 @@ impl Inner {
         self.check_limits(spec.limits.as_ref().unwrap_or(&Default::default()))?;
         self.capabilities.require_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_target(spec.target.as_ref())?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
         }
