@@ -17,6 +17,8 @@ pub enum Kind {
     A,
     /// IPv6 addresses.
     Aaaa,
+    /// The name of an address.
+    Name(IpAddr),
     /// Hints for connections, addresses and keys that hide the name among them.
     Hints,
     /// Anything else.
@@ -48,14 +50,15 @@ pub fn query(bytes: &[u8]) -> Option<Query> {
     let asks = packet.opcode() == OPCODE::StandardQuery
         && !packet.has_flags(PacketFlag::RESPONSE)
         && matches!(question.qclass, QCLASS::CLASS(CLASS::IN));
+    let name = text(&question.qname)?;
     let kind = match question.qtype {
         QTYPE::TYPE(TYPE::A) => Kind::A,
         QTYPE::TYPE(TYPE::AAAA) => Kind::Aaaa,
+        QTYPE::TYPE(TYPE::PTR) => reverse(&name).map_or(Kind::Other, Kind::Name),
         QTYPE::TYPE(TYPE::HTTPS | TYPE::SVCB) => Kind::Hints,
         QTYPE::TYPE(_) => Kind::Other,
         _ => return None,
     };
-    let name = text(&question.qname)?;
     asks.then_some(Query { id: packet.id(), name, kind })
 }
 
@@ -67,6 +70,18 @@ fn text(name: &Name<'_>) -> Option<String> {
         return None;
     }
     name_of(&labels.join("."))
+}
+
+/// The address whose name is asked for under this one.
+fn reverse(name: &str) -> Option<IpAddr> {
+    if let Some(four) = name.strip_suffix(".in-addr.arpa") {
+        let octets: Vec<&str> = four.split('.').rev().collect();
+        return octets.join(".").parse().ok().map(IpAddr::V4);
+    }
+    let nibbles: Vec<&str> = name.strip_suffix(".ip6.arpa")?.split('.').rev().collect();
+    let groups: Vec<String> = nibbles.chunks(4).map(<[&str]>::concat).collect();
+    let one_digit = nibbles.len() == 32 && nibbles.iter().all(|nibble| nibble.len() == 1);
+    one_digit.then(|| groups.join(":").parse().ok().map(IpAddr::V6))?
 }
 
 /// A query for a server.
@@ -158,6 +173,8 @@ pub fn found(bytes: &[u8], id: u16, name: &str, kind: Kind) -> Result<Found, Use
 pub enum Answer<'a> {
     /// With these addresses, which may be none, for so many seconds.
     Addresses(&'a [IpAddr], u32),
+    /// With this name, for so many seconds.
+    Name(&'a str, u32),
     /// There is no such name.
     Missing,
     /// Nobody could be asked.
@@ -182,6 +199,15 @@ pub fn reply(query: &[u8], answer: &Answer<'_>, room: usize) -> Option<Vec<u8>> 
                 };
                 ResourceRecord::new(question.qname.clone(), CLASS::IN, *seconds, data)
             }));
+        }
+        Answer::Name(name, seconds) => {
+            let data = RData::PTR(Name::new(name).ok()?.into());
+            packet.answers.push(ResourceRecord::new(
+                question.qname.clone(),
+                CLASS::IN,
+                *seconds,
+                data,
+            ));
         }
         Answer::Missing => *packet.rcode_mut() = RCODE::NameError,
         Answer::Failed => *packet.rcode_mut() = RCODE::ServerFailure,
@@ -256,6 +282,31 @@ mod tests {
         assert_eq!(found(&bytes[..5], 7, "a.test", Kind::A), Err(Useless::Wrong));
         let short = answer("a.test", &[], PacketFlag::TRUNCATION);
         assert_eq!(found(&short, 7, "a.test", Kind::A), Err(Useless::Short));
+    }
+
+    #[test]
+    fn who_has_an_address() {
+        let six = format!("1.0.0.0.{}3.7.d.f.ip6.arpa", "0.".repeat(24));
+        for (name, address) in [
+            ("4.3.2.1.in-addr.arpa", Some("1.2.3.4")),
+            (six.as_str(), Some("fd73::1")),
+            (&six[2..], None),
+            ("3.2.1.in-addr.arpa", None),
+            ("4.3.2.1.0.in-addr.arpa", None),
+            ("ip6.arpa", None),
+            ("a.test", None),
+        ] {
+            assert_eq!(reverse(name), address.map(|text| text.parse().unwrap()), "{name}");
+        }
+        let mut packet = Packet::new_query(3);
+        let (kind, class) = (QTYPE::TYPE(TYPE::PTR), QCLASS::CLASS(CLASS::IN));
+        let name = Name::new_unchecked("4.3.2.1.in-addr.arpa");
+        packet.questions.push(Question::new(name, kind, class, false));
+        let asked = packet.build_bytes_vec().unwrap();
+        assert_eq!(query(&asked).unwrap().kind, Kind::Name("1.2.3.4".parse().unwrap()));
+        let told = reply(&asked, &Answer::Name("db", 1), 512).unwrap();
+        let told = Packet::parse(&told).unwrap();
+        assert!(matches!(&told.answers[0].rdata, RData::PTR(name) if name.0.to_string() == "db"));
     }
 
     #[test]

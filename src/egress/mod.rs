@@ -42,7 +42,7 @@ pub use filter::{Filter, Verdict};
 #[cfg(feature = "local")]
 pub use gate::{Around, Datagrams, Gate, Original, Sockets, carry};
 #[cfg(feature = "local")]
-pub use peers::{Peers, peer_address};
+pub use peers::{PeerAddress, Peers};
 pub use preset::{PresetSpec, REGISTRIES, builtin};
 #[cfg(feature = "local")]
 pub use programs::{Caller, Programs};

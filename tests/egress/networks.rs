@@ -10,6 +10,7 @@ use crate::rig::{Rig, Sandbox, eventually, kill};
 pub const TESTS: &[Test] = &[
     ("networks_work_under_every_policy", every_policy),
     ("networks_carry_datagrams", datagrams),
+    ("networks_by_each_family", families),
     ("attack_a_network_from_outside", from_outside),
     ("attack_another_network_of_a_member", another_network),
     ("attack_joining_a_network_from_inside", joining),
@@ -27,6 +28,13 @@ fn serve(sandbox: &Sandbox<'_>, address: &str) {
     eventually("it serves", || sandbox.file("/tmp/served").contains("serving"));
 }
 
+/// The IPv6 address by which a member knows another one.
+fn address6(from: &Sandbox<'_>, to: &Sandbox<'_>) -> String {
+    let said = from.probe(&["ask", DNS, &to.name, "aaaa"]);
+    assert!(said.starts_with("fd73:616e:6473::"), "{said}");
+    said
+}
+
 /// The address by which a member knows another one.
 fn address(from: &Sandbox<'_>, to: &Sandbox<'_>) -> String {
     let said = from.probe(&["ask", DNS, &to.name, "a"]);
@@ -34,7 +42,12 @@ fn address(from: &Sandbox<'_>, to: &Sandbox<'_>) -> String {
     said
 }
 
+/// Of IPv4 and of IPv6: both have the same number.
 fn refused_everywhere(from: &Sandbox<'_>, to: &Sandbox<'_>, address: &str) {
+    let four = u32::from(address.parse::<std::net::Ipv4Addr>().unwrap()) & 0x1_ffff;
+    let six = format!("fd73:616e:6473::{:x}:{:x}", four >> 16, four & 0xffff);
+    from.is_refused(&["banner", &format!("[{six}]:4000")]);
+    from.is_refused(&["udp", &format!("[{six}]:4000")]);
     from.is_refused(&["call", &to.name, "4000"]);
     from.is_refused(&["banner", &format!("{address}:4000")]);
     from.is_refused(&["banner", &format!("[::ffff:{address}]:4000")]);
@@ -51,9 +64,11 @@ fn every_policy(rig: &Rig) {
         for to in &members {
             from.reaches(&["call", &to.name, "4000"], &to.name);
             from.reaches(&["banner", &format!("{}:4000", address(from, to))], &to.name);
-            // There is no other kind of address, and no hint.
-            assert_eq!(from.probe(&["ask", DNS, &to.name, "aaaa"]), "empty");
+            let at = address6(from, to);
+            from.reaches(&["banner", &format!("[{at}]:4000")], &to.name);
+            // There is no hint, nor anything else.
             assert_eq!(from.probe(&["ask", DNS, &to.name, "https"]), "empty");
+            assert_eq!(from.probe(&["ask", DNS, &to.name, "txt"]), "empty");
         }
     }
     // Beside that, each reaches what its own policy says.
@@ -98,6 +113,64 @@ fn datagrams(rig: &Rig) {
     eventually("it is answered again", || last().contains("I am"));
 }
 
+fn families(rig: &Rig) {
+    let none = || rig.member(Policy::None, "r", &["n"]);
+    let (one, two) = (none(), none());
+    let outsider = rig.sandbox_of(Policy::Unrestricted);
+    let (at, at6) = (address(&two, &one), address6(&two, &one));
+    let (own, own6) = (address(&one, &two), address6(&one, &two));
+    // Whatever it listens on but the loopback interface, and however it is called: it sees who calls.
+    let with_datagrams = !is_without_datagrams(rig);
+    for (port, place) in [(4000, "0.0.0.0"), (4010, "[::]"), (4020, "127.0.0.1"), (4030, "[::1]")] {
+        for (word, port) in [("stay", port), ("stay-udp", port + 1)] {
+            let file = format!("/tmp/{port}");
+            one.background(&[word, &format!("{place}:{port}"), "%"], &file);
+            eventually("it serves", || one.file(&file).contains("serving"));
+        }
+    }
+    for to in [&at, &format!("[{at6}]")] {
+        // By its own family where that is listened on.
+        two.reaches(&["banner", &format!("{to}:4000")], &own);
+        two.reaches(
+            &["banner", &format!("{to}:4010")],
+            if to.contains('[') { &own6 } else { &own },
+        );
+        two.is_refused(&["banner", &format!("{to}:4020")]);
+        two.is_refused(&["banner", &format!("{to}:4030")]);
+        if with_datagrams {
+            two.reaches(&["udp", &format!("{to}:4001")], &own);
+            two.reaches(
+                &["udp", &format!("{to}:4011")],
+                if to.contains('[') { &own6 } else { &own },
+            );
+        }
+        two.is_refused(&["udp", &format!("{to}:4021")]);
+        two.is_refused(&["udp", &format!("{to}:4031")]);
+        outsider.is_refused(&["banner", &format!("{to}:4000")]);
+        outsider.is_refused(&["udp", &format!("{to}:4001")]);
+    }
+    // What nobody has, of the range and beside it.
+    for to in ["fd73:616e:6473::1:fffe", "fd73:616e:6473:1::2", "fd73:616e:6473:1::1"] {
+        two.is_refused(&["banner", &format!("[{to}]:4000")]);
+        two.is_refused(&["banner", &format!("[{to}]:4010")]);
+    }
+    // Whose an address is, those know that may.
+    let four: Vec<&str> = at.split('.').rev().collect();
+    let four = format!("{}.in-addr.arpa", four.join("."));
+    let six: String = at6
+        .parse::<std::net::Ipv6Addr>()
+        .unwrap()
+        .octets()
+        .iter()
+        .rev()
+        .fold(String::new(), |name, byte| format!("{name}{:x}.{:x}.", byte & 15, byte >> 4));
+    for name in [four, format!("{six}ip6.arpa")] {
+        assert_eq!(two.probe(&["ask", DNS, &name, "ptr"]), one.name);
+        assert!(!outsider.probe(&["ask", DNS, &name, "ptr"]).contains(&one.name));
+    }
+    assert_eq!(outsider.log().denied.iter().filter(|one| one.port == 53).count(), 0);
+}
+
 /// On a kernel that can't hand what is meant for others to the gate there is no UDP but the resolver's.
 fn is_without_datagrams(rig: &Rig) -> bool {
     let open = rig.sandbox_of(Policy::Unrestricted);
@@ -127,7 +200,8 @@ fn from_outside(rig: &Rig) {
     let refused = outsiders[3].log().denied;
     let no_peer = refused.iter().find(|one| one.reason == Reason::NoPeer);
     let refused = no_peer.unwrap_or_else(|| panic!("{refused:?}"));
-    assert_eq!((refused.host(), refused.port, refused.rule()), (at, 4000, None));
+    assert!(refused.host() == at || refused.host().starts_with("fd73:"), "{refused:?}");
+    assert_eq!((refused.port, refused.rule()), (4000, None));
 }
 
 fn another_network(rig: &Rig) {
@@ -187,13 +261,18 @@ fn the_host(rig: &Rig) {
     for to in [format!("{at}:4000"), format!("198.18.0.1:{port}")] {
         one.is_refused(&["udp", &to]);
     }
+    let at6 = address6(&one, &two);
+    for target in [&at6, "fd73:616e:6473::1", "fd73:616e:6473:1::2", "2001:db8:1::1", "::1"] {
+        one.is_refused(&["banner", &format!("[{target}]:{port}")]);
+    }
+    one.is_refused(&["get", &format!("[{at6}]:3129"), "allowed.test"]);
 }
 
 fn name_taken(rig: &Rig) {
     let one = rig.member(Policy::None, "r", &["n"]);
     let two = rig.member(Policy::Unrestricted, "r", &["n"]);
     serve(&one, "0.0.0.0");
-    let at = address(&two, &one);
+    let (at, at6) = (address(&two, &one), address6(&two, &one));
     two.background(&["hold", &format!("{at}:4000"), "x"], "/tmp/held");
     eventually("it is held", || two.file("/tmp/held").contains("I am"));
     one.stop();
@@ -201,6 +280,7 @@ fn name_taken(rig: &Rig) {
     eventually("the name is gone", gone);
     eventually("the old connection is cut", || two.file("/tmp/held").contains("cut"));
     two.is_refused(&["banner", &format!("{at}:4000")]);
+    two.is_refused(&["banner", &format!("[{at6}]:4000")]);
     one.start();
     serve(&one, "0.0.0.0");
     assert_eq!(address(&two, &one), at);

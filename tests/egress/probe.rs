@@ -187,12 +187,13 @@ pub fn attempt(words: &[&str]) -> Result<String> {
             stream.write_all(b"I am a sandbox")?;
             Ok(String::new())
         }
-        // Whoever comes is told a text.
+        // Whoever comes is told a text; with "%" as that, where it comes from.
         ["stay", at, text] => {
             let listener = TcpListener::bind(at)?;
             println!("serving");
             for stream in listener.incoming() {
                 let mut stream = stream?;
+                let text = text.replace('%', &stream.peer_addr()?.ip().to_canonical().to_string());
                 // In one piece.
                 stream.write_all(format!("I am {text}").as_bytes())?;
                 // What is not read would reset it.
@@ -207,6 +208,7 @@ pub fn attempt(words: &[&str]) -> Result<String> {
             println!("serving");
             loop {
                 let (_, from) = socket.recv_from(&mut [0; 512])?;
+                let text = text.replace('%', &from.ip().to_canonical().to_string());
                 socket.send_to(format!("I am {text}").as_bytes(), from)?;
             }
         }
@@ -416,6 +418,7 @@ fn question(name: &str, kind: &str) -> Vec<u8> {
         "aaaa" => 28,
         "https" => 65,
         "txt" => 16,
+        "ptr" => 12,
         _ => 1,
     };
     bytes.extend(kind.to_be_bytes());
@@ -423,7 +426,22 @@ fn question(name: &str, kind: &str) -> Vec<u8> {
     bytes
 }
 
-/// The addresses in an answer, or its code.
+/// A name in a message, which may go on elsewhere in it.
+fn name_at(reply: &[u8], mut at: usize) -> String {
+    let mut labels = Vec::new();
+    while reply[at] != 0 {
+        if reply[at] >= 192 {
+            at = usize::from(u16::from_be_bytes([reply[at] & 63, reply[at + 1]]));
+            continue;
+        }
+        let end = at + 1 + usize::from(reply[at]);
+        labels.push(String::from_utf8_lossy(&reply[at + 1..end]).into_owned());
+        at = end;
+    }
+    labels.join(".")
+}
+
+/// The addresses or names in an answer, or its code.
 fn addresses(reply: &[u8]) -> Result<String> {
     if reply.len() < 12 || reply[..2] != [0x12, 0x34] {
         return Err(Error::other("it is no answer"));
@@ -457,6 +475,7 @@ fn addresses(reply: &[u8]) -> Result<String> {
                 let bytes: [u8; 16] = data.try_into().map_err(Error::other)?;
                 found.push(std::net::Ipv6Addr::from(bytes).to_string());
             }
+            12 => found.push(name_at(reply, at + 10)),
             _ => {}
         }
         at += 10 + length;

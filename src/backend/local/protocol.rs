@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -281,6 +281,9 @@ pub enum Request {
     Dial {
         /// The loopback interface's, or the one that a sandbox which goes through the gate has.
         to: SocketAddr,
+        /// What it is seen as in there; an address of the sandbox's own when it is none.
+        #[serde(default)]
+        from: Option<IpAddr>,
         /// By this protocol.
         protocol: Protocol,
     },

@@ -43,7 +43,7 @@ type Refused = Option<(Option<String>, Reason)>;
 pub async fn serve(shared: &Shared, mut guest: TcpStream, to: SocketAddr) {
     let _ = guest.set_nodelay(true);
     if let Some((peers, address)) = peer::of(shared, to) {
-        return peer::serve(shared, &*peers, guest, (address, to.port())).await;
+        return peer::serve(shared, &*peers, guest, (address, to)).await;
     }
     let mut greeting = Vec::new();
     match find(shared, &mut guest, to, &mut greeting).await {

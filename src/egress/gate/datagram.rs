@@ -20,6 +20,7 @@ use super::relay::Count;
 use super::tally::Tally;
 use super::{Datagrams, Original, Shared, connection, lock, peer};
 use crate::egress::filter::Verdict;
+use crate::egress::peers::{PeerAddress, Peers};
 use crate::egress::programs::Caller;
 use crate::sandbox::{Protocol, Reason};
 
@@ -126,10 +127,16 @@ async fn carry(shared: &Shared, flows: &Flows, guest: &OwnedFd, (from, to): Key,
     };
     if let Some((peers, address)) = peer::of(shared, real) {
         let Some(name) = peers.name(address) else { return deny(None, Reason::NoPeer).await };
-        let Ok((socket, end)) = peers.datagrams(address, real.port()).await else {
+        // Where nobody has the port in the guest's choice of a family, but in the other one.
+        let Ok((socket, end)) = (match peer_by(&*peers, address, real, first, real.is_ipv6()).await
+        {
+            Ok(open) => Ok(open),
+            Err(_) => peer_by(&*peers, address, real, first, !real.is_ipv6()).await,
+        }) else {
             return refuse();
         };
-        return exchange(shared, flows, guest, (from, to), (&name, socket, &end), first).await;
+        return exchange(shared, flows, guest, (from, to), (&name, socket, &end), first.len())
+            .await;
     }
     let name = match decide(shared, real).await {
         Ok(name) => name,
@@ -141,26 +148,55 @@ async fn carry(shared: &Shared, flows: &Flows, guest: &OwnedFd, (from, to): Key,
         Err(Verdict::Allow) => return refuse(),
     };
     let Ok(socket) = dial(real).await else { return refuse() };
+    if say(&socket, first).await.is_err() {
+        return refuse();
+    }
     let known = || lock(&shared.names).of(real.ip()).first().map(|(name, _)| name.clone());
     let host = name.or_else(known).unwrap_or_else(|| real.ip().to_string());
-    exchange(shared, flows, guest, (from, to), (&host, socket, &admitted.cut), first).await;
+    let cut = &admitted.cut;
+    exchange(shared, flows, guest, (from, to), (&host, socket, cut), first.len()).await;
 }
 
-/// Carries both ways, until nothing has moved for a while or it is cut.
+/// A socket to a peer through which the first datagram has gone.
+async fn peer_by(
+    peers: &dyn Peers,
+    address: PeerAddress,
+    to: SocketAddr,
+    first: &[u8],
+    six: bool,
+) -> io::Result<(UdpSocket, CancellationToken)> {
+    let (socket, end) = peers.datagrams(address, to.port(), six).await?;
+    say(&socket, first).await?;
+    // In one namespace the kernel knows at once that nobody is there.
+    match socket.take_error()? {
+        None => Ok((socket, end)),
+        Some(error) => Err(error),
+    }
+}
+
+/// Sends the first one of a flow.
+async fn say(socket: &UdpSocket, first: &[u8]) -> io::Result<()> {
+    socket.writable().await?;
+    match socket.try_send(first) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(error),
+        // What can't be sent is lost, as it may be.
+        _ => Ok(()),
+    }
+}
+
+/// Carries both ways, until nothing has moved for a while or it is cut. The first `sent` bytes have gone.
 async fn exchange(
     shared: &Shared,
     flows: &Flows,
     guest: &OwnedFd,
     key: Key,
     (host, socket, cut): (&str, UdpSocket, &CancellationToken),
-    first: &[u8],
+    sent: usize,
 ) {
     let tally = Tally::begin(shared, host);
     let (count, last) = (tally.count.clone(), Mutex::new(Instant::now()));
+    count.sent.fetch_add(sent as u64, Ordering::Relaxed);
     let way = Arc::new(Way { socket, count, last });
-    // The socket has just been made: there is room.
-    let _ = way.socket.writable().await;
-    way.send(first);
     lock(flows).insert(key, Flow::Open(way.clone()));
     tokio::select! {
         () = cut.cancelled() => {}

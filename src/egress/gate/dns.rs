@@ -11,6 +11,7 @@ use super::budget::BUDGET;
 use super::refusal::{self, Refusal};
 use super::{Shared, lock, peer};
 use crate::egress::answer::{self, Answer, Kind};
+use crate::egress::peers::PeerAddress;
 use crate::egress::programs::Caller;
 use crate::sandbox::{Policy, Protocol, Reason, Target};
 
@@ -63,10 +64,20 @@ async fn answer(
 ) -> Option<Vec<u8>> {
     let query = answer::query(message)?;
     let reply = |what: Answer<'_>| answer::reply(message, &what, room);
-    if let Some(address) = shared.around.peers.as_ref().and_then(|peers| peers.address(&query.name))
-    {
-        let addresses: &[IpAddr] = if query.kind == Kind::A { &[address.into()] } else { &[] };
-        return reply(Answer::Addresses(addresses, peer::TTL));
+    if let Some(peers) = &shared.around.peers {
+        if let Some(address) = peers.find(&query.name) {
+            let addresses: &[IpAddr] = match query.kind {
+                Kind::A => &[address.four().into()],
+                Kind::Aaaa if shared.six => &[address.six().into()],
+                _ => &[],
+            };
+            return reply(Answer::Addresses(addresses, peer::TTL));
+        }
+        if let Kind::Name(address) = query.kind
+            && let Some(name) = PeerAddress::of(address).and_then(|address| peers.name(address))
+        {
+            return reply(Answer::Name(&name, peer::TTL));
+        }
     }
     let filter = shared.filter();
     let refuse = |address: Option<IpAddr>, reason| {
@@ -80,7 +91,7 @@ async fn answer(
         }
         return reply(Answer::Missing);
     }
-    if matches!(query.kind, Kind::Hints | Kind::Other) {
+    if !matches!(query.kind, Kind::A | Kind::Aaaa) {
         return reply(Answer::Addresses(&[], 0));
     }
     let Ok((found, end)) = shared.resolver.find(&query.name, query.kind).await else {

@@ -86,6 +86,8 @@ struct Shared {
     serial: AtomicU64,
     resolver: Arc<Resolver>,
     around: Around,
+    /// The sandbox has IPv6.
+    six: bool,
     stop: CancellationToken,
     connections: Arc<Semaphore>,
     questions: Arc<Semaphore>,
@@ -109,7 +111,12 @@ impl Gate {
         around: Around,
         log: EgressLog,
     ) -> io::Result<Gate> {
+        let is_six = |socket: &OwnedFd| {
+            let own = rustix::net::getsockname(socket);
+            own.is_ok_and(|own| own.address_family() == rustix::net::AddressFamily::INET6)
+        };
         let shared = Arc::new(Shared {
+            six: sockets.tcp.iter().any(is_six),
             filter: Mutex::new(Arc::new(Filter::new(policy))),
             names: Mutex::default(),
             log: Mutex::new(Log::of(log)),

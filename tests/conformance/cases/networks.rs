@@ -12,6 +12,7 @@ cases!["networks";
     names_are_checked [Networks],
     joined_or_refused,
     members_reach_each_other_by_name [Networks, Programs],
+    by_each_family [Networks, Programs],
     others_do_not [Networks, Programs],
     a_member_that_stops_is_gone [Networks, Programs],
     a_clone_is_in_those_of_its_own [Networks, Programs],
@@ -99,6 +100,28 @@ async fn members_reach_each_other_by_name(scope: Scope) -> CaseResult {
             assert_eq!(call(from, hostname, 8080).await?, "<hello>");
             assert_eq!(call(from, hostname, 8081).await?, "");
         }
+    }
+    Ok(())
+}
+
+async fn by_each_family(scope: Scope) -> CaseResult {
+    let network = vec![network(&scope, "n")];
+    let one = scope.sandbox_of(|spec| spec.networks = network.clone()).await?;
+    let two = scope.sandbox_of(|spec| spec.networks = network).await?;
+    serve(&one, "0.0.0.0", 8080).await?;
+    serve(&one, "::", 8081).await?;
+    let has_six = one.sh("test -s /proc/net/if_inet6").await?.exit.ok();
+    for family in if has_six { &["AF_INET", "AF_INET6"][..] } else { &["AF_INET"] } {
+        let address = format!(
+            "import socket; print(socket.getaddrinfo('{}', 1, socket.{family})[0][4][0])",
+            one.name
+        );
+        let address = String::from_utf8(two.filter(&["python3", "-c", &address], "").await?)?;
+        assert_eq!(address.contains(':'), *family == "AF_INET6", "{address}");
+        for port in [8080, 8081] {
+            assert_eq!(call(&two, address.trim(), port).await?, "<hello>");
+        }
+        assert_eq!(call(&two, address.trim(), 8082).await?, "");
     }
     Ok(())
 }

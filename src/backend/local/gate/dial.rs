@@ -1,7 +1,7 @@
 //! Connections into sandboxes, and whose those are that come out of them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -32,9 +32,9 @@ impl Door {
         Ok(Door { name: name.into(), link, looking })
     }
 
-    /// A connection to an address of the sandbox's own.
-    pub async fn dial(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        let stream = TcpStream::from_std(self.socket(to, Protocol::Tcp).await?.into())?;
+    /// A connection to an address of the sandbox's own, which sees `from` as the other end.
+    pub async fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+        let stream = TcpStream::from_std(self.socket(to, from, Protocol::Tcp).await?.into())?;
         stream.writable().await?;
         match stream.take_error()? {
             None => Ok(stream),
@@ -43,12 +43,17 @@ impl Door {
     }
 
     /// The same for datagrams.
-    pub async fn datagrams(&self, to: SocketAddr) -> io::Result<UdpSocket> {
-        UdpSocket::from_std(self.socket(to, Protocol::Udp).await?.into())
+    pub async fn datagrams(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<UdpSocket> {
+        UdpSocket::from_std(self.socket(to, from, Protocol::Udp).await?.into())
     }
 
-    async fn socket(&self, to: SocketAddr, protocol: Protocol) -> io::Result<OwnedFd> {
-        let (_, mut fds) = self.ask(Request::Dial { to, protocol }).await?;
+    async fn socket(
+        &self,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        protocol: Protocol,
+    ) -> io::Result<OwnedFd> {
+        let (_, mut fds) = self.ask(Request::Dial { to, from, protocol }).await?;
         fds.pop().ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dial::Door;
 use crate::backend::local::net;
-use crate::egress::{Peers, peer_address};
+use crate::egress::{PeerAddress, Peers};
 use crate::sandbox::{Network, Spec};
 
 /// A sandbox that is in networks, as long as it runs.
@@ -19,7 +19,7 @@ use crate::sandbox::{Network, Spec};
 struct Member {
     networks: Arc<[Network]>,
     hostname: Option<String>,
-    address: Ipv4Addr,
+    address: PeerAddress,
     door: Door,
     id: u64,
     /// Cancelled when it leaves.
@@ -42,6 +42,8 @@ pub struct Seat {
 pub struct Neighbours {
     all: Arc<Members>,
     networks: Arc<[Network]>,
+    /// Where it is itself.
+    own: PeerAddress,
 }
 
 impl Members {
@@ -57,16 +59,17 @@ impl Members {
         let hash = blake3::hash(spec.name.as_bytes());
         let bytes = hash.as_bytes();
         let mut number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let taken = |address: Ipv4Addr| {
+        let taken = |address: PeerAddress| {
             all.iter().any(|(name, member)| member.address == address && *name != spec.name)
         };
-        while taken(peer_address(number)) {
+        while taken(PeerAddress::new(number)) {
             number = number.wrapping_add(1);
         }
+        let own = PeerAddress::new(number);
         let member = Member {
             networks: networks.clone(),
             hostname: spec.hostname.clone(),
-            address: peer_address(number),
+            address: own,
             door,
             id,
             end: CancellationToken::new(),
@@ -74,7 +77,7 @@ impl Members {
         let end = member.end.clone();
         all.insert(spec.name.clone(), member);
         let seat = Seat { all: self.clone(), name: spec.name.clone(), id, end };
-        (seat, Arc::new(Neighbours { all: self.clone(), networks }))
+        (seat, Arc::new(Neighbours { all: self.clone(), networks, own }))
     }
 }
 
@@ -94,7 +97,7 @@ impl Neighbours {
         member.networks.iter().any(|network| self.networks.contains(network))
     }
 
-    fn at(&self, address: Ipv4Addr) -> Option<(String, Member)> {
+    fn at(&self, address: PeerAddress) -> Option<(String, Member)> {
         let all = self.all.all();
         let (name, member) =
             all.iter().find(|(_, member)| member.address == address && self.sees(member))?;
@@ -103,13 +106,14 @@ impl Neighbours {
 }
 
 /// Not of the loopback interface: what listens on that alone is for the sandbox itself.
-fn own(port: u16) -> SocketAddr {
-    SocketAddr::new(net::ADDRESS.into(), port)
+fn within(port: u16, six: bool) -> SocketAddr {
+    let address = if six { net::ADDRESS6.into() } else { net::ADDRESS.into() };
+    SocketAddr::new(address, port)
 }
 
 #[async_trait]
 impl Peers for Neighbours {
-    fn address(&self, name: &str) -> Option<Ipv4Addr> {
+    fn find(&self, name: &str) -> Option<PeerAddress> {
         let all = self.all.all();
         let named = all.get(name).filter(|member| self.sees(member));
         // Names are unique, host names need not be: then it is the first one's by name.
@@ -121,21 +125,23 @@ impl Peers for Neighbours {
         named.or_else(|| called().map(|(_, member)| member)).map(|member| member.address)
     }
 
-    fn name(&self, address: Ipv4Addr) -> Option<String> {
+    fn name(&self, address: PeerAddress) -> Option<String> {
         self.at(address).map(|(name, _)| name)
     }
 
-    async fn dial(&self, address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
-        let (_, member) = self.at(address).ok_or(io::ErrorKind::ConnectionRefused)?;
-        member.door.dial(own(port)).await
+    async fn dial(&self, to: PeerAddress, port: u16, six: bool) -> io::Result<TcpStream> {
+        let (_, member) = self.at(to).ok_or(io::ErrorKind::ConnectionRefused)?;
+        member.door.dial(within(port, six), Some(self.own.by(six))).await
     }
 
     async fn datagrams(
         &self,
-        address: Ipv4Addr,
+        to: PeerAddress,
         port: u16,
+        six: bool,
     ) -> io::Result<(UdpSocket, CancellationToken)> {
-        let (_, member) = self.at(address).ok_or(io::ErrorKind::ConnectionRefused)?;
-        Ok((member.door.datagrams(own(port)).await?, member.end))
+        let (_, member) = self.at(to).ok_or(io::ErrorKind::ConnectionRefused)?;
+        let socket = member.door.datagrams(within(port, six), Some(self.own.by(six))).await?;
+        Ok((socket, member.end))
     }
 }

@@ -131,9 +131,9 @@ impl Drop for Published {
 }
 
 async fn serve(door: &Door, mut host: TcpStream, port: u16) -> io::Result<()> {
-    let mut guest = match door.dial((Ipv4Addr::LOCALHOST, port).into()).await {
+    let mut guest = match door.dial((Ipv4Addr::LOCALHOST, port).into(), None).await {
         Ok(guest) => guest,
-        Err(_) => door.dial((Ipv6Addr::LOCALHOST, port).into()).await?,
+        Err(_) => door.dial((Ipv6Addr::LOCALHOST, port).into(), None).await?,
     };
     carry(&mut host, &mut guest).await
 }

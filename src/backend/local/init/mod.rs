@@ -237,8 +237,8 @@ impl Init {
             Request::Seal { layers, upper } => self.seal(&layers, &upper),
             Request::Stop { grace_ms } => return self.stop(connection, grace_ms),
             Request::Gate => return self.open_gate(connection),
-            Request::Dial { to, protocol } => {
-                let reply = match net::dial(to, protocol).doing("connecting to the guest") {
+            Request::Dial { to, from, protocol } => {
+                let reply = match net::dial(to, from, protocol).doing("connecting to the guest") {
                     Ok(socket) => {
                         sys::send(connection.socket.as_fd(), &Reply::Ok, &[socket.as_fd()])?;
                         return Ok(Next::Stay);

@@ -3,7 +3,7 @@
 //! served from outside. Whoever undoes the rules in here closes the door and opens nothing.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType};
@@ -19,6 +19,9 @@ use crate::sandbox::Protocol;
 
 /// What the guest has as an address: programs ask whether there is one beside the loopback's.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
+
+/// The same by IPv6: of a range drawn for us, behind which nobody is.
+pub const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd73, 0x616e, 0x6473, 1, 0, 0, 0, 2);
 
 /// What it has as a name server. Nothing is there: all questions are redirected.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
@@ -38,6 +41,10 @@ const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 /// Of a connection that is there already, or belongs to one.
 const ESTABLISHED: u32 = 2 | 4;
+const CT_STATE: u32 = 0;
+const CT_DIRECTION: u32 = 1;
+/// From the end that a connection was made to.
+const REPLY: u8 = 1;
 
 /// The gate's sockets.
 #[derive(Debug)]
@@ -87,16 +94,20 @@ pub fn enter() -> io::Result<Inside> {
         receive_for_others(&datagrams, true)?;
         inside.datagrams.push(datagrams.into());
         inside.raw.push(raw(AddressFamily::INET6)?);
-        link::local_route(IPV6, None)?;
+        link::address("lo", ADDRESS6.into())?;
     }
     for socket in &inside.tcp {
         rustix::net::listen(socket, 1024)?;
         rustix::net::sockopt::set_tcp_congestion(socket, link::CONGESTION)?;
     }
-    link::address("lo", ADDRESS, 32)?;
-    rules()?;
+    link::address("lo", ADDRESS.into())?;
+    let has_six = inside.tcp.len() > 1;
+    rules(has_six)?;
     // The last step: before it, nothing leads anywhere.
-    link::local_route(IPV4, Some(ADDRESS))?;
+    if has_six {
+        link::local_route(ADDRESS6.into())?;
+    }
+    link::local_route(ADDRESS.into())?;
     Ok(inside)
 }
 
@@ -107,10 +118,14 @@ pub fn receive_datagram(
     buffer: &mut [u8],
 ) -> io::Result<(usize, SocketAddr, SocketAddr)> {
     let (count, from, to) = receive_original(socket, buffer)?;
-    match from.ip().to_canonical() {
-        own if own.is_loopback() || own == ADDRESS => Ok((count, from, to)),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+    match is_own(from.ip().to_canonical()) {
+        true => Ok((count, from, to)),
+        false => Err(io::ErrorKind::InvalidData.into()),
     }
+}
+
+fn is_own(address: IpAddr) -> bool {
+    address.is_loopback() || address == ADDRESS || address == ADDRESS6
 }
 
 /// A socket that sends whole packets and receives none.
@@ -119,34 +134,41 @@ fn raw(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(family, SocketType::RAW, flags, Some(rustix::net::ipproto::RAW))?)
 }
 
-/// A socket that is being connected to an address of this very namespace's own: the loopback interface's or
-/// [`ADDRESS`].
-pub fn dial(to: SocketAddr, protocol: Protocol) -> io::Result<OwnedFd> {
+/// A socket that is being connected to an address of this very namespace's own, from `from`, which may be
+/// anybody's.
+pub fn dial(to: SocketAddr, from: Option<IpAddr>, protocol: Protocol) -> io::Result<OwnedFd> {
     let kind = match protocol {
         Protocol::Tcp => SocketType::STREAM,
         Protocol::Udp => SocketType::DGRAM,
     };
-    if !(to.ip().is_loopback() || to.ip() == ADDRESS) {
+    if !is_own(to.ip()) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let family = if to.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    if let Some(from) = from {
+        match from {
+            IpAddr::V4(_) => rustix::net::sockopt::set_ip_freebind(&socket, true)?,
+            IpAddr::V6(_) => rustix::net::sockopt::set_ipv6_freebind(&socket, true)?,
+        }
+        rustix::net::bind(&socket, &SocketAddrAny::from(SocketAddr::new(from, 0)))?;
+    }
     match rustix::net::connect(&socket, &SocketAddrAny::from(to)) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
     }
 }
 
-fn rules() -> io::Result<()> {
-    match install(true) {
+fn rules(has_six: bool) -> io::Result<()> {
+    match install(true, has_six) {
         // A kernel without the expression: no UDP then but the resolver's.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => install(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => install(false, has_six),
         other => other,
     }
 }
 
-fn install(datagrams: bool) -> io::Result<()> {
+fn install(datagrams: bool, has_six: bool) -> io::Result<()> {
     let mut batch = begin();
     message(&mut batch, NEW_TABLE, CREATE, |set| set.text(1, TABLE));
     let redirect = "redirect";
@@ -167,10 +189,7 @@ fn install(datagrams: bool) -> io::Result<()> {
     let filter = "filter";
     new_chain(&mut batch, TABLE, filter, "filter", HOOK_OUTPUT, 0);
     rule(&mut batch, TABLE, filter, 0, |list| {
-        expression(list, "ct", |set| {
-            set.put(1, &1u32.to_be_bytes());
-            set.put(2, &0u32.to_be_bytes());
-        });
+        ct(list, CT_STATE);
         mask(list, &ESTABLISHED.to_ne_bytes());
         compare(list, DIFFERS, &0u32.to_ne_bytes());
         verdict(list, ACCEPT);
@@ -185,19 +204,16 @@ fn install(datagrams: bool) -> io::Result<()> {
         let take = "take";
         new_chain(&mut batch, TABLE, take, "filter", HOOK_PREROUTING, -150);
         own(&mut batch, take);
+        // What the guest says to somebody who has come from outside.
         rule(&mut batch, TABLE, take, 0, |list| {
-            meta(list, L4PROTO);
-            compare(list, EQUAL, &[UDP]);
-            expression(list, "immediate", |set| {
-                set.put(1, &1u32.to_be_bytes());
-                set.nest(2, |data| data.put(1, &DATAGRAMS.to_be_bytes()));
-            });
-            expression(list, "tproxy", |set| {
-                set.put(1, &0u32.to_be_bytes());
-                set.put(3, &1u32.to_be_bytes());
-            });
+            ct(list, CT_DIRECTION);
+            compare(list, EQUAL, &[REPLY]);
             verdict(list, ACCEPT);
         });
+        to_datagrams(&mut batch, take, IPV4, &Ipv4Addr::LOCALHOST.octets());
+        if has_six {
+            to_datagrams(&mut batch, take, IPV6, &Ipv6Addr::LOCALHOST.octets());
+        }
         // Nobody took it.
         rule(&mut batch, TABLE, take, 0, |list| {
             meta(list, L4PROTO);
@@ -214,6 +230,24 @@ fn install(datagrams: bool) -> io::Result<()> {
         verdict(list, DROP);
     });
     end(batch)
+}
+
+/// UDP goes to the gate's socket at an address of the loopback interface: the kernel would choose any.
+fn to_datagrams(batch: &mut Batch, chain: &str, family: u8, address: &[u8]) {
+    rule(batch, TABLE, chain, 0, |list| {
+        meta(list, NFPROTO);
+        compare(list, EQUAL, &[family]);
+        meta(list, L4PROTO);
+        compare(list, EQUAL, &[UDP]);
+        load(list, 1, &DATAGRAMS.to_be_bytes());
+        load(list, 2, address);
+        expression(list, "tproxy", |set| {
+            set.put(1, &u32::from(family).to_be_bytes());
+            set.put(2, &2u32.to_be_bytes());
+            set.put(3, &1u32.to_be_bytes());
+        });
+        verdict(list, ACCEPT);
+    });
 }
 
 /// What the guest says to itself goes on.
@@ -233,12 +267,21 @@ fn own(batch: &mut Batch, chain: &str) {
         compare(list, EQUAL, &ADDRESS.octets());
         verdict(list, ACCEPT);
     });
-    rule(batch, TABLE, chain, 0, |list| {
-        meta(list, NFPROTO);
-        compare(list, EQUAL, &[IPV6]);
-        payload(list, NETWORK, 24, 16);
-        compare(list, EQUAL, &Ipv6Addr::LOCALHOST.octets());
-        verdict(list, ACCEPT);
+    for address in [Ipv6Addr::LOCALHOST, ADDRESS6] {
+        rule(batch, TABLE, chain, 0, |list| {
+            meta(list, NFPROTO);
+            compare(list, EQUAL, &[IPV6]);
+            payload(list, NETWORK, 24, 16);
+            compare(list, EQUAL, &address.octets());
+            verdict(list, ACCEPT);
+        });
+    }
+}
+
+fn ct(list: &mut Batch, key: u32) {
+    expression(list, "ct", |set| {
+        set.put(1, &1u32.to_be_bytes());
+        set.put(2, &key.to_be_bytes());
     });
 }
 
@@ -262,9 +305,13 @@ fn mask(list: &mut Batch, bits: &[u8]) {
 }
 
 fn to_gate(list: &mut Batch) {
-    expression(list, "immediate", |set| {
-        set.put(1, &1u32.to_be_bytes());
-        set.nest(2, |data| data.put(1, &PORT.to_be_bytes()));
-    });
+    load(list, 1, &PORT.to_be_bytes());
     expression(list, "redir", |set| set.put(1, &1u32.to_be_bytes()));
+}
+
+fn load(list: &mut Batch, register: u32, value: &[u8]) {
+    expression(list, "immediate", |set| {
+        set.put(1, &register.to_be_bytes());
+        set.nest(2, |data| data.put(1, value));
+    });
 }

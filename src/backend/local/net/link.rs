@@ -1,7 +1,7 @@
 //! Interfaces, addresses and routes.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice};
 
@@ -11,6 +11,9 @@ const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const INET: u8 = 2;
+const INET6: u8 = 10;
+/// An address that nobody is asked about first.
+const NO_DAD: u8 = 2;
 const UP: u32 = 1;
 
 /// How connections within a namespace share it; every kernel has this one.
@@ -43,20 +46,30 @@ pub(super) fn up(name: &str) -> io::Result<()> {
     call(&batch, 1)
 }
 
-/// Gives an interface an address.
-pub(super) fn address(name: &str, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-    let mut head = vec![INET, prefix, 0, 0];
+/// Gives an interface an address that is a network by itself.
+pub(super) fn address(name: &str, address: IpAddr) -> io::Result<()> {
+    let (family, prefix, flags) =
+        if address.is_ipv4() { (INET, 32, 0) } else { (INET6, 128, NO_DAD) };
+    let mut head = vec![family, prefix, flags, 0];
     head.extend(index(name)?.to_ne_bytes());
     let mut batch = Batch::new();
     batch.message(NEW_ADDRESS, ACK | CREATE | EXCL, &head, |set| {
-        set.put(1, &address.octets());
-        set.put(2, &address.octets());
+        set.put(1, &octets(address));
+        set.put(2, &octets(address));
     });
     call(&batch, 1)
 }
 
-/// Has every address of a family lead to this very namespace, from `source` where one is given.
-pub(super) fn local_route(family: u8, source: Option<Ipv4Addr>) -> io::Result<()> {
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(four) => four.octets().to_vec(),
+        IpAddr::V6(six) => six.octets().to_vec(),
+    }
+}
+
+/// Has every address of a family lead to this very namespace, from `source`.
+pub(super) fn local_route(source: IpAddr) -> io::Result<()> {
+    let family = if source.is_ipv4() { INET } else { INET6 };
     // Main table, set at boot, of this host, local.
     let head = [family, 0, 0, 0, 254, 3, 254, 2, 0, 0, 0, 0];
     let index = index("lo")?;
@@ -65,9 +78,7 @@ pub(super) fn local_route(family: u8, source: Option<Ipv4Addr>) -> io::Result<()
         route.put(4, &index.to_ne_bytes());
         // Nothing is lost on the way, and pacing as some hosts have it by default makes it slow.
         route.nest(8, |metrics| metrics.text(16, CONGESTION));
-        if let Some(source) = source {
-            route.put(7, &source.octets());
-        }
+        route.put(7, &octets(source));
     });
     call(&batch, 1)
 }

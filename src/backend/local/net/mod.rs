@@ -10,7 +10,7 @@ mod tables;
 use std::io;
 
 pub use diag::inode;
-pub use inside::{ADDRESS, Inside, SERVER, dial, enter as enter_gate, receive_datagram};
+pub use inside::{ADDRESS, ADDRESS6, Inside, SERVER, dial, enter as enter_gate, receive_datagram};
 
 /// Brings the loopback interface of the current namespace up.
 pub fn loopback_up() -> io::Result<()> {
