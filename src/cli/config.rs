@@ -184,6 +184,8 @@ pub struct Settings {
     pub max_memory: Option<u64>,
     /// How many operations a script may do.
     pub max_operations: Option<u64>,
+    /// Where the profile that holds is chosen.
+    pub profile_from: Option<String>,
     /// Where secrets come from.
     pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes; absolute.
@@ -200,6 +202,13 @@ impl Settings {
     pub fn resolve(global: &Global, environment: &Environment, folder: &Path) -> Result<Settings> {
         let config = Config::load(folder, environment.user_file().as_deref()).map_err(wrong)?;
         let profile = global.profile.as_deref().or(environment.profile.as_deref());
+        let file = || environment.user_file().map(|file| file.display().to_string());
+        let profile_from = match (&global.profile, &environment.profile, &config.profile) {
+            (Some(_), ..) => Some("--profile".to_owned()),
+            (None, Some(_), _) => Some("SANDSCRIPT_PROFILE".to_owned()),
+            (None, None, Some(_)) => file(),
+            (None, None, None) => None,
+        };
         let catalog = config.catalog(profile).map_err(wrong)?;
         let folder_of_answers = environment.state().map(|state| state.join("registries"));
         let jobs = match &environment.jobs {
@@ -251,6 +260,7 @@ impl Settings {
             jobs,
             max_memory: config.max_memory,
             max_operations: config.max_operations,
+            profile_from,
             secrets: config.secrets,
             store,
             truenas: config.truenas,

@@ -4,10 +4,12 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::args::FormatArg;
+use super::config::Settings;
 use super::output::{Style, paint};
 use super::session::Session;
 use super::tries;
 use super::{CommandError, Result};
+use crate::egress::Profile;
 use crate::sandbox::{Capabilities, Capability, Enforcer};
 
 const EXAMPLES: &str = "\
@@ -52,6 +54,7 @@ impl Doctor {
                 "store": session.settings.store,
                 "default_image": found.default_image,
                 "egress": found.egress,
+                "profile": profile_json(&session.settings),
                 "parallelism": found.parallelism,
                 "has": found.has,
                 "missing": found.missing,
@@ -72,6 +75,8 @@ impl Doctor {
             ("store", session.settings.store.display().to_string()),
             ("default image", found.default_image.clone()),
             ("isolation", isolation(&found, root)),
+            ("egress", egress(&found)),
+            ("profile", profile(&session.settings)),
             ("at once", format!("{} sandboxes", found.parallelism)),
         ] {
             text.push_str(&format!("{key:<14} {value}\n"));
@@ -113,10 +118,7 @@ impl Doctor {
 /// What stands between a guest and this machine.
 fn isolation(found: &Capabilities, root: bool) -> String {
     if found.backend != "local" {
-        return match found.egress {
-            Enforcer::Host => "the backend's own; egress is enforced by the host".into(),
-            Enforcer::Guest => "the backend's own; egress is enforced inside the guest".into(),
-        };
+        return "the backend's own".into();
     }
     let ids = match (root, found.has(Capability::Users)) {
         (true, _) => "a private range of user ids",
@@ -128,6 +130,50 @@ fn isolation(found: &Capabilities, root: bool) -> String {
          dropped capabilities, no_new_privs, seccomp. Same kernel: no virtual machine",
         ""
     )
+}
+
+/// What a sandbox's policy is enforced with.
+fn egress(found: &Capabilities) -> String {
+    match (found.egress, found.backend.as_str()) {
+        (Enforcer::Host, "local") => format!(
+            "enforced by the host, whatever root in the guest does: a sandbox has the loopback\n{0:15}\
+             interface alone, and what it connects to there is the gate, a process without privileges",
+            ""
+        ),
+        (Enforcer::Host, _) => "enforced by the host, whatever root in the guest does".into(),
+        (Enforcer::Guest, _) => "enforced inside the guest, where its root can undo it".into(),
+    }
+}
+
+/// The profile that holds.
+fn profile(settings: &Settings) -> String {
+    let Some(profile) = settings.egress.held_by() else {
+        return "none: what names no policy has 'none'".into();
+    };
+    let mut text = profile.name.clone();
+    if let Some(from) = &settings.profile_from {
+        text.push_str(&format!(", chosen by {from}"));
+    }
+    let policy = profile.egress.clone().unwrap_or_default();
+    text.push_str(&format!("; what names no policy has '{policy}'"));
+    if !profile.forbid.is_empty() {
+        text.push_str(&format!("\n{:15}forbidden: {}", "", forbidden(profile).join(", ")));
+    }
+    text
+}
+
+fn profile_json(settings: &Settings) -> Option<Value> {
+    let profile = settings.egress.held_by()?;
+    Some(json!({
+        "name": profile.name,
+        "from": settings.profile_from,
+        "egress": profile.egress.clone().unwrap_or_default().to_string(),
+        "forbid": forbidden(profile),
+    }))
+}
+
+fn forbidden(profile: &Profile) -> Vec<String> {
+    profile.forbid.iter().map(ToString::to_string).collect()
 }
 
 fn cgroups() -> &'static str {

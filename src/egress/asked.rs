@@ -19,6 +19,20 @@ pub enum Asked {
     Unrestricted,
 }
 
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Asked::None => f.write_str("none"),
+            Asked::Unrestricted => f.write_str("unrestricted"),
+            Asked::Rules { preset, rules } => {
+                f.write_str(preset.as_deref().unwrap_or("allowlist"))?;
+                let rules: Vec<String> = rules.iter().map(Rule::to_string).collect();
+                if rules.is_empty() { Ok(()) } else { write!(f, " ({})", rules.join(", ")) }
+            }
+        }
+    }
+}
+
 impl Asked {
     /// From one word: `none`, `unrestricted`, or the name of a preset or a profile.
     pub fn word(word: &str) -> Result<Asked> {

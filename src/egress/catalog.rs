@@ -76,6 +76,11 @@ impl Catalog {
         self
     }
 
+    /// The profile that holds.
+    pub fn held_by(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
     /// With profiles that a policy may name. A preset of the same name is what counts.
     pub fn profiles(mut self, profiles: BTreeMap<String, Profile>) -> Self {
         self.profiles = profiles;

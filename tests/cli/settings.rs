@@ -31,6 +31,50 @@ fn a_backend_from_the_project_file() {
 }
 
 #[test]
+fn the_doctor_says_which_profile_holds() {
+    let line = |environment: &TestEnvironment, args: &[&str]| {
+        let answer = environment.ok(["doctor"].iter().chain(args));
+        let lines = answer.lines().skip_while(|line| !line.starts_with("egress "));
+        let lines =
+            lines.take_while(|line| !line.starts_with("at once")).map(|line| format!("{line}\n"));
+        lines.collect::<String>()
+    };
+    let environment = TestEnvironment::fake();
+    assert_snapshot!(line(&environment, &[]), @"
+    egress         enforced by the host, whatever root in the guest does
+    profile        none: what names no policy has 'none'
+    ");
+    std::fs::create_dir(environment.path("config/sandscript")).unwrap();
+    let config = "profile = 'strict'\n[profiles.strict]\n\
+                  egress = { preset = 'git', allow = ['a.test'], deny = ['gist.github.com'] }\n\
+                  forbid = ['b.test', '10.0.0.0/8']\n";
+    std::fs::write(environment.path("config/sandscript/config.toml"), config).unwrap();
+    assert_snapshot!(line(&environment, &[]), @"
+    egress         enforced by the host, whatever root in the guest does
+    profile        strict, chosen by $T/config/sandscript/config.toml; what names no policy has 'git (deny gist.github.com, a.test)'
+                   forbidden: b.test, 10.0.0.0/8
+    ");
+    assert_snapshot!(line(&environment, &["--profile", "agents"]), @"
+    egress         enforced by the host, whatever root in the guest does
+    profile        agents, chosen by --profile; what names no policy has 'agent'
+    ");
+    let environment = environment.env("SANDSCRIPT_PROFILE", "agents");
+    assert_snapshot!(line(&environment, &[]), @"
+    egress         enforced by the host, whatever root in the guest does
+    profile        agents, chosen by SANDSCRIPT_PROFILE; what names no policy has 'agent'
+    ");
+    let answer = environment.ok(["doctor", "--format", "json", "--profile", "strict"]);
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_snapshot!(answer["profile"], @r#"{"egress":"git (deny gist.github.com, a.test)","forbid":["b.test","10.0.0.0/8"],"from":"--profile","name":"strict"}"#);
+    let Some(local) = TestEnvironment::local() else { return };
+    assert_snapshot!(line(&local, &[]), @"
+    egress         enforced by the host, whatever root in the guest does: a sandbox has the loopback
+                   interface alone, and what it connects to there is the gate, a process without privileges
+    profile        none: what names no policy has 'none'
+    ");
+}
+
+#[test]
 fn a_backend_on_this_machine_takes_no_host() {
     let environment = TestEnvironment::fake();
     assert_snapshot!(environment.run(["list", "--host", "nas"]), @"
