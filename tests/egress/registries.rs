@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("attack_edit_of_what_tools_are_set_to", edit),
     ("a_package_manager_works_with_a_mirror_and_a_blocked_one_says_why", package_manager),
     ("npm_works_with_a_mirror", npm),
+    ("apt_works_with_a_mirror_and_a_blocked_one_says_why", apt),
     ("cargo_works_with_a_mirror_that_sends_it_on", cargo),
 ];
 
@@ -133,13 +134,15 @@ fn package_manager(rig: &Rig) {
     }
 }
 
-/// A base that somebody has set a tool up in.
-fn base<'a>(rig: &'a Rig, spec: Spec, path: &str, text: &'static str) -> (Sandbox<'a>, Origin) {
+/// A base that somebody has set a tool up in, by these files.
+fn base<'a>(rig: &'a Rig, spec: Spec, files: &[(&str, &'static str)]) -> (Sandbox<'a>, Origin) {
     let base = Sandbox { rig, name: rig.name() };
     let labels = [("sandscript.kind".to_owned(), "base".to_owned())].into();
     let spec = Spec { name: base.name.clone(), labels, ..spec };
     rig.wait(rig.backend.create(&spec, &Cancel::new())).unwrap();
-    write_to(rig, &base.name, path, text);
+    for (path, text) in files {
+        write_to(rig, &base.name, path, text);
+    }
     let label = SnapshotSpec::new("done");
     rig.wait(rig.backend.snapshot(&base.name, &label, &Cancel::new())).unwrap();
     let origin = Origin::Base { sandbox: base.name.clone(), label: "done".into() };
@@ -167,7 +170,7 @@ fn npm(rig: &Rig) {
         return;
     }
     let (base, origin) =
-        base(rig, Spec::new("x"), "/root/.npmrc", "registry=http://mirror.test/npm/\n");
+        base(rig, Spec::new("x"), &[("/root/.npmrc", "registry=http://mirror.test/npm/\n")]);
     let found = resolve(rig, &Asked::word("registries").unwrap(), &origin);
     let install = "cd /tmp && npm install --no-audit --no-fund --fetch-retries=0 hello 2>&1; \
                    node -e \"require('hello')\" 2>&1";
@@ -178,6 +181,44 @@ fn npm(rig: &Rig) {
     let said = closed.sh(install);
     assert!(!said.contains("I am hello"), "{said}");
     assert!(refused(&closed).contains(&"mirror.test".to_owned()), "{said}");
+}
+
+/// Of this machine's own settings nothing counts. Where a sandbox has one user id, apt can't be another.
+const APT: &str = r#"
+#clear Acquire::http;
+Acquire::Retries "0";
+Acquire::Languages "none";
+Dir::Etc::SourceParts "/nowhere";
+APT::Sandbox::User "root";
+"#;
+
+fn apt(rig: &Rig) {
+    if !Path::new("/usr/bin/apt-get").exists() {
+        println!("skip: apt is not installed");
+        return;
+    }
+    let files = [
+        ("/etc/apt/sources.list", "deb [trusted=yes] http://mirror.test/apt ./\n"),
+        ("/etc/apt/apt.conf.d/zz-test", APT),
+    ];
+    let (base, origin) = base(rig, Spec::new("x"), &files);
+    let found = resolve(rig, &Asked::word("registries").unwrap(), &origin);
+    let texts: Vec<String> = found.policy.rules().map(ToString::to_string).collect();
+    assert!(texts.contains(&"mirror.test:80".to_owned()), "{texts:?} {:?}", found.notes);
+    let install = "export DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/sbin:$PATH; \
+                   (apt-get update && apt-get install -y sandscript-hello) 2>&1; /opt/hello/hello";
+    let open = clone_of(&base, found.policy.clone());
+    let said = open.sh(install);
+    assert!(said.ends_with("I am hello"), "{said} {texts:?}");
+    assert_eq!(refused(&open), [""; 0]);
+    let closed = clone_of(&base, Policy::allowlist(["allowed.test"]).unwrap());
+    let said = closed.sh(install);
+    assert!(!said.contains("I am hello"), "{said}");
+    assert_eq!(refused(&closed), ["mirror.test"], "{said}");
+    // What it says is what helps.
+    closed.allow("mirror.test");
+    let said = closed.sh(install);
+    assert!(said.ends_with("I am hello"), "{said}");
 }
 
 const CARGO: &str = r#"
@@ -200,7 +241,7 @@ fn cargo(rig: &Rig) {
     let mount = Mount { source: source.to_owned(), target: "/opt/rust".into(), readonly: true };
     let env = [("PATH".to_owned(), "/opt/rust/bin:/usr/bin:/bin".to_owned())].into();
     let spec = Spec { mounts: vec![mount], env, ..Spec::new("x") };
-    let (base, origin) = base(rig, spec, "/root/.cargo/config.toml", CARGO);
+    let (base, origin) = base(rig, spec, &[("/root/.cargo/config.toml", CARGO)]);
     let found = resolve(rig, &Asked::word("registries").unwrap(), &origin);
     let texts: Vec<String> = found.policy.rules().map(ToString::to_string).collect();
     for wanted in ["mirror.test:80", "crates.test:80"] {

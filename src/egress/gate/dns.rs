@@ -56,6 +56,17 @@ pub async fn serve(shared: &Shared, stream: &mut TcpStream, caller: Option<Calle
     }
 }
 
+/// The host that a name is of: services and keys of it are asked for by labels in front.
+fn host_of(name: &str) -> &str {
+    let mut host = name;
+    while let Some((label, rest)) = host.split_once('.')
+        && label.starts_with('_')
+    {
+        host = rest;
+    }
+    host
+}
+
 async fn answer(
     shared: &Shared,
     message: &[u8],
@@ -80,13 +91,15 @@ async fn answer(
         }
     }
     let filter = shared.filter();
+    let host = host_of(&query.name);
     let refuse = |address: Option<IpAddr>, reason| {
-        let (name, what) = (Some(query.name.as_str()), (53, Protocol::Udp));
+        let (name, what) = (Some(host), (53, Protocol::Udp));
         refusal::note(shared, Refusal { name, address, what, reason }, caller)
     };
     if !filter.resolves(&query.name) {
-        // Who looks up the name of an address means no harm.
-        if !query.name.ends_with(".arpa") {
+        // Who looks up the name of an address, or a service of a host that is allowed, means no harm.
+        let harmless = query.name.ends_with(".arpa") || host != query.name && filter.resolves(host);
+        if !harmless {
             refuse(None, Reason::NotAllowed).await;
         }
         return reply(Answer::Missing);
@@ -120,4 +133,22 @@ async fn answer(
     lock(&shared.names).tell(&query.name, &told, end);
     let left = end.saturating_duration_since(Instant::now()).as_secs();
     reply(Answer::Addresses(&told, left.try_into().unwrap_or(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_of;
+
+    #[test]
+    fn whose_a_name_is() {
+        for (name, host) in [
+            ("_http._tcp.a.test", "a.test"),
+            ("a.test", "a.test"),
+            ("x_y.a.test", "x_y.a.test"),
+            ("a._tcp.test", "a._tcp.test"),
+            ("_tcp", "_tcp"),
+        ] {
+            assert_eq!(host_of(name), host);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener as Listener};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -82,8 +83,10 @@ impl Published {
         open: Open,
         listener: Listener,
     ) -> io::Result<Published> {
-        let (thread, port) = (Thread::start(name), open.port);
         let door = Door::open(name, control).await?;
+        let record = record::load::<Record>(&Path::new("boxes").join(name).join("record.json"));
+        let processors = record.ok().flatten().and_then(|record| record.spec.limits.cpu);
+        let (thread, port) = (Thread::start(name, processors), open.port);
         // The end of it is the end of the sandbox.
         let mut watching = Link::over(UnixStream::connect(control).await?);
         let listener = {

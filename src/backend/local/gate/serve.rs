@@ -245,7 +245,9 @@ async fn attach(
     // Read after the door is open: of two sandboxes of one name, one after the other, the door leads to the
     // one that this is about, or nowhere any more.
     let record: Option<Record> = record::load(&Path::new(&path).join("record.json")).ok().flatten();
-    let spec = record.map(|record| record.spec).filter(|spec| !spec.networks.is_empty());
+    let spec = record.map(|record| record.spec);
+    let processors = spec.as_ref().and_then(|spec| spec.limits.cpu);
+    let spec = spec.filter(|spec| !spec.networks.is_empty());
     let id = state.serial.fetch_add(1, Ordering::Relaxed);
     {
         let mut boxes = state.boxes();
@@ -254,7 +256,7 @@ async fn attach(
         }
         // What one sandbox has asked for is nothing that another one can find out by asking.
         let resolver = Arc::new(Resolver::new(state.servers.clone()));
-        let thread = Thread::start(&name);
+        let thread = Thread::start(&name, processors);
         let _in_it = thread.handle().enter();
         // An old one of the name ends first: both would take connections.
         if let Some(old) = boxes.remove(&name) {
