@@ -50,6 +50,39 @@ kill $internet
 exit $end
 "#;
 
+/// For a user with a range of subordinate ids: a user namespace in which the user and its range are
+/// themselves, and the range's last id is root.
+const RANGE: &str = r#"
+PATH=$PATH:/usr/sbin:/sbin
+mkfifo "$FOLDER/there" "$FOLDER/hold"
+unshare --user sh -c 'echo > "$FOLDER/there"; read end < "$FOLDER/hold"' &
+holder=$!
+read there < "$FOLDER/there"
+newuidmap $holder $UIDS && newgidmap $holder $GIDS || { echo > "$FOLDER/hold"; exit 120; }
+nsenter --user=/proc/$holder/ns/user --setuid 0 --setgid 0 unshare --net --mount sh -c "$MAPPERS" sh "$@"
+end=$?
+echo > "$FOLDER/hold"
+exit $end
+"#;
+
+/// In there nobody is this machine's root, so the programs that give ids out have to be its own root's.
+const MAPPERS: &str = r#"
+set -e
+mkdir "$FOLDER/mappers"
+mount -t tmpfs mappers "$FOLDER/mappers"
+for mapper in newuidmap newgidmap; do
+  path=$(command -v $mapper)
+  cp "$path" "$FOLDER/mappers"
+  chmod 4755 "$FOLDER/mappers/$mapper"
+  mount --bind "$FOLDER/mappers/$mapper" "$path"
+done
+for file in subuid subgid; do
+  echo "$RANGES" | sed -n s/$file://p > "$FOLDER/mappers/$file"
+  mount --bind "$FOLDER/mappers/$file" /etc/$file
+done
+exec sh -c "$HOST" sh "$@"
+"#;
+
 const INTERNET: &str = r#"
 echo; read go; set -e
 ip link set lo up
@@ -86,16 +119,38 @@ fn enter() -> ExitCode {
     let folder = tempfile::Builder::new().prefix("sandscript-egress-").tempdir().unwrap();
     let zone = folder.path().join("zone");
     std::fs::write(&zone, internet::ZONE).unwrap();
-    let mut unshare = Command::new("unshare");
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     // An ordinary user goes on as one, in a namespace of which somebody else is root.
-    if !rig::is_root() {
-        let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
-        let (uid, gid) = (uid.as_raw(), gid.as_raw());
-        unshare.args(["--user", "--map-root-user"]);
-        unshare.env("AS_USER", format!("unshare --user --map-user={uid} --map-group={gid}"));
-    }
-    let status = unshare
-        .args(["--net", "sh", "-c", HOST, "sh"])
+    let mut enter = match (rig::is_root(), ranges(uid)) {
+        (true, _) => {
+            let mut enter = Command::new("unshare");
+            enter.args(["--net", "sh", "-c", HOST, "sh"]);
+            enter
+        }
+        (false, Some([(uids, count), (gids, groups)])) => {
+            let map = |own: u32, first: u32, count: u32| {
+                let rest = count - 1;
+                format!("{own} {own} 1 0 {} 1 {first} {first} {rest}", first + rest)
+            };
+            let range =
+                |file: &str, first: u32, count: u32| format!("{file}:{uid}:{first}:{}", count - 1);
+            let mut enter = Command::new("sh");
+            enter.args(["-c", RANGE, "sh"]);
+            enter.env("UIDS", map(uid, uids, count)).env("GIDS", map(gid, gids, groups));
+            let ranges = [range("subuid", uids, count), range("subgid", gids, groups)].join("\n");
+            enter.env("RANGES", ranges).env("MAPPERS", MAPPERS).env("HOST", HOST);
+            let user = format!("setpriv --reuid {uid} --regid {gid} --clear-groups");
+            enter.env("AS_USER", user).env("SANDSCRIPT_TEST_RANGE", "1");
+            enter
+        }
+        (false, None) => {
+            let mut enter = Command::new("unshare");
+            enter.args(["--user", "--map-root-user", "--net", "sh", "-c", HOST, "sh"]);
+            enter.env("AS_USER", format!("unshare --user --map-user={uid} --map-group={gid}"));
+            enter
+        }
+    };
+    let status = enter
         .args(std::env::args_os().skip(1))
         .env("SELF", std::env::current_exe().unwrap())
         .env("SANDSCRIPT_TEST_ZONE", zone)
@@ -105,6 +160,28 @@ fn enter() -> ExitCode {
         .status()
         .unwrap();
     ExitCode::from(u8::try_from(status.code().unwrap_or(101)).unwrap_or(101))
+}
+
+/// The first id and the number of a user's own subordinate ids, users' and groups'; none where there are not
+/// enough, or nothing that gives them out.
+fn ranges(uid: u32) -> Option<[(u32, u32); 2]> {
+    let tools = "PATH=$PATH:/usr/sbin:/sbin; command -v newuidmap newgidmap nsenter setpriv";
+    let found = Command::new("sh").args(["-c", tools]).output().ok()?;
+    let all = found.stdout.iter().filter(|byte| **byte == b'\n').count() == 4;
+    let name = Command::new("id").arg("-un").output().ok()?;
+    let (name, uid) = (String::from_utf8(name.stdout).ok()?, uid.to_string());
+    let range = |file: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        text.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [owner, first, count] = fields[..] else { return None };
+            let count: u32 = count.parse().ok()?;
+            let own = [name.trim(), &uid].contains(&owner) && count >= 65_536;
+            own.then(|| Some((first.parse().ok()?, count)))?
+        })
+    };
+    let both = [range("/etc/subuid")?, range("/etc/subgid")?];
+    all.then_some(both)
 }
 
 /// The folder of the Rust toolchain, before its way is off the PATH; empty where there is none.

@@ -6,9 +6,10 @@ use rustix::process::Signal;
 use sandscript::sandbox::{Backend, Cancel, Policy};
 
 use crate::Test;
-use crate::rig::{Rig, eventually, kill, processes, signal};
+use crate::rig::{Rig, eventually, is_root, kill, processes, signal};
 
 pub const TESTS: &[Test] = &[
+    ("ids_are_those_that_there_are", ids),
     ("attack_restart_restore_and_clone", restart_restore_and_clone),
     ("attack_before_the_first_process", before_the_first_process),
     ("attack_kill_of_the_gate", kill_of_the_gate),
@@ -149,4 +150,14 @@ fn crash_of_everything(_rig: &Rig) {
     sandbox.is_refused(&DENIED);
     drop(sandbox);
     own.close().unwrap();
+}
+
+/// The tests are about a guest that has many user ids wherever it may.
+fn ids(rig: &Rig) {
+    let own = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let all = is_root() && own.split_whitespace().eq(["0", "0", "4294967295"]);
+    let many = all || std::env::var_os("SANDSCRIPT_TEST_RANGE").is_some();
+    let map = rig.sandbox_of(Policy::None).file("/proc/self/uid_map");
+    let count = |line: &str| line.split_whitespace().last().unwrap().parse::<u32>().unwrap();
+    assert_eq!(map.lines().map(count).sum::<u32>(), if many { 65_536 } else { 1 }, "{map}");
 }
