@@ -63,11 +63,20 @@ fn spoofed_source(rig: &Rig) {
             sandbox.is_refused(&["from", source, server]);
         }
     }
+    for source in ["2001:db8:1::10", "2001:db8:1::1", "fd73:616e:6473::5", "::1"] {
+        for server in ["[2001:db8:1::20]:123", "[2001:db8:1::10]:123"] {
+            sandbox.is_refused(&["from", source, server]);
+        }
+    }
     // Allowed for the guest, not for whom it claims to be: the answer would begin a talk of two others.
     let sandbox = rig.sandbox(&["udp://203.0.113.0/24"]);
     sandbox.is_refused(&["from", "203.0.113.20", "203.0.113.10:7"]);
     assert_eq!(sandbox.log().carried, []);
     sandbox.reaches(&["from", "192.0.0.2", "203.0.113.10:123"], "203.0.113.10");
+    let sandbox = rig.sandbox(&["udp://[2001:db8:1::/64]"]);
+    sandbox.is_refused(&["from", "2001:db8:1::20", "[2001:db8:1::10]:123"]);
+    assert_eq!(sandbox.log().carried, []);
+    sandbox.reaches(&["from", "fd73:616e:6473:1::2", "[2001:db8:1::10]:123"], "2001:db8:1::10");
 }
 
 fn another_dns_server(rig: &Rig) {

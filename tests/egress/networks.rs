@@ -232,7 +232,19 @@ fn joining(rig: &Rig) {
         ));
         refused_everywhere(&outsider, &one, &at);
     }
-    // Nor does a member become another one.
+    // Nor does a member become another one, for whom it calls.
+    one.background(&["stay", "[::]:4010", "%"], "/tmp/who");
+    one.background(&["stay-udp", "[::]:4011", "%"], "/tmp/who-udp");
+    eventually("they serve", || {
+        ["/tmp/who", "/tmp/who-udp"].iter().all(|file| one.file(file).contains("serving"))
+    });
+    let three = rig.member(Policy::None, "r", &["n"]);
+    let (at6, own, own6) = (address6(&two, &one), address(&one, &two), address6(&one, &two));
+    let (other, other6) = (address(&one, &three), address6(&one, &three));
+    two.reaches(&["from-tcp", &other, &format!("{at}:4010")], &own);
+    two.reaches(&["from-tcp", &other6, &format!("[{at6}]:4010")], &own6);
+    two.is_refused(&["from", &other, &format!("{at}:4011")]);
+    two.is_refused(&["from", &other6, &format!("[{at6}]:4011")]);
     serve(&two, "0.0.0.0");
     two.sh(&format!("hostname {}; ip addr add {at}/32 dev lo", one.name));
     two.reaches(&["banner", &format!("{at}:4000")], &one.name);

@@ -172,12 +172,20 @@ pub fn attempt(words: &[&str]) -> Result<String> {
             Ok("flooded".into())
         }
         ["from", source, to] => {
-            let socket = UdpSocket::bind((source.parse::<Ipv4Addr>().map_err(Error::other)?, 0))?;
+            let socket = UdpSocket::from(bound(source, rustix::net::SocketType::DGRAM)?);
             socket.set_read_timeout(Some(Duration::from_secs(1)))?;
             socket.send_to(b"hello", *to)?;
             let mut buffer = [0; 512];
             let (count, _) = socket.recv_from(&mut buffer)?;
             Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+        }
+        ["from-tcp", source, to] => {
+            let socket = bound(source, rustix::net::SocketType::STREAM)?;
+            let to: SocketAddr = to.parse().map_err(Error::other)?;
+            rustix::net::connect(&socket, &to)?;
+            let mut stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(PATIENCE))?;
+            read(&mut stream)
         }
         ["escape"] => Ok(escape()),
         ["serve", port] => {
@@ -354,6 +362,20 @@ fn called(socket: &impl std::os::fd::AsFd, bytes: &[u8]) -> bool {
     let Ok((count, _)) = recv(socket, &mut buffer, RecvFlags::empty()) else { return false };
     // An error message with the number 0 says that it is done.
     buffer[..count].get(16..20).is_some_and(|code| code == [0; 4])
+}
+
+/// A socket with an address that may be somebody else's.
+fn bound(source: &str, kind: rustix::net::SocketType) -> Result<std::os::fd::OwnedFd> {
+    use rustix::net::{AddressFamily, bind, socket, sockopt};
+    let source: std::net::IpAddr = source.parse().map_err(Error::other)?;
+    let family = if source.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket(family, kind, None)?;
+    match source.is_ipv6() {
+        true => sockopt::set_ipv6_freebind(&socket, true)?,
+        false => sockopt::set_ip_freebind(&socket, true)?,
+    }
+    bind(&socket, &SocketAddr::new(source, 0))?;
+    Ok(socket)
 }
 
 fn any(to: &str) -> SocketAddr {
