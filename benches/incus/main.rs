@@ -1,6 +1,6 @@
 //! sandscript against the Incus client, on one daemon of its own, in turns: medians as a Markdown table.
 //!
-//! `cargo bench --bench incus`.
+//! `cargo bench --bench incus`, or with `-- execs clones` only these of its parts.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -54,12 +54,27 @@ fn main() {
         let bench =
             Bench { daemon, backend, folder: temp.path().to_owned(), cancel: Cancel::new() };
         bench.backend.create(&Spec::new("b"), &bench.cancel).await.unwrap();
-        bench.execs(&mut table).await;
-        bench.snapshots(&mut table).await;
-        bench.clones(&mut table).await;
-        bench.push(&mut table);
-        bench.matrix(&mut table).await;
-        bench.list(&mut table).await;
+        let chosen: Vec<String> =
+            std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+        let wanted = |part: &str| chosen.is_empty() || chosen.iter().any(|one| one == part);
+        if wanted("execs") {
+            bench.execs(&mut table).await;
+        }
+        if wanted("snapshots") {
+            bench.snapshots(&mut table).await;
+        }
+        if wanted("clones") {
+            bench.clones(&mut table).await;
+        }
+        if wanted("push") {
+            bench.push(&mut table);
+        }
+        if wanted("matrix") {
+            bench.matrix(&mut table).await;
+        }
+        if wanted("list") {
+            bench.list(&mut table).await;
+        }
     });
     table.note(
         "raw requests make no machine-id and no host name, and wait for no command but `true`",
@@ -254,6 +269,16 @@ impl Bench {
 
     async fn matrix(&self, table: &mut Table) {
         let parallel = self.backend.capabilities().parallelism;
+        if !self
+            .backend
+            .snapshots("b", &self.cancel)
+            .await
+            .unwrap()
+            .iter()
+            .any(|one| one.label == "s")
+        {
+            self.backend.snapshot("b", &SnapshotSpec::new("s"), &self.cancel).await.unwrap();
+        }
         let script = format!(
             "let n = []; for i in 0..{CELLS} {{ n.push(i); }}
             matrix(\"m\", #{{ from: open(\"b\"), axes: #{{ n: n }}, parallel: {parallel} }}, |cell| {{ cell.sandbox.run([\"true\"]); }});"

@@ -18,6 +18,9 @@ const SCRIPT: &str = include_str!("exec.pl");
 /// Which code says that there is more to read about the end.
 const MORE: i32 = 125;
 
+/// After this time a guest that says nothing is looked at.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// How often a guest that can't start a process is asked again.
 const TRIES: u32 = 10;
 
@@ -68,7 +71,25 @@ pub(in crate::backend) trait Exec: Guests {
                 Ok(attached) => attached,
                 Err(fail) => return Err(self.explain(name, fail, "running a command").await),
             };
-            if let Some(pid) = begin(&mut attached, &head).await {
+            let begun = {
+                let mut begin = std::pin::pin!(begin(&mut attached, &head));
+                loop {
+                    match tokio::time::timeout(SILENCE, &mut begin).await {
+                        Ok(begun) => break begun,
+                        // One that stands still does not answer, and may not for long.
+                        Err(_) => {
+                            let why =
+                                self.explain(name, super::session::lost(), "running a command");
+                            if let error @ (Error::Busy { .. } | Error::NotRunning { .. }) =
+                                why.await
+                            {
+                                return Err(error);
+                            }
+                        }
+                    }
+                }
+            };
+            if let Some(pid) = begun {
                 break (attached, pid);
             }
             match ended(&mut attached.end).await {

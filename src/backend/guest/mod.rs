@@ -1,6 +1,7 @@
 //! Guests that are worked on from inside: by two small programs in Perl, which come with each request and
 //! leave nothing behind. A backend says how a program's streams are carried.
 
+mod agent;
 mod attached;
 mod exec;
 mod fail;
@@ -16,6 +17,7 @@ use tokio::sync::RwLock;
 
 use crate::sandbox::{Cancel, Error, Result, WindowSize};
 
+pub(super) use agent::{AGENT, Agent, closed};
 pub(super) use attached::{Attached, Control, UNDER_WAY, frame};
 pub(super) use exec::Exec;
 pub(super) use fail::Fail;

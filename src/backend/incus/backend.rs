@@ -142,7 +142,16 @@ impl Backend for IncusBackend {
         check_name(name)?;
         command.check()?;
         let spawn = async {
-            let (_, record) = self.0.instance(name).await?;
+            // While the same agent is there, so is the same sandbox.
+            let known = self.0.agents.running(name).await;
+            if let Some(record) = known.as_ref().and_then(|known| known.record.get()) {
+                return self.0.spawn(name, record.defaults(), command).await;
+            }
+            let (found, ()) = tokio::join!(self.0.instance(name), self.0.client.listen());
+            let (_, record) = found?;
+            if let Some(known) = known {
+                let _ = known.record.set(record.clone());
+            }
             self.0.spawn(name, record.defaults(), command).await
         };
         until(cancel, spawn).await

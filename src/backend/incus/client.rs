@@ -73,6 +73,12 @@ impl Client {
             .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))
     }
 
+    /// Opens the stream of events, which everything that takes a while needs. Whoever asks for such a
+    /// thing is told when it can't be.
+    pub async fn listen(&self) {
+        let _ = self.operations.listen().await;
+    }
+
     /// Reads something.
     pub async fn get(&self, path: &str) -> Result<Value, Fail> {
         self.json(Method::GET, path, None).await.map(|mut answer| answer["metadata"].take())

@@ -19,9 +19,7 @@ pub(super) struct Pool {
 }
 
 /// What the default profile says: a pool for the root disk, and a network.
-pub(super) async fn pool(client: &Client) -> Result<Pool> {
-    let doing = "reading the profile 'default'";
-    let profile = client.get("/1.0/profiles/default").await.map_err(|fail| fail.plain(doing))?;
+pub(super) async fn pool(client: &Client, profile: Value, server: &Value) -> Result<Pool> {
     let devices = profile["devices"].as_object().cloned().unwrap_or_default();
     let root = devices.values().find(|device| device["type"] == "disk" && device["path"] == "/");
     let Some(name) = root.and_then(|root| root["pool"].as_str()) else {
@@ -31,12 +29,22 @@ pub(super) async fn pool(client: &Client) -> Result<Pool> {
             "the profile 'default' has no root disk: run `incus admin init` on the server",
         ));
     };
-    let path = format!("/1.0/storage-pools/{}", escape(name));
-    let pool = client.get(&path).await.map_err(|fail| fail.plain("reading the storage pool"))?;
+    // The pool itself is only asked where there is more than one kind: it tells of all that uses it,
+    // which takes the server longer than anything else here.
+    let kinds = server["environment"]["storage"].as_str().unwrap_or_default();
+    let driver = match kinds.contains('|') || kinds.is_empty() {
+        false => kinds.to_owned(),
+        true => {
+            let path = format!("/1.0/storage-pools/{}", escape(name));
+            let pool = client.get(&path).await;
+            let pool = pool.map_err(|fail| fail.plain("reading the storage pool"))?;
+            pool["driver"].as_str().unwrap_or_default().to_owned()
+        }
+    };
     let networks = devices.iter().filter(|(_, device)| device["type"] == "nic");
     Ok(Pool {
         name: name.to_owned(),
-        driver: pool["driver"].as_str().unwrap_or_default().to_owned(),
+        driver,
         networks: networks.map(|(name, device)| (name.clone(), device.clone())).collect(),
         ids: ["security.idmap.isolated", "security.idmap.size"]
             .into_iter()

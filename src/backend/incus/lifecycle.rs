@@ -1,6 +1,7 @@
 //! Making, starting, stopping and deleting.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use hyper::Method;
@@ -26,6 +27,9 @@ const LOST: Duration = Duration::from_secs(60);
 /// How often something is tried that another's work on the same sandbox is in the way of.
 const TRIES: u32 = 20;
 
+/// The key that says what the first process is.
+const LOWLEVEL: &str = "raw.lxc";
+
 /// What is written into a guest before it starts for the first time.
 pub(super) struct Before {
     /// Path and content.
@@ -33,6 +37,22 @@ pub(super) struct Before {
 }
 
 impl Before {
+    /// What the guest's first process does instead, and then becomes its init. Its words are parted by
+    /// spaces and nothing else, so there are none in it.
+    fn by_init(&self) -> Option<String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/.-".contains(c);
+        let mut script = String::new();
+        for (path, content) in &self.files {
+            let line = content.strip_suffix('\n')?;
+            if !line.chars().all(plain) || !path.chars().all(plain) {
+                return None;
+            }
+            script += &format!("echo${{IFS}}{line}>{path};");
+        }
+        (!script.is_empty())
+            .then(|| format!("lxc.init.cmd = /bin/sh -c {script}exec${{IFS}}/sbin/init"))
+    }
+
     /// What makes a clone a machine of its own before it starts.
     pub fn of(record: &Record) -> Before {
         let machine = format!("{}{}\n", record::token(), record::token());
@@ -132,11 +152,16 @@ impl Inner {
         }
         config.extend(self.pool.ids.clone());
         config.extend(plan.config.clone());
+        // Written through the server, these files would hold up the start by half of its time.
+        let by_init = plan.before.by_init().filter(|_| self.lowlevel.load(Ordering::Relaxed));
+        if let Some(by_init) = &by_init {
+            config.insert(LOWLEVEL.into(), by_init.as_str().into());
+        }
         let mut all = devices(&plan.record, &self.pool);
         if let Some(all) = all.as_object_mut() {
             all.extend(plan.devices.clone());
         }
-        let at_once = !plan.bare && plan.before.files.is_empty();
+        let mut at_once = !plan.bare && (plan.before.files.is_empty() || by_init.is_some());
         let mut body = json!({
             "name": plan.name, "type": "container", "profiles": [], "source": plan.source,
             "config": config, "devices": all, "start": at_once,
@@ -154,7 +179,19 @@ impl Inner {
             Some(source) => Some((source, self.stand_still(source).await?)),
             None => None,
         };
-        let made = self.post(name, &body, plan.target.as_ref()).await;
+        let mut made = self.post(name, &body, plan.target.as_ref()).await;
+        let mut files = by_init.is_none();
+        if let Err(Fail::Refused(_, text) | Fail::Failed(text, _)) = &made
+            && by_init.is_some()
+            && text.contains(LOWLEVEL)
+        {
+            // The project does not allow it: then by the server, from now on.
+            self.lowlevel.store(false, Ordering::Relaxed);
+            body["config"][LOWLEVEL] = "".into();
+            body["start"] = false.into();
+            (at_once, files) = (false, true);
+            made = self.post(name, &body, plan.target.as_ref()).await;
+        }
         if let Some((source, standing)) = standing {
             self.go_on(source, standing).await;
         }
@@ -167,7 +204,10 @@ impl Inner {
         }
         let done = match cancel.is_cancelled() {
             true => Err(Error::Cancelled),
-            false => self.first_start(&plan, at_once, cancel).await,
+            false => {
+                let files = if files { plan.before.files.as_slice() } else { &[] };
+                self.first_start(&plan, files, at_once, cancel).await
+            }
         };
         if done.is_err() {
             match self.discard(name, token).await {
@@ -210,9 +250,15 @@ impl Inner {
         }
     }
 
-    async fn first_start(&self, plan: &Plan, started: bool, cancel: &Cancel) -> Result<Info> {
+    async fn first_start(
+        &self,
+        plan: &Plan,
+        files: &[(&'static str, String)],
+        started: bool,
+        cancel: &Cancel,
+    ) -> Result<Info> {
         let name = plan.name.as_str();
-        for (path, content) in &plan.before.files {
+        for (path, content) in files {
             let place = format!("/1.0/instances/{name}/files?path={}", escape(path));
             let content = content.clone().into_bytes().into();
             if let Err(fail) = self.client.put_file(&place, "0644", content).await {
@@ -245,6 +291,7 @@ impl Inner {
 
     /// Waits until a command has run, and makes the guest the machine that it is.
     pub(super) async fn settle(&self, name: &str, record: &Record) -> Result<()> {
+        self.agents.expect(name);
         self.ask_once(name, &["identity", &record.hostname]).await?;
         if record.egress != Policy::None {
             let seconds = NETWORK.as_secs().to_string();
@@ -384,7 +431,7 @@ impl Inner {
                 };
                 match inner.act(name, action, 0, false).await {
                     Ok(()) if action == "start" => {
-                        inner.sessions.end(name);
+                        inner.forget(name);
                         return inner.settle(name, &record).await;
                     }
                     Ok(()) => return Ok(()),
@@ -437,7 +484,7 @@ impl Inner {
                 () = cancel.cancelled() => return Err(Error::Cancelled),
             };
             if ended {
-                self.sessions.end(name);
+                self.forget(name);
                 return Ok(());
             }
         }
@@ -447,7 +494,7 @@ impl Inner {
 
     /// Stops a sandbox at once, whatever it does.
     async fn halt(&self, name: &str) -> Result<()> {
-        self.sessions.end(name);
+        self.forget(name);
         for _ in 0..TRIES {
             let (instance, _) = self.instance(name).await?;
             if record::state(&instance) == State::Stopped {
@@ -514,5 +561,20 @@ impl Inner {
             report.bytes += bytes;
         }
         Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_process_writes_what_is_plain() {
+        let before = |line: &str| Before { files: vec![("/etc/hostname", format!("{line}\n"))] };
+        insta::assert_snapshot!(before("a-1.b").by_init().unwrap(), @"lxc.init.cmd = /bin/sh -c echo${IFS}a-1.b>/etc/hostname;exec${IFS}/sbin/init");
+        for line in ["a b", "$(id)", "a;b", "ä", "a\nlxc.x = y", "a\"", "a'"] {
+            assert_eq!(before(line).by_init(), None, "{line}");
+        }
+        assert_eq!(Before { files: Vec::new() }.by_init(), None);
     }
 }

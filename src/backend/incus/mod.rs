@@ -4,6 +4,7 @@
 //! that talks to the server sees the same. Commands and files go through two small programs in the
 //! guest, written in Perl, which come with each request and leave nothing behind.
 
+mod agents;
 mod attach;
 mod backend;
 mod capabilities;
@@ -22,6 +23,7 @@ mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -63,9 +65,12 @@ pub struct IncusBackend(Arc<Inner>);
 pub(crate) struct Inner {
     client: Arc<Client>,
     capabilities: Capabilities,
+    agents: agents::Agents,
     sessions: Sessions,
     turns: Turns,
     images: image::Images,
+    /// Whether an instance's first process may be chosen.
+    lowlevel: AtomicBool,
     /// The storage pool that new sandboxes are on, and how it works.
     pool: devices::Pool,
     /// The cluster that the server is a member of.
@@ -80,7 +85,9 @@ impl IncusBackend {
             None => (Place::Unix(config.socket.clone().unwrap_or_else(|| SOCKET.into())), None),
         };
         let client = Client::new(place, project.or(config.project));
-        let server = client.get("/1.0").await.map_err(|fail| unreachable(fail, client.place()))?;
+        let (server, profile) =
+            tokio::join!(client.get("/1.0"), client.get("/1.0/profiles/default"));
+        let server = server.map_err(|fail| unreachable(fail, client.place()))?;
         if server["auth"] != "trusted" {
             let way = match client.place() {
                 Place::Unix(_) => "you must be in its group",
@@ -92,7 +99,8 @@ impl IncusBackend {
                 message: format!("the Incus server at {} does not know you; {way}", client.place()),
             });
         }
-        let pool = devices::pool(&client).await?;
+        let profile = profile.map_err(|fail| fail.plain("reading the profile 'default'"))?;
+        let pool = devices::pool(&client, profile, &server).await?;
         let mut capabilities = capabilities::probe(&pool, config.image);
         let client = Arc::new(client);
         let cluster = Cluster::of(&client, &server);
@@ -104,9 +112,11 @@ impl IncusBackend {
             client,
             capabilities,
             cluster,
+            agents: agents::Agents::default(),
             sessions: Sessions::default(),
             turns: Turns::default(),
             images: image::Images::new(config.folders),
+            lowlevel: AtomicBool::new(true),
             pool,
         };
         Ok(IncusBackend(Arc::new(inner)))
@@ -152,6 +162,12 @@ impl Inner {
         }
     }
 
+    /// Lets go of a guest whose processes go or are gone.
+    fn forget(&self, name: &str) {
+        self.sessions.end(name);
+        self.agents.end(name);
+    }
+
     /// A failure, or that the member of the cluster that holds the sandbox does not answer.
     async fn blame(&self, name: &str, fail: Fail, doing: &str) -> Error {
         let server = matches!(fail, Fail::Refused(500.., _) | Fail::Failed(..) | Fail::Lost(_));
@@ -183,8 +199,18 @@ impl Guests for Inner {
         name: &str,
         script: &'static str,
         tty: Option<WindowSize>,
-        _detached: bool,
+        detached: bool,
     ) -> std::result::Result<Attached, Fail> {
+        if tty.is_none()
+            && !detached
+            && let Some(known) = self.agents.of(&self.client, name).await
+        {
+            match known.agent.attach(script, tty, detached).await {
+                // The guest was started anew since.
+                Err(Fail::Lost(_)) if known.agent.is_over() => {}
+                done => return done,
+            }
+        }
         attach::attach(&self.client, name, &["perl", "-e", script], tty).await
     }
 

@@ -250,7 +250,7 @@ impl Inner {
         if state == State::Frozen {
             let _ = self.act(name, "unfreeze", 0, false).await;
         }
-        self.sessions.end(name);
+        self.forget(name);
         let path = format!("/1.0/instances/{name}");
         let mut tries = 0;
         while let Err(fail) = self.client.run(Method::PUT, &path, &json!({"restore": label})).await

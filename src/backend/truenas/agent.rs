@@ -1,24 +1,16 @@
-//! Many programs over one terminal of the NAS: a program in Perl at its other end starts them, and
-//! carries their streams in frames. Nothing has to listen in the guest, or be reached from here.
+//! The line to a guest's agent: one of the NAS's terminals, over a WebSocket.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::super::guest::{Attached, Control, Fail, UNDER_WAY};
-use crate::sandbox::WindowSize;
+use super::super::guest::{AGENT, Agent, Fail, UNDER_WAY, closed};
 use crate::transport::jsonrpc::{Client, Socket};
 
-const SCRIPT: &str = include_str!("guest/agent.pl");
 /// What the first program says when it listens. It is typed in another way, so that an echo is not it.
 const LISTENS: &[u8] = b"\x01sandscript\x02";
 /// Makes the terminal carry bytes as they are, then becomes the program that follows.
@@ -31,9 +23,6 @@ const FIRST: &str = concat!(
 );
 /// How long it may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much of an input is sent at once, and how much may be under way.
-const CHUNK: usize = 16 << 10;
-const WINDOW: usize = 256 << 10;
 /// How often the line is tried while nothing is said.
 const PING: Duration = Duration::from_secs(20);
 
@@ -48,266 +37,70 @@ pub(super) enum Where {
     Host { sudo: bool },
 }
 
-/// Programs at the other end of a terminal.
-pub(super) struct Agent {
-    shared: Arc<Shared>,
-    out: mpsc::Sender<Bytes>,
-    next: AtomicU32,
-    /// The programs that were sent already, by their place in memory.
-    programs: tokio::sync::Mutex<Vec<usize>>,
-    _end: DropGuard,
-}
-
-struct Shared {
-    channels: Mutex<HashMap<u32, Channel>>,
-    end: CancellationToken,
-}
-
-struct Channel {
-    /// What is known of each output: its bytes, and nothing more after its end.
-    outputs: [Option<mpsc::UnboundedSender<Piece>>; 2],
-    input: Arc<Semaphore>,
-    exit: Option<oneshot::Sender<u32>>,
-    file: Option<oneshot::Sender<Bytes>>,
-}
-
-enum Piece {
-    Bytes(Bytes),
-    /// Tells when all before it was taken.
-    Mark(oneshot::Sender<()>),
-}
-
-impl Shared {
-    fn channels(&self) -> MutexGuard<'_, HashMap<u32, Channel>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn frame(kind: u8, id: u32, rest: &[u8]) -> Bytes {
-    let mut whole = BytesMut::with_capacity(9 + rest.len());
-    whole.put_u8(kind);
-    whole.put_u32(id);
-    whole.put_u32(rest.len() as u32);
-    whole.put_slice(rest);
-    whole.freeze()
-}
-
-impl Agent {
-    /// Starts one.
-    pub async fn start(client: &Client, at: &Where) -> Result<Agent, Fail> {
-        let line = format!("exec perl -e '{FIRST}'");
-        let (options, typed) = match at {
-            Where::Instance(name) => (
-                json!({"virt_instance_id": name, "command": "perl"}),
-                Some(format!("BEGIN{{{FIRST}}}\n")),
-            ),
-            Where::Container(id) => (json!({"container_id": id, "command": line}), None),
-            Where::Host { sudo: false } => (json!({}), Some(format!("{line}\n"))),
-            Where::Host { sudo: true } => {
-                (json!({}), Some(format!("exec sudo -n perl -e '{FIRST}'\n")))
-            }
-        };
-        Agent::begin(client, options, typed).await
-    }
-
-    async fn begin(client: &Client, options: Value, typed: Option<String>) -> Result<Agent, Fail> {
-        let shell = client.shell(options).await.map_err(super::fail::of_rpc)?;
-        let mut socket = shell.socket;
-        let (mut said, mut buffer) = (Vec::new(), BytesMut::new());
-        let work = async {
-            let lost = |error: tokio_tungstenite::tungstenite::Error| Fail::Lost(error.to_string());
-            if let Some(typed) = typed {
-                socket.send(Message::binary(typed.into_bytes())).await.map_err(lost)?;
-            }
-            let mut sent = false;
-            loop {
-                match socket.next().await {
-                    Some(Ok(Message::Binary(bytes))) => said.extend_from_slice(&bytes),
-                    Some(Ok(Message::Close(_))) | None => return Err(closed(&said)),
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(lost(error)),
-                }
-                if !sent && let Some(at) = find(&said, LISTENS) {
-                    sent = true;
-                    said.drain(..at + LISTENS.len());
-                    let program = format!("{:08}{SCRIPT}", SCRIPT.len());
-                    socket.send(Message::binary(program.into_bytes())).await.map_err(lost)?;
-                }
-                if sent && said.len() >= 9 {
-                    if said[0] != b'H' {
-                        return Err(closed(&said));
-                    }
-                    buffer.extend_from_slice(&said[9..]);
-                    return Ok(());
-                }
-            }
-        };
-        match tokio::time::timeout(PATIENCE, work).await {
-            Ok(done) => done?,
-            Err(_) => return Err(Fail::Lost("the shell does not answer".into())),
+/// Starts one.
+pub(super) async fn start(client: &Client, at: &Where) -> Result<Agent, Fail> {
+    let line = format!("exec perl -e '{FIRST}'");
+    let (options, typed) = match at {
+        Where::Instance(name) => (
+            json!({"virt_instance_id": name, "command": "perl"}),
+            Some(format!("BEGIN{{{FIRST}}}\n")),
+        ),
+        Where::Container(id) => (json!({"container_id": id, "command": line}), None),
+        Where::Host { sudo: false } => (json!({}), Some(format!("{line}\n"))),
+        Where::Host { sudo: true } => {
+            (json!({}), Some(format!("exec sudo -n perl -e '{FIRST}'\n")))
         }
-        let end = CancellationToken::new();
-        let shared = Arc::new(Shared { channels: Mutex::default(), end: end.clone() });
-        let (out, orders) = mpsc::channel(64);
-        tokio::spawn(carry(Arc::clone(&shared), socket, orders, buffer));
-        let (next, programs) = (AtomicU32::new(1), tokio::sync::Mutex::default());
-        Ok(Agent { shared, out, next, programs, _end: end.drop_guard() })
-    }
-
-    /// Whether nothing can be started by it any more.
-    pub fn is_over(&self) -> bool {
-        self.shared.end.is_cancelled()
-    }
-
-    async fn send(&self, frame: Bytes) -> Result<(), Fail> {
-        self.out.send(frame).await.map_err(|_| gone())
-    }
-
-    fn id(&self) -> u32 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The number of a program, which it is sent once.
-    async fn program(&self, script: &'static str) -> Result<u8, Fail> {
-        // Held until it is on its way, so that nobody asks for it before.
-        let mut all = self.programs.lock().await;
-        let place = script.as_ptr() as usize;
-        if let Some(at) = all.iter().position(|known| *known == place) {
-            return Ok(at as u8);
-        }
-        let at = all.len();
-        self.send(frame(b'P', at as u32, script.as_bytes())).await?;
-        all.push(place);
-        Ok(at as u8)
-    }
-
-    /// Starts a program in Perl.
-    pub async fn attach(
-        &self,
-        script: &'static str,
-        tty: Option<WindowSize>,
-        detached: bool,
-    ) -> Result<Attached, Fail> {
-        let program = self.program(script).await?;
-        let id = self.id();
-        let input = Arc::new(Semaphore::new(WINDOW));
-        let (exit, exited) = oneshot::channel();
-        let (stdin, from) = tokio::io::duplex(UNDER_WAY);
-        let (stdout, stderr) = (tokio::io::duplex(UNDER_WAY), tokio::io::duplex(UNDER_WAY));
-        let (first, one) = mpsc::unbounded_channel();
-        let (second, two) = mpsc::unbounded_channel();
-        let second = tty.is_none().then_some(second);
-        let channel = Channel {
-            outputs: [Some(first), second],
-            input: Arc::clone(&input),
-            exit: Some(exit),
-            file: None,
-        };
-        self.shared.channels().insert(id, channel);
-        let size = tty.unwrap_or(WindowSize { rows: 0, cols: 0 });
-        let mut order = BytesMut::new();
-        order.put_u8(program);
-        order.put_u8(u8::from(tty.is_some()) | u8::from(detached) << 1);
-        order.put_u16(size.rows);
-        order.put_u16(size.cols);
-        if self.shared.end.is_cancelled() {
-            return Err(gone());
-        }
-        self.send(frame(b'O', id, &order)).await?;
-
-        tokio::spawn(drain(self.out.clone(), id, 1, one, stdout.0));
-        if tty.is_none() {
-            tokio::spawn(drain(self.out.clone(), id, 2, two, stderr.0));
-        }
-        let end = self.shared.end.clone();
-        let feeding = tokio::spawn(feed(self.out.clone(), id, from, input));
-        let (control, orders) = mpsc::unbounded_channel();
-        let ordering = tokio::spawn(pass_on(self.out.clone(), id, orders));
-        let (over, told) = watch::channel(None);
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            let status = tokio::select! {
-                biased;
-                status = exited => status.ok(),
-                () = end.cancelled() => None,
-            };
-            // What it wrote is here before its end is told, as far as somebody reads it.
-            let marks: Vec<_> = {
-                let channels = shared.channels();
-                let outputs = channels.get(&id).map(|channel| channel.outputs.iter().flatten());
-                let mark = |output: &mpsc::UnboundedSender<Piece>| {
-                    let (sender, taken) = oneshot::channel();
-                    let _ = output.send(Piece::Mark(sender));
-                    taken
-                };
-                outputs.into_iter().flatten().map(mark).collect()
-            };
-            let rest = futures_util::future::join_all(marks);
-            let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
-            feeding.abort();
-            ordering.abort();
-            over.send_replace(Some(match status {
-                Some(u32::MAX) => Err(Fail::Failed("no other process can be started".into(), None)),
-                Some(status) => Ok(status as i32),
-                None => Err(gone()),
-            }));
-        });
-        let stderr = tty.is_none().then_some(stderr.1);
-        Ok(Attached { stdin: Some(stdin), stdout: stdout.1, stderr, control, end: told })
-    }
-
-    /// What is in `/run/.sandscript.ID`, which goes.
-    pub async fn word(&self, id: &str) -> Option<Bytes> {
-        let (file, content) = oneshot::channel();
-        let channel = self.id();
-        let waiting = Channel {
-            outputs: [None, None],
-            input: Arc::new(Semaphore::new(0)),
-            exit: None,
-            file: Some(file),
-        };
-        self.shared.channels().insert(channel, waiting);
-        self.send(frame(b'F', channel, id.as_bytes())).await.ok()?;
-        let content = tokio::select! {
-            content = content => content.ok(),
-            () = self.shared.end.cancelled() => None,
-        };
-        content.filter(|content| !content.is_empty())
+    };
+    match tokio::time::timeout(PATIENCE, begin(client, options, typed)).await {
+        Ok(done) => done,
+        Err(_) => Err(Fail::Lost("the shell does not answer".into())),
     }
 }
 
-fn gone() -> Fail {
-    Fail::Lost("the line to it is gone".into())
-}
-
-/// Why a shell ended before it began: what it said.
-fn closed(said: &[u8]) -> Fail {
-    let text = String::from_utf8_lossy(said);
-    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
-    let last: String = last.chars().filter(|c| !c.is_control()).take(200).collect();
-    Fail::Failed(last, Some(127))
+async fn begin(client: &Client, options: Value, typed: Option<String>) -> Result<Agent, Fail> {
+    let shell = client.shell(options).await.map_err(super::fail::of_rpc)?;
+    let mut socket = shell.socket;
+    let mut said = Vec::new();
+    let lost = |error: tokio_tungstenite::tungstenite::Error| Fail::Lost(error.to_string());
+    if let Some(typed) = typed {
+        socket.send(Message::binary(typed.into_bytes())).await.map_err(lost)?;
+    }
+    let at = loop {
+        if let Some(at) = find(&said, LISTENS) {
+            break at + LISTENS.len();
+        }
+        match socket.next().await {
+            Some(Ok(Message::Binary(bytes))) => said.extend_from_slice(&bytes),
+            Some(Ok(Message::Close(_))) | None => return Err(closed(&said)),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(lost(error)),
+        }
+    };
+    let program = format!("{:08}{AGENT}", AGENT.len());
+    socket.send(Message::binary(program.into_bytes())).await.map_err(lost)?;
+    let (line, other) = tokio::io::duplex(UNDER_WAY);
+    tokio::spawn(carry(socket, other));
+    let (from, to) = tokio::io::split(line);
+    Agent::greet(from, to, BytesMut::from(&said[at..])).await
 }
 
 fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len()).position(|window| window == what)
 }
 
-/// Carries frames in both directions until the line breaks or nobody needs it.
-async fn carry(
-    shared: Arc<Shared>,
-    socket: Socket,
-    mut orders: mpsc::Receiver<Bytes>,
-    mut buffer: BytesMut,
-) {
+/// Carries bytes in both directions until one of them ends.
+async fn carry(socket: Socket, line: DuplexStream) {
     let (mut to, mut from) = socket.split();
-    let end = shared.end.clone();
+    let (mut read, mut write) = tokio::io::split(line);
     let writing = async {
         let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
+        let mut buffer = BytesMut::new();
         loop {
+            buffer.reserve(16 << 10);
             let message = tokio::select! {
-                order = orders.recv() => match order {
-                    Some(order) => Message::Binary(order),
-                    None => break,
+                count = read.read_buf(&mut buffer) => match count {
+                    Ok(1..) => Message::Binary(buffer.split().freeze()),
+                    _ => break,
                 },
                 _ = ping.tick() => Message::Ping(Bytes::new()),
             };
@@ -318,15 +111,12 @@ async fn carry(
     };
     let reading = async {
         loop {
-            while let Some(length) = complete(&buffer) {
-                let mut whole = buffer.split_to(9 + length).freeze();
-                let kind = whole.get_u8();
-                let id = whole.get_u32();
-                whole.advance(4);
-                hear(&shared, kind, id, whole);
-            }
             match from.next().await {
-                Some(Ok(Message::Binary(bytes))) => buffer.extend_from_slice(&bytes),
+                Some(Ok(Message::Binary(bytes))) => {
+                    if write.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
                 Some(Ok(Message::Close(_)) | Err(_)) | None => break,
                 Some(Ok(_)) => {}
             }
@@ -335,124 +125,6 @@ async fn carry(
     tokio::select! {
         () = writing => {}
         () = reading => {}
-        () = end.cancelled() => {}
     }
-    end.cancel();
-    shared.channels().clear();
     let _ = tokio::time::timeout(Duration::from_secs(1), to.close()).await;
-}
-
-/// The length of what the first frame holds, when it is whole.
-fn complete(buffer: &BytesMut) -> Option<usize> {
-    let length = u32::from_be_bytes(buffer.get(5..9)?.try_into().ok()?) as usize;
-    (buffer.len() >= 9 + length).then_some(length)
-}
-
-fn hear(shared: &Shared, kind: u8, id: u32, rest: Bytes) {
-    let mut channels = shared.channels();
-    let Some(channel) = channels.get_mut(&id) else { return };
-    let number = |at: usize| {
-        rest.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes)
-    };
-    match kind {
-        b'1' | b'2' => {
-            if let Some(output) = &channel.outputs[usize::from(kind - b'1')] {
-                let _ = output.send(Piece::Bytes(rest));
-            }
-        }
-        b'e' => {
-            let stream = usize::from(rest.first().copied().unwrap_or_default());
-            if let Some(output) = stream.checked_sub(1).and_then(|at| channel.outputs.get_mut(at)) {
-                *output = None;
-            }
-        }
-        b'w' => channel.input.add_permits((number(0) as usize).min(WINDOW)),
-        b'X' => {
-            if let Some(exit) = channel.exit.take() {
-                let _ = exit.send(number(0));
-            }
-        }
-        b'f' => {
-            if let Some(file) = channel.file.take() {
-                let _ = file.send(rest);
-            }
-            channels.remove(&id);
-            return;
-        }
-        _ => {}
-    }
-    let over = channel.exit.is_none() && channel.outputs.iter().all(Option::is_none);
-    if over && channel.file.is_none() {
-        channels.remove(&id);
-    }
-}
-
-/// Writes an output to whoever reads it, and grants more as it is taken.
-async fn drain(
-    out: mpsc::Sender<Bytes>,
-    id: u32,
-    stream: u8,
-    mut pieces: mpsc::UnboundedReceiver<Piece>,
-    mut to: DuplexStream,
-) {
-    let mut taken = 0;
-    let mut open = true;
-    while let Some(piece) = pieces.recv().await {
-        let bytes = match piece {
-            Piece::Bytes(bytes) => bytes,
-            Piece::Mark(mark) => {
-                let _ = mark.send(());
-                continue;
-            }
-        };
-        if !open {
-            continue;
-        }
-        if to.write_all(&bytes).await.is_err() {
-            open = false;
-            // Then the program is told by SIGPIPE, as everywhere.
-            let _ = out.send(frame(b'C', id, &[stream])).await;
-            continue;
-        }
-        taken += bytes.len();
-        if taken >= WINDOW / 4 {
-            let mut grant = BytesMut::new();
-            grant.put_u8(stream);
-            grant.put_u32(taken as u32);
-            taken = 0;
-            let _ = out.send(frame(b'W', id, &grant)).await;
-        }
-    }
-    let _ = to.shutdown().await;
-}
-
-/// Sends an input as far as it was granted, and its end.
-async fn feed(out: mpsc::Sender<Bytes>, id: u32, mut from: DuplexStream, granted: Arc<Semaphore>) {
-    let mut buffer = vec![0; CHUNK];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let Ok(room) = granted.acquire_many(count as u32).await else { return };
-        room.forget();
-        if out.send(frame(b'I', id, &buffer[..count])).await.is_err() {
-            return;
-        }
-    }
-    let _ = out.send(frame(b'E', id, &[])).await;
-}
-
-/// Passes orders on until nobody is left to give some.
-async fn pass_on(out: mpsc::Sender<Bytes>, id: u32, mut orders: mpsc::UnboundedReceiver<Control>) {
-    while let Some(order) = orders.recv().await {
-        let order = match order {
-            Control::Signal(signal) => frame(b'S', id, &signal.to_be_bytes()),
-            Control::Resize(size) => {
-                let mut rest = BytesMut::new();
-                rest.put_u16(size.rows);
-                rest.put_u16(size.cols);
-                frame(b'R', id, &rest)
-            }
-        };
-        if out.send(order).await.is_err() {
-            return;
-        }
-    }
 }

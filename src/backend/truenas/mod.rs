@@ -23,10 +23,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use serde_json::json;
 
-use self::agent::{Agent, Where};
+use self::agent::Where;
 use self::api::Api;
 use self::host::HOST;
-use super::guest::{Attached, Fail, Guests, Record, Sessions, Turns};
+use super::guest::{Agent, Attached, Fail, Guests, Record, Sessions, Turns};
 use crate::sandbox::{Capabilities, Error, Result, State, WindowSize};
 use crate::transport::jsonrpc::{Address, Client, Login, NasConfig};
 use crate::transport::{Fingerprint, Trust};
@@ -182,7 +182,7 @@ impl Inner {
         }
         if name == HOST {
             let at = Where::Host { sudo: self.user.as_deref().is_some_and(|user| user != "root") };
-            let agent = Arc::new(Agent::start(&self.client, &at).await?);
+            let agent = Arc::new(agent::start(&self.client, &at).await?);
             let known = Known { agent, record: Arc::default() };
             *slot = Some(known.clone());
             return Ok(known);
@@ -192,7 +192,7 @@ impl Inner {
             Api::Virt => Where::Instance(name.to_owned()),
             Api::Container => Where::Container(row.id),
         };
-        let agent = Arc::new(Agent::start(&self.client, &at).await?);
+        let agent = Arc::new(agent::start(&self.client, &at).await?);
         let known = Known { agent, record: Arc::new(row.record) };
         *slot = Some(known.clone());
         Ok(known)
