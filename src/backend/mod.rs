@@ -82,7 +82,8 @@ pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
                 folders: config.incus_folders.clone(),
                 socket: config.incus_socket.clone(),
                 project: config.incus_project.clone(),
-                image: None,
+                helper: config.helper.clone(),
+                ..incus::IncusConfig::default()
             };
             Ok(Arc::new(incus::IncusBackend::open(config).await?))
         }

@@ -185,6 +185,7 @@ async fn incus() -> Result<Rig> {
         socket: Some(daemon.socket()),
         // Debian without systemd: what the suite looks at is the same, and it starts at once.
         image: Some("small".into()),
+        gates: Some(store.path().join("gates")),
         ..IncusConfig::default()
     };
     let backend = Arc::new(IncusBackend::open(config).await?);

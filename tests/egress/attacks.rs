@@ -242,7 +242,7 @@ fn another_sandbox(rig: &Rig) {
     eventually("it serves", || one.file("/tmp/served").contains("serving"));
     let mut addresses = vec!["127.0.0.1".to_owned(), "192.0.0.2".into(), "203.0.113.1".into()];
     let cancel = sandscript::sandbox::Cancel::new();
-    let call = sandscript::sandbox::Backend::get(&rig.backend, &one.name, &cancel);
+    let call = sandscript::sandbox::Backend::get(rig.backend.as_ref(), &one.name, &cancel);
     addresses.extend(rig.wait(call).unwrap().addresses);
     for address in addresses {
         two.is_refused(&["banner", &format!("{address}:4000")]);

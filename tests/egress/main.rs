@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod attacks;
+#[path = "../incus/rig/mod.rs"]
+mod daemon;
+mod incus;
 mod internet;
 mod names;
 mod networks;
@@ -44,8 +47,18 @@ ip route add default via 203.0.113.2
 echo 0 > /proc/sys/net/ipv4/ip_forward
 echo go >&3
 set +e
-$AS_USER env PATH=/nowhere SANDSCRIPT_TEST_ROLE=host "$SELF" "$@"
+if [ -n "$DAEMON" ]; then
+  mkfifo "$FOLDER/daemon" "$FOLDER/socket"
+  SANDSCRIPT_TEST_ROLE=daemon "$SELF" < "$FOLDER/daemon" > "$FOLDER/socket" &
+  daemon=$!
+  exec 4> "$FOLDER/daemon"
+  read -r SANDSCRIPT_TEST_INCUS < "$FOLDER/socket"
+  export SANDSCRIPT_TEST_INCUS
+fi
+$AS_USER env PATH=/nowhere SANDSCRIPT_TEST_ROLE=host "$SELF" "$@" 4>&-
 end=$?
+exec 4>&-
+[ -z "$DAEMON" ] || wait $daemon
 kill $internet
 exit $end
 "#;
@@ -102,6 +115,7 @@ fn main() -> ExitCode {
     match std::env::var("SANDSCRIPT_TEST_ROLE").as_deref() {
         Ok("host") => host(),
         Ok("internet") => internet::serve(),
+        Ok("daemon") => serve_daemon(),
         _ => enter(),
     }
 }
@@ -155,6 +169,7 @@ fn enter() -> ExitCode {
         .env("SELF", std::env::current_exe().unwrap())
         .env("SANDSCRIPT_TEST_ZONE", zone)
         .env("FOLDER", folder.path())
+        .env("DAEMON", if wants_daemon() { "1" } else { "" })
         .env("INTERNET", INTERNET)
         .env("SANDSCRIPT_TEST_TOOLCHAIN", toolchain())
         .status()
@@ -184,6 +199,40 @@ fn ranges(uid: u32) -> Option<[(u32, u32); 2]> {
     all.then_some(both)
 }
 
+/// Whether tests are asked for that need an Incus daemon.
+fn wants_daemon() -> bool {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
+    rig::is_root() && words.next().is_none_or(|word| word.starts_with("incus"))
+}
+
+/// Runs an Incus daemon as long as somebody listens, and says where its socket is, or why there is none.
+fn serve_daemon() -> ExitCode {
+    let folder = tempfile::Builder::new().prefix("sandscript-egress-").tempdir().unwrap();
+    let started = daemon::lacks().map_or_else(|| daemon::Daemon::alone(folder.path()), Err);
+    match &started {
+        Ok(daemon) => println!("{}", daemon.socket().display()),
+        Err(why) => println!("{why}"),
+    }
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    ExitCode::SUCCESS
+}
+
+/// The tests on an Incus daemon, where there is one.
+fn on_incus() -> Result<Option<Arc<Rig>>, String> {
+    match std::env::var("SANDSCRIPT_TEST_INCUS") {
+        Err(_) => Ok(None),
+        Ok(socket) if socket.starts_with('/') => {
+            let rig = Rig::open_server(socket.as_ref()).map_err(|error| error.to_string())?;
+            Ok(Some(Arc::new(rig)))
+        }
+        Ok(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => Err(why),
+        Ok(why) => {
+            println!("skipped incus: {why}");
+            Ok(None)
+        }
+    }
+}
+
 /// The folder of the Rust toolchain, before its way is off the PATH; empty where there is none.
 fn toolchain() -> String {
     let asked = Command::new("rustc").args(["--print", "sysroot"]).stderr(Stdio::null()).output();
@@ -211,22 +260,40 @@ fn host() -> ExitCode {
         programs::TESTS,
         speed::TESTS,
     ];
-    let trials = all.into_iter().flatten().map(|(name, test)| {
-        let rig = rig.clone();
-        Trial::test(*name, move || {
-            let tried = std::panic::AssertUnwindSafe(|| test(&rig));
-            std::panic::catch_unwind(tried).map_err(|panic| {
-                let text = panic.downcast::<String>().map(|text| *text);
-                Failed::from(text.unwrap_or_else(|other| {
-                    other.downcast::<&str>().map_or("panicked".into(), |text| (*text).into())
-                }))
-            })
-        })
-    });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let server = match on_incus() {
+        Ok(server) => server,
+        Err(why) => {
+            eprintln!("no Incus daemon: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut trials: Vec<Trial> =
+        all.into_iter().flatten().map(|(name, test)| trial(name, &rig, *test)).collect();
+    if let Some(server) = &server {
+        let all = incus::tests().into_iter();
+        trials.extend(all.map(|(name, test)| trial(&format!("incus_{name}"), server, test)));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(Err(left)) = server.map(|server| server.close()) {
+        eprintln!("not left clean: {left}");
+        return ExitCode::from(101);
+    }
     let left = rig.close();
     if let Err(left) = &left {
         eprintln!("not left clean: {left}");
     }
     if left.is_ok() && !conclusion.has_failed() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}
+
+fn trial(name: &str, rig: &Arc<Rig>, test: fn(&Rig)) -> Trial {
+    let rig = rig.clone();
+    Trial::test(name, move || {
+        let tried = std::panic::AssertUnwindSafe(|| test(&rig));
+        std::panic::catch_unwind(tried).map_err(|panic| {
+            let text = panic.downcast::<String>().map(|text| *text);
+            Failed::from(text.unwrap_or_else(|other| {
+                other.downcast::<&str>().map_or("panicked".into(), |text| (*text).into())
+            }))
+        })
+    })
 }

@@ -309,9 +309,9 @@ fn name_taken(rig: &Rig) {
     }
 }
 
-fn without_the_gate(_: &Rig) {
+fn without_the_gate(rig: &Rig) {
     // A store of its own: other tests' sandboxes are served by the other gate.
-    let own = Rig::open().unwrap();
+    let own = rig.own();
     let (one, two) = (own.member(Policy::None, "r", &["n"]), own.member(Policy::None, "r", &["n"]));
     let outsider = own.member(Policy::None, "r", &["m"]);
     serve(&one, "0.0.0.0");

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use sandscript::sandbox::{Backend, Cancel, Policy};
+use sandscript::sandbox::{Cancel, Policy};
 
 use crate::Test;
 use crate::rig::{Rig, Sandbox, eventually, is_root, kill};
@@ -30,9 +30,9 @@ fn said(at: SocketAddr) -> String {
     }
 }
 
-fn outlive_the_gate(_: &Rig) {
+fn outlive_the_gate(rig: &Rig) {
     // A store of its own: other tests' sandboxes are served by the other gate.
-    let own = Rig::open().unwrap();
+    let own = rig.own();
     let sandbox = own.sandbox_of(Policy::None);
     let low = if is_root() { "127.0.0.1:81" } else { "127.0.0.1:8100" };
     let places = [publish(&sandbox, 8080, "127.0.0.1:0"), publish(&sandbox, 8081, low)];
@@ -69,9 +69,9 @@ fn of_root(rig: &Rig) {
 
 /// Who reaches a published port opens as many connections as there can be: no other sandbox notices, and
 /// they are served one after the other.
-fn flood(_: &Rig) {
+fn flood(rig: &Rig) {
     // A store of its own: what other tests have open does not count.
-    let own = Rig::open().unwrap();
+    let own = rig.own();
     let (sandbox, other) = (own.sandbox_of(Policy::None), own.sandbox(&["allowed.test"]));
     let at = publish(&sandbox, 4000, "127.0.0.1:0").unwrap();
     sandbox.background(&["stay", "0.0.0.0:4000", "flooded"], "/tmp/served");

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use sandscript::egress::{Asked, Asker, Catalog, Origin, Resolved};
 use sandscript::sandbox::{
@@ -36,7 +35,7 @@ fn write_to(rig: &Rig, name: &str, path: &str, text: &'static str) {
 
 fn resolve(rig: &Rig, asked: &Asked, origin: &Origin) -> Resolved {
     let cancel = Cancel::new();
-    let (backend, env) = (&rig.backend as &dyn Backend, BTreeMap::new());
+    let (backend, env) = (rig.backend.as_ref(), BTreeMap::new());
     let place = "local".to_owned();
     let asker = Asker { backend, cancel: &cancel, owner: None, env, user: None, dry: false, place };
     rig.wait(Catalog::default().resolve(asked, &asker, origin)).unwrap()
@@ -76,7 +75,7 @@ fn edit(rig: &Rig) {
     // Also where it is asked for a preset that it has no answer for.
     let clone = Sandbox { rig, name: rig.name() };
     let spec = CloneSpec::of("done", &clone.name);
-    rig.wait(Backend::clone(&rig.backend, &base.name, &spec, &Cancel::new())).unwrap();
+    rig.wait(Backend::clone(rig.backend.as_ref(), &base.name, &spec, &Cancel::new())).unwrap();
     write(rig, &clone.name, "[global]\nindex-url = http://denied.test/simple\n");
     let found = resolve(rig, &Asked::word("agent").unwrap(), &Origin::Sandbox(clone.name.clone()));
     let texts: Vec<String> = found.policy.rules().map(ToString::to_string).collect();
@@ -111,7 +110,7 @@ fn package_manager(rig: &Rig) {
     }
     let project = tempfile::tempdir().unwrap();
     let (result, reports) = rig.wait(async {
-        let backend = Arc::new(rig.another_now());
+        let backend = rig.another_now().await;
         let host = Host::builder(backend).project(project.path()).build().unwrap();
         let outcome = run(&Source::new("install.rhai", INSTALL), &host).await;
         (outcome.result.map(drop), host.take_reports())
@@ -153,7 +152,7 @@ fn base<'a>(rig: &'a Rig, spec: Spec, files: &[(&str, &'static str)]) -> (Sandbo
 fn clone_of<'a>(base: &Sandbox<'a>, policy: Policy) -> Sandbox<'a> {
     let clone = Sandbox { rig: base.rig, name: base.rig.name() };
     let spec = CloneSpec { egress: Some(policy), ..CloneSpec::of("done", &clone.name) };
-    let backend: &dyn Backend = &base.rig.backend;
+    let backend: &dyn Backend = base.rig.backend.as_ref();
     base.rig.wait(backend.clone(&base.name, &spec, &Cancel::new())).unwrap();
     clone
 }

@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use sandscript::backend::incus::{IncusBackend, IncusConfig};
 use sandscript::backend::local::{LocalBackend, LocalConfig};
 use sandscript::sandbox::{
     Backend, Cancel, CloneSpec, Command, EgressLog, Error, Mount, Network, Policy, Restore, Result,
-    Rule, SnapshotSpec, Spec, StopOptions, exec,
+    Rule, SnapshotSpec, Spec, StopOptions, WriteOptions, exec,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -19,12 +20,21 @@ use tokio::runtime::Runtime;
 const PROBE: &str = "/srv/probe/probe";
 
 pub struct Rig {
-    pub backend: LocalBackend,
+    pub backend: Arc<dyn Backend>,
     pub store: PathBuf,
     runtime: Runtime,
     temp: TempDir,
     serial: AtomicUsize,
     zone: Mutex<PathBuf>,
+    /// Its sandboxes are on an Incus server.
+    server: Option<Server>,
+}
+
+/// A server, and what sandboxes there are cloned from: one with the probe in it.
+#[derive(Clone)]
+struct Server {
+    socket: PathBuf,
+    base: String,
 }
 
 pub fn is_root() -> bool {
@@ -33,6 +43,22 @@ pub fn is_root() -> bool {
 
 impl Rig {
     pub fn open() -> Result<Rig> {
+        Rig::with(None)
+    }
+
+    /// One like this with a gate of its own.
+    pub fn own(&self) -> Rig {
+        Rig::with(self.server.clone()).unwrap()
+    }
+
+    /// On the server of this machine with this socket.
+    pub fn open_server(socket: &Path) -> Result<Rig> {
+        let base = format!("base-{}", std::process::id());
+        let rig = Rig::with(Some(Server { socket: socket.to_owned(), base: base.clone() }))?;
+        Ok(rig)
+    }
+
+    fn with(server: Option<Server>) -> Result<Rig> {
         // Left-overs of sandboxes become children of this process.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let failed = |error: std::io::Error| Error::internal(error.to_string());
@@ -48,10 +74,17 @@ impl Rig {
             .enable_all()
             .build()
             .map_err(failed)?;
-        let backend = runtime.block_on(async { LocalBackend::open(config(&store)) })?;
+        let backend = runtime.block_on(backend(&server, &store))?;
+        let mut store = store;
+        if let Some(server) = &server {
+            // Each server has a folder of its own there.
+            let mut all = fs::read_dir(&store).map_err(failed)?.flatten();
+            store = all.next().ok_or_else(|| Error::internal("there is no folder"))?.path();
+            runtime.block_on(prepare(backend.as_ref(), server, &probe.join("probe")))?;
+        }
         let zone = Mutex::new(std::env::var_os("SANDSCRIPT_TEST_ZONE").unwrap_or_default().into());
         let serial = AtomicUsize::new(0);
-        let rig = Rig { backend, store, runtime, temp, serial, zone };
+        let rig = Rig { backend, store, runtime, temp, serial, zone, server };
         let probe = rig.try_sandbox(Policy::allowlist(["allowed.test"])?)?;
         // The servers may still be starting.
         eventually("the internet is there", || {
@@ -67,7 +100,8 @@ impl Rig {
     }
 
     pub fn name(&self) -> String {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        static SERIAL: AtomicUsize = AtomicUsize::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         format!("egress-{}-{serial}", std::process::id())
     }
 
@@ -87,6 +121,15 @@ impl Rig {
 
     /// A sandbox of this spec, with the probe in it.
     pub fn try_sandbox_of(&self, mut spec: Spec) -> Result<Sandbox<'_>> {
+        if let Some(server) = &self.server {
+            let mut clone = CloneSpec::new(&spec.name);
+            clone.label = Some("s".into());
+            clone.egress = Some(spec.egress);
+            (clone.networks, clone.hostname) = (spec.networks, spec.hostname);
+            let backend = self.backend.as_ref();
+            self.wait(Backend::clone(backend, &server.base, &clone, &Cancel::new()))?;
+            return Ok(Sandbox { rig: self, name: spec.name });
+        }
         spec.mounts = self.probe_mount();
         self.wait(self.backend.create(&spec, &Cancel::new()))?;
         Ok(Sandbox { rig: self, name: spec.name })
@@ -107,13 +150,17 @@ impl Rig {
     }
 
     /// Another backend on the same store, as another command would have.
-    pub fn another(&self) -> LocalBackend {
-        self.runtime.block_on(async { self.another_now() })
+    pub fn another(&self) -> Arc<dyn Backend> {
+        self.runtime.block_on(self.another_now())
     }
 
     /// The same from where something is waited for.
-    pub fn another_now(&self) -> LocalBackend {
-        LocalBackend::open(config(&self.store)).unwrap()
+    pub async fn another_now(&self) -> Arc<dyn Backend> {
+        let store = match &self.server {
+            Some(_) => self.store.parent().unwrap(),
+            None => &self.store,
+        };
+        backend(&self.server, store).await.unwrap()
     }
 
     /// Puts a line into the zone, in front of all others.
@@ -123,6 +170,21 @@ impl Rig {
         let new = zone.with_extension("new");
         fs::write(&new, format!("{line}\n{before}")).unwrap();
         fs::rename(new, &*zone).unwrap();
+    }
+
+    /// The process 1 of a server's sandbox, as soon as there is one.
+    pub fn process_one(&self, name: &str) -> i32 {
+        let payload = format!("lxc.payload.{name}");
+        let is = |pid: &i32| {
+            let read = |file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let first = read("status").lines().any(|line| {
+                line.starts_with("NSpid:") && line.ends_with("\t1") && !line.ends_with(":\t1")
+            });
+            first && read("cgroup").split(['/', '\n']).any(|part| part == payload)
+        };
+        let found = || processes().into_iter().find(is);
+        eventually("it runs", || found().is_some());
+        found().unwrap()
     }
 
     /// The gates that serve this store.
@@ -142,7 +204,8 @@ impl Rig {
 
     pub fn close(&self) -> std::result::Result<(), String> {
         let left = self.wait(self.backend.list(&Cancel::new())).map_err(|e| e.to_string())?;
-        if let Some(info) = left.first() {
+        // Others may have theirs on the same server; all of it goes with it.
+        if let Some(info) = left.first().filter(|_| self.server.is_none()) {
             return Err(format!("sandbox '{}' is left", info.name));
         }
         let end = Instant::now() + Duration::from_secs(20);
@@ -154,6 +217,34 @@ impl Rig {
         }
         Ok(())
     }
+}
+
+async fn backend(server: &Option<Server>, store: &Path) -> Result<Arc<dyn Backend>> {
+    let Some(Server { socket, .. }) = server else {
+        return Ok(Arc::new(LocalBackend::open(config(store))?));
+    };
+    let config = IncusConfig {
+        socket: Some(socket.clone()),
+        image: Some("small".into()),
+        name_servers: config(store).name_servers,
+        gates: Some(store.to_owned()),
+        ..IncusConfig::default()
+    };
+    Ok(Arc::new(IncusBackend::open(config).await?))
+}
+
+/// Makes what sandboxes are cloned from, if it is not there yet.
+async fn prepare(backend: &dyn Backend, server: &Server, probe: &Path) -> Result<()> {
+    let (base, cancel) = (server.base.as_str(), Cancel::new());
+    if backend.get(base, &cancel).await.is_ok() {
+        return Ok(());
+    }
+    backend.create(&Spec::new(base), &cancel).await?;
+    let failed = |error: std::io::Error| Error::internal(error.to_string());
+    let content = Box::new(tokio::fs::File::open(probe).await.map_err(failed)?);
+    let options = WriteOptions { mode: Some(0o755), parents: true, ..WriteOptions::default() };
+    backend.write(base, PROBE, content, &options, &cancel).await?;
+    backend.snapshot(base, &SnapshotSpec::new("s"), &cancel).await.map(drop)
 }
 
 pub fn config(store: &Path) -> LocalConfig {
@@ -214,7 +305,8 @@ impl<'a> Sandbox<'a> {
     pub fn probe(&self, words: &[&str]) -> String {
         let argv = [PROBE, "probe"].iter().chain(words).copied();
         let command = Command::argv(argv);
-        let output = self.rig.wait(exec(&self.rig.backend, &self.name, &command, &Cancel::new()));
+        let output =
+            self.rig.wait(exec(self.rig.backend.as_ref(), &self.name, &command, &Cancel::new()));
         let output = output.unwrap();
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         assert!(output.exit.ok(), "{words:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
@@ -252,10 +344,20 @@ impl<'a> Sandbox<'a> {
         });
     }
 
+    /// Runs a shell line in the background.
+    pub fn background_line(&self, line: &str) {
+        let mut command = Command::shell(line);
+        command.detached = true;
+        self.rig.wait(async {
+            drop(self.rig.backend.spawn(&self.name, &command, &Cancel::new()).await.unwrap());
+        });
+    }
+
     /// Runs a shell line.
     pub fn sh(&self, line: &str) -> String {
         let command = Command::shell(line);
-        let output = self.rig.wait(exec(&self.rig.backend, &self.name, &command, &Cancel::new()));
+        let output =
+            self.rig.wait(exec(self.rig.backend.as_ref(), &self.name, &command, &Cancel::new()));
         String::from_utf8_lossy(&output.unwrap().stdout).trim().to_owned()
     }
 
@@ -324,9 +426,9 @@ impl<'a> Sandbox<'a> {
 
     pub fn clone_of(&self) -> Sandbox<'a> {
         let name = self.rig.name();
-        let backend: &dyn Backend = &self.rig.backend;
+        let backend = self.rig.backend.as_ref();
         let spec = CloneSpec::new(&name);
-        self.rig.wait(backend.clone(&self.name, &spec, &Cancel::new())).unwrap();
+        self.rig.wait(Backend::clone(backend, &self.name, &spec, &Cancel::new())).unwrap();
         Sandbox { rig: self.rig, name }
     }
 }

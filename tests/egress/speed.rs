@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use sandscript::sandbox::{Backend, Cancel, Policy, Spec};
+use sandscript::sandbox::{Cancel, Policy, Spec};
 
 use crate::Test;
 use crate::probe::attempt;

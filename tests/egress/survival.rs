@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sandscript::sandbox::{Backend, Cancel, Policy};
+use sandscript::sandbox::{Cancel, Policy};
 
 use crate::Test;
 use crate::rig::{Rig, eventually, is_root, kill, processes, signal};
@@ -62,7 +62,7 @@ fn before_the_first_process(rig: &Rig) {
 
 fn kill_of_the_gate(rig: &Rig) {
     // A store of its own: other tests' sandboxes are served by the other gate.
-    let own = Rig::open().unwrap();
+    let own = rig.own();
     let sandbox = own.sandbox(&["allowed.test"]);
     let line = |words: &[&str; 3], file: &str| {
         format!(
@@ -111,13 +111,12 @@ fn kill_of_the_gate(rig: &Rig) {
     eventually("the old connection is cut", || sandbox.file("/tmp/held").contains("cut"));
     drop(sandbox);
     own.close().unwrap();
-    let _ = rig;
 }
 
 /// Of some the process 1 stands still while a new gate takes over; the others are served all the same, and
 /// those as soon as it goes on.
-fn one_hangs(_: &Rig) {
-    let own = Rig::open().unwrap();
+fn one_hangs(rig: &Rig) {
+    let own = rig.own();
     let hanging: Vec<_> = (0..3).map(|_| own.sandbox(&["allowed.test"])).collect();
     let serving: Vec<_> = (0..3).map(|_| own.sandbox(&["allowed.test"])).collect();
     let inits: Vec<i32> = hanging.iter().map(|sandbox| sandbox.init()).collect();
@@ -137,8 +136,8 @@ fn one_hangs(_: &Rig) {
     own.close().unwrap();
 }
 
-fn crash_of_everything(_rig: &Rig) {
-    let own = Rig::open().unwrap();
+fn crash_of_everything(rig: &Rig) {
+    let own = rig.own();
     let sandbox = own.sandbox(&["allowed.test"]);
     let init = sandbox.init();
     for pid in own.gates().into_iter().chain([init]) {

@@ -23,6 +23,7 @@ use sandscript::sandbox::{Backend, Cancel, CloneSpec, Command, Error, Kind, Poli
 const SOON: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
+    sandscript::backend::local::init();
     let mut arguments = Arguments::from_args();
     // They share a daemon, and some kill it.
     arguments.test_threads = Some(1);
@@ -100,6 +101,17 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
 
 async fn open(daemon: &rig::Daemon, image: &str) -> IncusBackend {
     open_at(&daemon.socket(), image).await
+}
+
+/// As with a server elsewhere: sandboxes have interfaces.
+async fn open_elsewhere(daemon: &rig::Daemon, image: &str) -> IncusBackend {
+    let config = IncusConfig {
+        socket: Some(daemon.socket()),
+        image: Some(image.into()),
+        elsewhere: true,
+        ..IncusConfig::default()
+    };
+    IncusBackend::open(config).await.unwrap()
 }
 
 async fn open_at(socket: &Path, image: &str) -> IncusBackend {
@@ -237,7 +249,7 @@ fn a_guest_is_hardened(daemon: &mut rig::Daemon) {
 
 fn a_clone_with_systemd_is_another_machine(daemon: &mut rig::Daemon) {
     wait(async {
-        let backend = open(daemon, "debian/12").await;
+        let backend = open_elsewhere(daemon, "debian/12").await;
         let cancel = Cancel::new();
         let mut spec = Spec::new("source");
         spec.egress = Policy::Unrestricted;

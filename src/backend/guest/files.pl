@@ -446,7 +446,7 @@ sub system_lchown {
 
 # Makes the guest this machine and no other: its name, and keys for SSH that only it has.
 sub identity {
-    my ($hostname) = @_;
+    my ($hostname, $server) = @_;
     my $slurp = sub { open my $file, '<', $_[0] or return ''; local $/; my $text = <$file>; $text // '' };
     my $spit = sub { open my $file, '>', $_[0] or return 0; print $file $_[1]; close $file };
     (my $now = $slurp->('/proc/sys/kernel/hostname')) =~ s/\s+$//;
@@ -470,6 +470,11 @@ sub identity {
         }
         $spit->($stamp, $machine);
         system '(systemctl try-restart ssh.service sshd.service || true) >/dev/null 2>&1';
+    }
+    # Of a resolver of the guest's own nobody knows whom it asks; any other server will do.
+    if (length($server // '') && $slurp->('/etc/resolv.conf') !~ /^\s*nameserver\s+(?!127\.|::1\b)\S/m) {
+        unlink '/etc/resolv.conf';
+        $spit->('/etc/resolv.conf', "nameserver $server\n") or return failed();
     }
     answer('k', $machine);
 }

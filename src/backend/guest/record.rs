@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{CloneSpec, Info, Limits, Mount, Owner, Policy, Spec, State};
+use crate::sandbox::{CloneSpec, Info, Limits, Mount, Network, Owner, Policy, Spec, State};
 
 /// What is kept of a sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,11 @@ pub(in crate::backend) struct Record {
     pub limits: Limits,
     pub mounts: Vec<Mount>,
     pub egress: Policy,
+    /// Whatever it may reach, it reaches through the gate of the server's machine, and has no interface.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gate: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Network>,
     pub env: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -59,6 +64,8 @@ impl Record {
             limits: spec.limits.clone(),
             mounts: spec.mounts.clone(),
             egress: spec.egress.clone(),
+            gate: false,
+            networks: spec.networks.clone(),
             env: spec.env.clone(),
             user: spec.user.clone(),
             cwd: spec.cwd.clone(),
@@ -86,6 +93,8 @@ impl Record {
             limits: spec.limits.clone().unwrap_or_else(|| self.limits.clone()),
             mounts: self.mounts.clone(),
             egress: spec.egress.clone().unwrap_or_else(|| self.egress.clone()),
+            gate: false,
+            networks: spec.networks.clone(),
             env,
             user: self.user.clone(),
             cwd: self.cwd.clone(),
@@ -115,7 +124,7 @@ impl Record {
             limits: self.limits,
             mounts: self.mounts,
             caches: Vec::new(),
-            networks: Vec::new(),
+            networks: self.networks,
             ports: Default::default(),
             egress: self.egress,
             env: self.env,

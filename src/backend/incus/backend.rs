@@ -1,5 +1,6 @@
 //! The contract, kept by an Incus server.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use super::record::{self, Record};
 use super::{IncusBackend, Inner};
 use crate::backend::guest::{Ask, Exec, Files, Guests, guarded, until};
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, CloneSpec, Command, Error, FileEntry, GcReport, Info, Member,
-    Placement, Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec,
-    State, Stock, StopOptions, Usage, WriteOptions, check_label, check_name, check_path,
+    Backend, Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry, GcReport, Info,
+    Member, Placement, Policy, Process, Published, ReadOptions, Reader, Restore, Result, Rule,
+    Snapshot, SnapshotSpec, Spec, State, Stock, StopOptions, Usage, WriteOptions, check_label,
+    check_name, check_path,
 };
 
 impl Inner {
@@ -44,29 +46,23 @@ impl Inner {
             Err(fail) => Err(self.explain(name, fail, "changing settings").await),
         }
     }
+}
 
-    async fn set_policy(&self, name: &str, policy: &Policy) -> Result<()> {
-        self.capabilities.require_egress(policy)?;
-        let (mut instance, mut record) = self.instance(name).await?;
-        record.egress = policy.clone();
-        let mut devices = super::devices::devices(&record, &self.pool);
-        // Its size is that of the image and the limit.
-        devices["root"] = instance["devices"]["root"].take();
-        for (key, value) in record.keys()? {
-            match value.as_str() {
-                Some("") => drop(instance["config"].as_object_mut().map(|all| all.remove(&key))),
-                _ => instance["config"][&key] = value,
-            }
-        }
-        instance["devices"] = devices;
-        let path = format!("/1.0/instances/{name}");
-        if let Err(fail) = self.client.run(Method::PUT, &path, &instance).await {
-            return Err(self.explain(name, fail, "setting the policy").await);
-        }
-        match record::state(&instance) {
-            State::Running => self.settle(name, &record).await,
-            _ => Ok(()),
-        }
+impl Inner {
+    /// Changes a policy, to the end even when the caller goes away.
+    async fn policy_by<T: Send + 'static>(
+        self: &Arc<Self>,
+        cancel: &Cancel,
+        name: &str,
+        by: T,
+        change: fn(T, &mut Policy) -> Result<()>,
+    ) -> Result<()> {
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        guarded(
+            cancel,
+            move |_| async move { inner.change_policy(&name, |now| change(by, now)).await },
+        )
+        .await
     }
 }
 
@@ -145,10 +141,12 @@ impl Backend for IncusBackend {
             // While the same agent is there, so is the same sandbox.
             let known = self.0.agents.running(name).await;
             if let Some(record) = known.as_ref().and_then(|known| known.record.get()) {
+                self.0.keep_serving(name, record).await?;
                 return self.0.spawn(name, record.defaults(), command).await;
             }
             let (found, ()) = tokio::join!(self.0.instance(name), self.0.client.listen());
             let (_, record) = found?;
+            self.0.keep_serving(name, &record).await?;
             if let Some(known) = known {
                 let _ = known.record.set(record.clone());
             }
@@ -321,7 +319,51 @@ impl Backend for IncusBackend {
 
     async fn set_policy(&self, name: &str, policy: &Policy, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
-        until(cancel, self.0.set_policy(name, policy)).await
+        self.0
+            .policy_by(cancel, name, policy.clone(), |policy, now| {
+                *now = policy;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn allow(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.0.policy_by(cancel, name, rule.clone(), |rule, now| now.allow(&rule)).await
+    }
+
+    async fn deny(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        check_name(name)?;
+        self.0.policy_by(cancel, name, rule.clone(), |rule, now| now.deny(&rule)).await
+    }
+
+    async fn publish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<SocketAddr>,
+        cancel: &Cancel,
+    ) -> Result<SocketAddr> {
+        check_name(name)?;
+        let (inner, name) = (Arc::clone(&self.0), name.to_owned());
+        guarded(cancel, move |_| async move { inner.publish(&name, port, at).await }).await
+    }
+
+    async fn unpublish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<SocketAddr>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Published>> {
+        check_name(name)?;
+        let (inner, name) = (Arc::clone(&self.0), name.to_owned());
+        guarded(cancel, move |_| async move { inner.unpublish(&name, port, at).await }).await
+    }
+
+    async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {
+        check_name(name)?;
+        until(cancel, self.0.egress_log(name)).await
     }
 
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {

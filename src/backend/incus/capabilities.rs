@@ -9,6 +9,9 @@ use crate::sandbox::{Capabilities, Capability, Enforcer, Member};
 /// The image when a spec names none.
 const IMAGE: &str = "debian/12";
 
+/// How else a port of a sandbox is reached.
+const BY_HAND: &str = "; by hand: incus config device add NAME web proxy listen=tcp:127.0.0.1:9000 connect=tcp:127.0.0.1:8080";
+
 /// Whether AppArmor keeps guests from mounting anew what was mounted for them.
 fn confined() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
@@ -23,7 +26,8 @@ pub(super) fn of_cluster(capabilities: &mut Capabilities, members: &[Member]) {
     capabilities.parallelism = std::cmp::max(room, 1);
 }
 
-pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
+/// What there is on this server. Where this machine does nothing for the guests' networks, `elsewhere` says why.
+pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>) -> Capabilities {
     let mut has: BTreeSet<Capability> = [
         Capability::Init,
         Capability::LimitCpu,
@@ -38,14 +42,8 @@ pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
     let mut missing: BTreeMap<Capability, String> = [
         (Capability::Cluster, "the server is no member of a cluster"),
         (Capability::Caches, "backend 'incus' keeps no caches yet: build a base instead"),
-        (
-            Capability::EgressAllowlist,
-            "backend 'incus' can't enforce rules yet: use \"none\" or \"unrestricted\"",
-        ),
         (Capability::HostImage, "use an image of the server's, such as debian/12"),
         (Capability::LimitInodes, "Incus has no limit on the number of files: use `disk`"),
-        (Capability::Networks, "backend 'incus' makes no networks yet"),
-        (Capability::Publish, "backend 'incus' publishes no ports yet"),
         (Capability::TarImage, "import it on the server: incus image import FILE --alias NAME"),
     ]
     .map(|(capability, why)| (capability, why.to_owned()))
@@ -71,7 +69,24 @@ pub(super) fn probe(pool: &Pool, image: Option<String>) -> Capabilities {
         let why = "this machine's kernel has no AppArmor, and without it root in a guest makes a read-only folder writable";
         missing.insert(Capability::Mounts, why.into());
     }
-    if pool.networks.is_empty() {
+    let gated = [Capability::EgressAllowlist, Capability::Networks, Capability::Publish];
+    match elsewhere {
+        None => has.extend(gated),
+        Some(why) => missing.extend(gated.map(|capability| {
+            let (what, other) = match capability {
+                Capability::EgressAllowlist => ("rules are enforced", ""),
+                Capability::Networks => ("networks are made", ""),
+                _ => ("ports are published", BY_HAND),
+            };
+            (
+                capability,
+                format!("{what} by the server's own machine, for root there: {why}{other}"),
+            )
+        })),
+    }
+    if elsewhere.is_none() {
+        has.insert(Capability::EgressUnrestricted);
+    } else if pool.networks.is_empty() {
         let why = "the profile 'default' has no network: incus profile device add default eth0 nic network=incusbr0";
         missing.insert(Capability::EgressUnrestricted, why.into());
     } else {

@@ -44,6 +44,11 @@ impl Client {
         let _ = self.own.set(name.to_owned());
     }
 
+    /// The project that is worked in.
+    pub fn project(&self) -> Option<&str> {
+        self.project.as_deref()
+    }
+
     /// A path with the project in it.
     pub fn path(&self, path: &str) -> String {
         within(path, self.project.as_deref())

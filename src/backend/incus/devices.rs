@@ -57,7 +57,7 @@ pub(super) async fn pool(client: &Client, profile: Value, server: &Value) -> Res
 pub(super) fn devices(record: &Record, pool: &Pool) -> Value {
     let root = json!({"type": "disk", "path": "/", "pool": pool.name});
     let mut devices = Map::from_iter([("root".to_owned(), root)]);
-    if record.egress == Policy::Unrestricted {
+    if record.egress == Policy::Unrestricted && !record.gate {
         devices.extend(pool.networks.clone());
     }
     for (at, mount) in record.mounts.iter().enumerate() {

@@ -11,6 +11,7 @@ use super::Inner;
 use super::client::{Fail, escape};
 use super::cluster::{Verdict, at};
 use super::devices::devices;
+use super::host::{SERVER, is_gated};
 use super::record::{self, Record};
 use crate::backend::guest::{Ask, guarded};
 use crate::sandbox::{
@@ -29,6 +30,11 @@ const TRIES: u32 = 20;
 
 /// The key that says what the first process is.
 const LOWLEVEL: &str = "raw.lxc";
+
+/// Whether it may have interfaces that have addresses.
+fn has_addresses(record: &Record) -> bool {
+    record.egress != Policy::None && !record.gate
+}
 
 /// What is written into a guest before it starts for the first time.
 pub(super) struct Before {
@@ -114,7 +120,8 @@ impl Inner {
         }
         let image = spec.image.as_ref().unwrap_or(&self.capabilities.default_image);
         let fingerprint = self.fingerprint(image).await?;
-        let record = Record::new(spec, image.clone(), fingerprint.clone());
+        let mut record = Record::new(spec, image.clone(), fingerprint.clone());
+        record.gate = self.takes_gate();
         let mut before = Before { files: Vec::new() };
         if record.hostname != spec.name {
             before.files.push(("/etc/hostname", format!("{}\n", record.hostname)));
@@ -292,8 +299,8 @@ impl Inner {
     /// Waits until a command has run, and makes the guest the machine that it is.
     pub(super) async fn settle(&self, name: &str, record: &Record) -> Result<()> {
         self.agents.expect(name);
-        self.ask_once(name, &["identity", &record.hostname]).await?;
-        if record.egress != Policy::None {
+        tokio::try_join!(self.admit(name, record), self.identify(name, record))?;
+        if record.egress != Policy::None && !record.gate {
             let seconds = NETWORK.as_secs().to_string();
             let fields = self.ask_once(name, &["network", &seconds]).await?;
             if fields.first().is_none_or(|up| up != b"up") {
@@ -304,6 +311,15 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Makes a guest the machine that it is, once a command can run.
+    pub(super) async fn identify(&self, name: &str, record: &Record) -> Result<()> {
+        let server = match record.gate && is_gated(record) {
+            true => SERVER.to_string(),
+            false => String::new(),
+        };
+        self.ask_once(name, &["identity", &record.hostname, &server]).await.map(drop)
     }
 
     /// Why a sandbox was not made. What there is of it goes.
@@ -392,11 +408,11 @@ impl Inner {
     /// A sandbox with the addresses that it has.
     pub(super) async fn info(&self, name: &str) -> Result<Info> {
         let (mut instance, record) = self.instance(name).await?;
-        if record.egress != Policy::None && record::state(&instance) == State::Running {
+        if has_addresses(&record) && record::state(&instance) == State::Running {
             let path = format!("/1.0/instances/{name}/state");
             instance["state"] = self.client.get(&path).await.unwrap_or_default();
         }
-        Ok(record.info(&instance))
+        Ok(self.with_ports(record.info(&instance)).await)
     }
 
     pub(super) async fn list(&self) -> Result<Vec<Info>> {
@@ -404,17 +420,23 @@ impl Inner {
             let path = format!("/1.0/instances?recursion={recursion}");
             self.client.get(&path).await.map_err(|fail| fail.plain("listing sandboxes"))
         };
-        let infos = |all: &Value| {
-            let all = all.as_array().into_iter().flatten();
-            let mut infos: Vec<Info> =
-                all.filter_map(|instance| Some(Record::read(instance)?.info(instance))).collect();
-            infos.sort_by(|one, other| one.name.cmp(&other.name));
-            infos
+        let mut all = read(1).await?;
+        let networked = |instance: &Value| {
+            record::state(instance) == State::Running
+                && Record::read(instance).is_some_and(|record| has_addresses(&record))
         };
-        let found = infos(&read(1).await?);
-        let networked = |info: &Info| info.egress != Policy::None && info.state == State::Running;
         // Only the whole state has addresses, and it costs a look into each guest.
-        if found.iter().any(networked) { Ok(infos(&read(2).await?)) } else { Ok(found) }
+        if all.as_array().into_iter().flatten().any(networked) {
+            all = read(2).await?;
+        }
+        let mut infos = Vec::new();
+        for instance in all.as_array().into_iter().flatten() {
+            if let Some(record) = Record::read(instance) {
+                infos.push(self.with_ports(record.info(instance)).await);
+            }
+        }
+        infos.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(infos)
     }
 
     pub(super) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<()> {
@@ -429,6 +451,8 @@ impl Inner {
                     State::Error(why) => return Err(Error::internal(why)),
                     State::Stopped | State::Transitional(_) => "start",
                 };
+                // Nobody here could let it have what it is to have.
+                inner.gate_of(&record)?;
                 match inner.act(name, action, 0, false).await {
                     Ok(()) if action == "start" => {
                         inner.forget(name);
@@ -516,6 +540,9 @@ impl Inner {
     pub(super) async fn delete(&self, name: &str) -> Result<()> {
         for _ in 0..TRIES {
             self.halt(name).await?;
+            if let Ok(host) = &self.host {
+                host.forget(name).await?;
+            }
             let path = format!("/1.0/instances/{name}");
             match self.client.run(Method::DELETE, &path, &Value::Null).await {
                 Ok(_) => {
@@ -554,6 +581,16 @@ impl Inner {
                 Err(Error::NotFound { .. } | Error::MemberAway { .. }) => {}
                 Err(error) => return Err(error),
             }
+        }
+        if let Ok(host) = &self.host
+            && !dry_run
+        {
+            let living = self.client.get("/1.0/instances").await;
+            let living = living.map_err(|fail| fail.plain("listing sandboxes"))?;
+            let paths = living.as_array().into_iter().flatten().filter_map(Value::as_str);
+            let names: Vec<&str> =
+                paths.filter_map(|path| path.split('?').next()?.rsplit('/').next()).collect();
+            host.forget_others(&names).await?;
         }
         if self.cluster.is_some() {
             let (count, bytes) = self.collect_images(dry_run).await?;

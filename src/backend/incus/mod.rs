@@ -12,6 +12,12 @@ mod client;
 mod cluster;
 mod devices;
 mod disk;
+mod egress;
+#[cfg(feature = "local")]
+mod host;
+#[cfg(not(feature = "local"))]
+#[path = "no_host.rs"]
+mod host;
 mod image;
 mod lifecycle;
 mod operations;
@@ -21,6 +27,7 @@ mod remotes;
 mod snapshots;
 mod trust;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,6 +37,7 @@ use serde_json::Value;
 
 use self::client::{Client, Fail};
 use self::cluster::Cluster;
+use self::host::Host;
 use self::record::Record;
 use super::guest::{Attached, Guests, Sessions, Turns};
 use crate::sandbox::{Capabilities, Error, Kind, Result, State, WindowSize};
@@ -57,6 +65,15 @@ pub struct IncusConfig {
     pub image: Option<String>,
     /// The project; the server's default when not given.
     pub project: Option<String>,
+    /// A program that calls `local::init` first thing, for callers that can't; this one when not given.
+    pub helper: Option<PathBuf>,
+    /// Name servers that sandboxes' names are looked up with; those of this machine when there are none.
+    pub name_servers: Vec<SocketAddr>,
+    /// Where it is kept what this machine does for guests of its own server; `/run/sandscript/incus` when
+    /// not given.
+    pub gates: Option<PathBuf>,
+    /// The server is treated as one elsewhere: nothing is done for its guests by this machine.
+    pub elsewhere: bool,
 }
 
 /// Sandboxes on an Incus server.
@@ -75,6 +92,8 @@ pub(crate) struct Inner {
     pool: devices::Pool,
     /// The cluster that the server is a member of.
     cluster: Option<Cluster>,
+    /// This machine, where it is the server's and we may do with its guests' networks what we like; else why not.
+    host: std::result::Result<Host, String>,
 }
 
 impl IncusBackend {
@@ -84,7 +103,7 @@ impl IncusBackend {
             Some(host) => remotes::find(host, &config)?,
             None => (Place::Unix(config.socket.clone().unwrap_or_else(|| SOCKET.into())), None),
         };
-        let client = Client::new(place, project.or(config.project));
+        let client = Client::new(place, project.or_else(|| config.project.clone()));
         let (server, profile) =
             tokio::join!(client.get("/1.0"), client.get("/1.0/profiles/default"));
         let server = server.map_err(|fail| unreachable(fail, client.place()))?;
@@ -101,9 +120,14 @@ impl IncusBackend {
         }
         let profile = profile.map_err(|fail| fail.plain("reading the profile 'default'"))?;
         let pool = devices::pool(&client, profile, &server).await?;
-        let mut capabilities = capabilities::probe(&pool, config.image);
         let client = Arc::new(client);
         let cluster = Cluster::of(&client, &server);
+        let host = match cluster.is_some() {
+            true => Err("the server is a member of a cluster".to_owned()),
+            false => Host::find(&client, &server, &config),
+        };
+        let why = host.as_ref().err().map(String::as_str);
+        let mut capabilities = capabilities::probe(&pool, config.image, why);
         if let Some(cluster) = &cluster {
             client.is_member(server["environment"]["server_name"].as_str().unwrap_or_default());
             capabilities::of_cluster(&mut capabilities, &cluster.members().await?);
@@ -113,6 +137,7 @@ impl IncusBackend {
             capabilities,
             cluster,
             agents: agents::Agents::default(),
+            host,
             sessions: Sessions::default(),
             turns: Turns::default(),
             images: image::Images::new(config.folders),

@@ -208,6 +208,7 @@ impl Inner {
     ) -> Result<()> {
         let (instance, record) = self.instance(name).await?;
         let wanted = self.snapshot_of(name, label).await?;
+        self.gate_of(&record)?;
         if self.pool.driver == "zfs" {
             self.make_newest(name, &wanted, options).await?;
         }
@@ -305,7 +306,8 @@ impl Inner {
             return Err(Error::exists(Kind::Sandbox, name));
         }
         if let Some(ready) = self.ready(name, spec) {
-            let record = ready.record.of_clone(name, spec);
+            let mut record = ready.record.of_clone(name, spec);
+            record.gate = self.takes_gate();
             let plan = Plan {
                 name: spec.name.clone(),
                 before: Before::of(&record),
@@ -337,7 +339,9 @@ impl Inner {
             None => name.to_owned(),
             Some(label) => format!("{name}/{label}"),
         };
-        let record = source.of_clone(name, spec);
+        let mut record = source.of_clone(name, spec);
+        record.gate = self.takes_gate();
+        self.capabilities.require_egress(&record.egress)?;
         // Devices that the clone does not have are masked: those of the source are taken over.
         let mut devices = Map::new();
         let ours = super::devices::devices(&record, &self.pool);

@@ -15,6 +15,8 @@ mod errors;
 mod exec;
 mod files;
 mod gate;
+#[cfg(feature = "incus")]
+pub(in crate::backend) mod gatehouse;
 mod gc;
 mod images;
 mod init;
@@ -25,6 +27,7 @@ mod lifecycle;
 mod link;
 mod mode;
 mod net;
+mod porter;
 mod ports;
 mod probe;
 mod protocol;
@@ -47,7 +50,9 @@ use self::gate::Gate;
 use self::images::Image;
 use self::keeper::Keeper;
 use self::mode::Mode;
-use self::store::{Lock, Store};
+use self::store::Store;
+
+pub(in crate::backend) use self::store::Lock;
 use crate::sandbox::{Capabilities, Error, Result};
 
 /// Must be called first thing in `main` by a program that uses [`LocalBackend`].

@@ -43,6 +43,16 @@ pub struct Lock(#[allow(dead_code, reason = "held for its lock")] OwnedFd);
 impl Store {
     /// Opens it, making what is missing. It holds real setuid programs, so nobody else may enter.
     pub fn open(root: &Path) -> Result<Store> {
+        Store::with(root, &["boxes", "caches", "layers", "images", "runs", "spare", "trash"])
+    }
+
+    /// One of guests whose files are elsewhere.
+    #[cfg(feature = "incus")]
+    pub fn open_for_guests(root: &Path) -> Result<Store> {
+        Store::with(root, &["boxes"])
+    }
+
+    fn with(root: &Path, folders: &[&str]) -> Result<Store> {
         let failed = |error: io::Error| match error.kind() {
             _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 store_error("opening the store", root, error)
@@ -63,7 +73,7 @@ impl Store {
         folder.recursive(true).mode(0o700);
         folder.create(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
-        for name in ["boxes", "caches", "layers", "images", "runs", "spare", "trash"] {
+        for name in folders {
             folder.create(root.join(name)).map_err(failed)?;
             spread(&root.join(name));
         }

@@ -135,6 +135,13 @@ pub fn rootfs() -> Result<PathBuf, String> {
 impl Daemon {
     /// Starts a daemon with a network of its own. `folder` is where its disk goes.
     pub fn start(folder: &Path) -> Result<Daemon, String> {
+        let daemon = Daemon::alone(folder)?;
+        daemon.bridge()?;
+        Ok(daemon)
+    }
+
+    /// The same without a network.
+    pub fn alone(folder: &Path) -> Result<Daemon, String> {
         let golden = golden()?;
         let (number, entry, lock) = enter()?;
         let name = format!("ssincus{number}");
@@ -172,7 +179,6 @@ impl Daemon {
             disk,
         };
         daemon.ready()?;
-        daemon.bridge()?;
         Ok(daemon)
     }
 

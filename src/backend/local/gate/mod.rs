@@ -14,13 +14,41 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{EgressLog, Policy, Published};
+use crate::sandbox::{EgressLog, Limits, Network, Policy, Published};
 
 pub use client::Gate;
 pub use serve::{ARGV0, serve};
 
 /// The file in a sandbox's folder that has its log. It is there as soon as it has been served.
 pub const LOG: &str = "egress.json";
+
+/// What a gate reads of a sandbox's record, whichever backend has written that.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    /// Who it is.
+    pub spec: Guest,
+    /// All its connections go through the gate, since its last start.
+    pub gated: bool,
+    /// Its ports that are open on this host since its last start, and where.
+    pub published: Vec<Published>,
+}
+
+/// Whom a gate serves.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Guest {
+    /// Its name.
+    pub name: String,
+    /// Its host name, where that is another.
+    pub hostname: Option<String>,
+    /// The gate's work for it is within its own bounds.
+    pub limits: Limits,
+    /// The networks that it is in.
+    pub networks: Vec<Network>,
+    /// Its policy.
+    pub egress: Policy,
+}
 
 /// What it is started with.
 #[derive(Serialize, Deserialize)]

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
+use super::Guest;
 use super::dial::Door;
 use crate::backend::local::net;
 use crate::egress::{PeerAddress, Peers};
-use crate::sandbox::{Network, Spec};
+use crate::sandbox::Network;
 
 /// A sandbox that is in networks, as long as it runs.
 #[derive(Clone)]
@@ -52,7 +53,7 @@ impl Members {
     }
 
     /// Takes in one that has started; `id` tells it from others of its name.
-    pub fn join(self: &Arc<Self>, spec: &Spec, door: Door, id: u64) -> (Seat, Arc<Neighbours>) {
+    pub fn join(self: &Arc<Self>, spec: &Guest, door: Door, id: u64) -> (Seat, Arc<Neighbours>) {
         let networks: Arc<[Network]> = spec.networks.clone().into();
         let mut all = self.all();
         // The same at each start as far as nobody has it, for who remembers it.

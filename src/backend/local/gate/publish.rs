@@ -10,12 +10,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::Kept;
 use super::dial::Door;
 use super::thread::Thread;
 use crate::backend::local::link::Link;
 use crate::backend::local::ports;
 use crate::backend::local::protocol::Reply;
-use crate::backend::local::record::{self, Record};
+use crate::backend::local::record;
 use crate::egress::carry;
 use crate::sandbox::Published as Open;
 
@@ -45,11 +46,11 @@ pub fn reopen() -> Vec<Reopened> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir("boxes").into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let Ok(Some(record)) = record::load::<Record>(&entry.path().join("record.json")) else {
+        let Ok(Some(record)) = record::load::<Kept>(&entry.path().join("record.json")) else {
             continue;
         };
         for open in record.published {
-            if let Ok(listener) = ports::open(open.at) {
+            if let Ok(listener) = ports::listen(open.at) {
                 all.push(Reopened { name: name.clone(), open, listener });
             }
         }
@@ -84,7 +85,7 @@ impl Published {
         listener: Listener,
     ) -> io::Result<Published> {
         let door = Door::open(name, control).await?;
-        let record = record::load::<Record>(&Path::new("boxes").join(name).join("record.json"));
+        let record = record::load::<Kept>(&Path::new("boxes").join(name).join("record.json"));
         let processors = record.ok().flatten().and_then(|record| record.spec.limits.cpu);
         let (thread, port) = (Thread::start(name, processors), open.port);
         // The end of it is the end of the sandbox.

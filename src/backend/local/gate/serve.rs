@@ -18,12 +18,12 @@ use super::dial::Door;
 use super::peers::{Members, Seat};
 use super::publish::{Published, Reopened, reopen};
 use super::thread::Thread;
-use super::{Answer, Ask, Config, LOG};
+use super::{Answer, Ask, Config, Kept, LOG};
 use crate::backend::local::control;
 use crate::backend::local::link::Link;
 use crate::backend::local::net::{Inside, receive_datagram};
 use crate::backend::local::protocol::{Reply, Request};
-use crate::backend::local::record::{self, Record};
+use crate::backend::local::record;
 use crate::backend::local::sys;
 use crate::egress::{Around, Datagrams, Gate, Peers, Resolver, Sockets};
 use crate::sandbox::{EgressLog, Policy};
@@ -162,7 +162,7 @@ async fn revive(state: &Arc<State>) {
     let mut all = JoinSet::new();
     for entry in std::fs::read_dir("boxes").into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if let Ok(Some(record)) = record::load::<Record>(&entry.path().join("record.json")) {
+        if let Ok(Some(record)) = record::load::<Kept>(&entry.path().join("record.json")) {
             // A stopped one has nobody to ask for sockets.
             if record.gated {
                 let state = state.clone();
@@ -244,7 +244,7 @@ async fn attach(
     let log: EgressLog = serde_json::from_slice(&log).unwrap_or_default();
     // Read after the door is open: of two sandboxes of one name, one after the other, the door leads to the
     // one that this is about, or nowhere any more.
-    let record: Option<Record> = record::load(&Path::new(&path).join("record.json")).ok().flatten();
+    let record: Option<Kept> = record::load(&Path::new(&path).join("record.json")).ok().flatten();
     let spec = record.map(|record| record.spec);
     let processors = spec.as_ref().and_then(|spec| spec.limits.cpu);
     let spec = spec.filter(|spec| !spec.networks.is_empty());

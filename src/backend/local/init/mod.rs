@@ -8,7 +8,7 @@ mod connection;
 mod exec;
 mod files;
 mod freeze;
-mod owner;
+pub mod owner;
 mod processes;
 mod root;
 

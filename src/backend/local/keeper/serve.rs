@@ -15,11 +15,11 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{flatten, launch, program};
-use crate::backend::local::gate;
 use crate::backend::local::mode::Mode;
 use crate::backend::local::protocol::{Doing, Done, Failure, Task};
 use crate::backend::local::sys;
 use crate::backend::local::{copy, spare};
+use crate::backend::local::{gate, porter};
 use crate::image::{HostImage, LayerOptions, decompress, unpack_layer};
 use crate::sandbox::{Error, Result as Outcome};
 use crate::transfer::{Owners, Stats};
@@ -47,13 +47,16 @@ pub enum Welcome {
     Failed(Failure),
 }
 
-/// Becomes the keeper, or the gate, and never returns when this process was executed as one; else remembers
+/// Becomes the keeper, a gate or a porter, and never returns when this process was executed as one; else remembers
 /// that the program is ready for it.
 pub fn serve_if_asked() {
     ASKED.store(true, Ordering::Release);
     let name = std::env::args_os().next().unwrap_or_default();
     if name.as_bytes() == gate::ARGV0.as_bytes() {
         sys::exit_now(gate::serve().map_or(70, |()| 0));
+    }
+    if name.as_bytes() == porter::ARGV0.as_bytes() {
+        sys::exit_now(porter::serve().map_or(70, |()| 0));
     }
     if name.as_bytes() == ARGV0.as_bytes() {
         let code = serve().map_or(70, |()| 0);

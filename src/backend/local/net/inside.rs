@@ -11,8 +11,8 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType};
 use super::link;
 use super::netlink::{ACK, Batch, CREATE};
 use super::tables::{
-    ACCEPT, DIFFERS, DROP, EQUAL, NEW_TABLE, begin, compare, end, expression, message, meta,
-    new_chain, rule, verdict,
+    ACCEPT, DELETE_TABLE, DIFFERS, DROP, EQUAL, NEW_TABLE, begin, compare, end, expression,
+    message, meta, new_chain, rule, verdict,
 };
 use crate::backend::local::sys::{receive_for_others, receive_original};
 use crate::sandbox::Protocol;
@@ -170,7 +170,10 @@ fn rules(has_six: bool) -> io::Result<()> {
 
 fn install(datagrams: bool, has_six: bool) -> io::Result<()> {
     let mut batch = begin();
-    message(&mut batch, NEW_TABLE, CREATE, |set| set.text(1, TABLE));
+    // Whoever was here before may have left one.
+    for kind in [NEW_TABLE, DELETE_TABLE, NEW_TABLE] {
+        message(&mut batch, kind, CREATE, |set| set.text(1, TABLE));
+    }
     let redirect = "redirect";
     new_chain(&mut batch, TABLE, redirect, "nat", HOOK_OUTPUT, -100);
     own(&mut batch, redirect);

@@ -46,6 +46,14 @@ pub(super) fn up(name: &str) -> io::Result<()> {
     call(&batch, 1)
 }
 
+/// The same, where it may be done already.
+fn ensure(batch: &Batch) -> io::Result<()> {
+    match call(batch, 1) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done,
+    }
+}
+
 /// Gives an interface an address that is a network by itself.
 pub(super) fn address(name: &str, address: IpAddr) -> io::Result<()> {
     let (family, prefix, flags) =
@@ -57,7 +65,7 @@ pub(super) fn address(name: &str, address: IpAddr) -> io::Result<()> {
         set.put(1, &octets(address));
         set.put(2, &octets(address));
     });
-    call(&batch, 1)
+    ensure(&batch)
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -80,5 +88,5 @@ pub(super) fn local_route(source: IpAddr) -> io::Result<()> {
         route.nest(8, |metrics| metrics.text(16, CONGESTION));
         route.put(7, &octets(source));
     });
-    call(&batch, 1)
+    ensure(&batch)
 }

@@ -10,6 +10,7 @@ const SUBSYSTEM: u16 = 10;
 const BEGIN: u16 = 0x10;
 const END: u16 = 0x11;
 pub(super) const NEW_TABLE: u16 = 0;
+pub(super) const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 /// Both IPv4 and IPv6.

@@ -47,6 +47,13 @@ pub fn keep_guest_capabilities() -> io::Result<()> {
     set(GUEST)
 }
 
+/// Drops everything but what it takes to have sockets in another network namespace, and to see whose a
+/// connection there is.
+pub fn keep_network_capabilities() -> io::Result<()> {
+    let network = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW);
+    set(network.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_READ_SEARCH))
+}
+
 /// Drops all capabilities: for a user other than root.
 pub fn drop_capabilities() -> io::Result<()> {
     set(CapabilitySet::empty())

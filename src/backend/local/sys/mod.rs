@@ -9,7 +9,9 @@ mod mount;
 mod process;
 mod socket;
 
-pub use caps::{bound_capabilities, drop_capabilities, keep_guest_capabilities};
+pub use caps::{
+    bound_capabilities, drop_capabilities, keep_guest_capabilities, keep_network_capabilities,
+};
 pub use datagram::{receive_for_others, receive_original};
 pub use filter::{SyscallFilter, apply_filter, apply_init_filter};
 pub use loopback::mount_image;

@@ -1,0 +1,230 @@
+//! What a sandbox may reach, its ports and its log. By this machine, where it is the server's own; else there
+//! is an interface or none.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::host::{Host, Lock, is_gated};
+use super::record::{self, Record};
+use super::{BACKEND, Inner};
+use crate::backend::guest::Guests;
+use crate::sandbox::{
+    Capability, EgressLog, Error, Info, Policy, Published, Result, State, check_port,
+};
+
+/// How often it is looked again for the process 1 of a sandbox that may be restarting.
+const TRIES: u32 = 40;
+
+impl Inner {
+    /// What a new sandbox's record says of its network.
+    pub(super) fn takes_gate(&self) -> bool {
+        self.host.is_ok()
+    }
+
+    /// This machine, where a sandbox's network is its business; nothing where nobody's is to do.
+    pub(super) fn gate_of(&self, record: &Record) -> Result<Option<&Host>> {
+        match &self.host {
+            Ok(host) if record.gate => Ok(Some(host)),
+            Err(why) if record.gate && is_gated(record) => Err(elsewhere(why)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Lets what has just started have what its record says.
+    pub(super) async fn admit(&self, name: &str, record: &Record) -> Result<()> {
+        match self.gate_of(record)? {
+            Some(host) if is_gated(record) => {
+                let lock = host.changing(name).await?;
+                self.admit_locked(host, &lock, name, record).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn admit_locked(
+        &self,
+        host: &Host,
+        lock: &Lock,
+        name: &str,
+        record: &Record,
+    ) -> Result<()> {
+        for _ in 0..TRIES {
+            let path = format!("/1.0/instances/{name}/state");
+            let state = match self.client.get(&path).await {
+                Ok(state) => state,
+                Err(fail) => return Err(self.explain(name, fail, "looking at it").await),
+            };
+            let pid = state["pid"].as_u64().filter(|pid| *pid > 0);
+            if let Some(pid) = pid
+                && host.admit(lock, name, record, pid).await?
+            {
+                return Ok(());
+            }
+            // It may be restarting by itself.
+            if state["status_code"] == 102 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(Error::NotRunning { name: name.to_owned() })
+    }
+
+    /// Lets a sandbox have its network again when it has restarted by itself, or when what served it was
+    /// killed.
+    pub(super) async fn keep_serving(&self, name: &str, record: &Record) -> Result<()> {
+        let Ok(host) = &self.host else { return Ok(()) };
+        // The record may have been read before somebody else changed it.
+        if !(host.keeps(name) || record.gate && is_gated(record)) {
+            return Ok(());
+        }
+        if host.is_served(name).await {
+            return host.revive().await;
+        }
+        let (_, record) = self.instance(name).await?;
+        match self.admit(name, &record).await {
+            // The command says it better.
+            Err(Error::NotRunning { .. } | Error::Busy { .. }) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Changes a policy. By the gate: first what is in force, then what is written down.
+    pub(super) async fn change_policy(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Policy) -> Result<()>,
+    ) -> Result<()> {
+        let Ok(host) = &self.host else {
+            let (instance, mut record) = self.instance(name).await?;
+            change(&mut record.egress)?;
+            self.capabilities.require_egress(&record.egress)?;
+            self.gate_of(&record)?;
+            return self.set_interfaces(name, instance, &record).await;
+        };
+        self.instance(name).await?;
+        let lock = host.changing(name).await?;
+        let (instance, mut record) = self.instance(name).await?;
+        let before = record.clone();
+        change(&mut record.egress)?;
+        self.capabilities.require_egress(&record.egress)?;
+        record.gate = true;
+        if record == before {
+            return Ok(());
+        }
+        let state = record::state(&instance);
+        let running = matches!(state, State::Running | State::Frozen);
+        if !before.gate {
+            // First it loses the interface that it has.
+            self.set_interfaces(name, instance, &record).await?;
+        }
+        let served = running && host.is_served(name).await;
+        if running && !served && is_gated(&record) {
+            self.admit_locked(host, &lock, name, &record).await?;
+        } else if served {
+            host.set(&lock, name, &record.egress).await?;
+        }
+        if before.gate
+            && let Err(error) = self.write_down(name, &record).await
+        {
+            if served {
+                host.set(&lock, name, &before.egress).await?;
+            }
+            return Err(error);
+        }
+        drop(lock);
+        match state == State::Running && is_gated(&record) && !is_gated(&before) {
+            true => self.identify(name, &record).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn write_down(&self, name: &str, record: &Record) -> Result<()> {
+        let body = json!({"config": record.keys()?});
+        let path = format!("/1.0/instances/{name}");
+        match self.client.run(Method::PATCH, &path, &body).await {
+            Ok(_) => Ok(()),
+            Err(fail) => Err(self.explain(name, fail, "setting the policy").await),
+        }
+    }
+
+    /// Gives an instance the interfaces that go with its record, and writes that down.
+    async fn set_interfaces(&self, name: &str, mut instance: Value, record: &Record) -> Result<()> {
+        let mut devices = super::devices::devices(record, &self.pool);
+        // Its size is that of the image and the limit.
+        devices["root"] = instance["devices"]["root"].take();
+        for (key, value) in record.keys()? {
+            match value.as_str() {
+                Some("") => drop(instance["config"].as_object_mut().map(|all| all.remove(&key))),
+                _ => instance["config"][&key] = value,
+            }
+        }
+        instance["devices"] = devices;
+        let path = format!("/1.0/instances/{name}");
+        if let Err(fail) = self.client.run(Method::PUT, &path, &instance).await {
+            return Err(self.explain(name, fail, "setting the policy").await);
+        }
+        match record::state(&instance) {
+            State::Running if !record.gate => self.settle(name, record).await,
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn egress_log(&self, name: &str) -> Result<EgressLog> {
+        let (_, record) = self.instance(name).await?;
+        match &self.host {
+            Ok(host) => host.log(name, &record).await,
+            Err(_) => Ok(EgressLog::default()),
+        }
+    }
+
+    pub(super) async fn publish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<SocketAddr>,
+    ) -> Result<SocketAddr> {
+        self.capabilities.require(Capability::Publish)?;
+        check_port(port)?;
+        let host = self.host.as_ref().map_err(|why| elsewhere(why))?;
+        self.instance(name).await?;
+        let lock = host.changing(name).await?;
+        let (instance, record) = self.instance(name).await?;
+        if !matches!(record::state(&instance), State::Running | State::Frozen) {
+            return Err(Error::NotRunning { name: name.to_owned() });
+        }
+        if !host.is_served(name).await {
+            self.admit_locked(host, &lock, name, &record).await?;
+        }
+        host.publish(&lock, name, port, at).await
+    }
+
+    pub(super) async fn unpublish(
+        &self,
+        name: &str,
+        port: u16,
+        at: Option<SocketAddr>,
+    ) -> Result<Vec<Published>> {
+        self.capabilities.require(Capability::Publish)?;
+        check_port(port)?;
+        let host = self.host.as_ref().map_err(|why| elsewhere(why))?;
+        self.instance(name).await?;
+        let lock = host.changing(name).await?;
+        host.unpublish(&lock, name, port, at).await
+    }
+
+    /// Adds what is open of a sandbox.
+    pub(super) async fn with_ports(&self, mut info: Info) -> Info {
+        if let (Ok(host), State::Running | State::Frozen) = (&self.host, &info.state) {
+            info.ports = host.ports(&info.name).await;
+        }
+        info
+    }
+}
+
+fn elsewhere(why: &str) -> Error {
+    let hint = format!("run sandscript on the server's machine, as root: {why}");
+    Error::unsupported("a network by the server's machine", BACKEND, hint)
+}
