@@ -86,6 +86,14 @@ pub struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NasConfig {
+    /// The release that one which is not known is treated as.
+    pub assume_release: Option<String>,
+    /// Whether new sandboxes start when it does.
+    pub autostart: bool,
+    /// Its folders that sandboxes may have.
+    pub mounts: Vec<String>,
+    /// What new sandboxes are plugged into: one of its interfaces, or `lan`.
+    pub network: Option<String>,
     /// The SHA-256 of its certificate, where no authority vouches for that.
     pub fingerprint: Option<String>,
     /// The image when a script names none.

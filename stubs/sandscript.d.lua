@@ -894,6 +894,23 @@ local Cell = {}
 ---@return table<string, any>
 function Cell:results(path) end
 
+---@class Host
+local Host = {}
+
+---Calls a method of a NAS, as its API documentation has it, and gives what it answers; a job is waited for. What only looks is called always, anything else needs --allow-call.
+---
+---- error `unsupported`: The backend has no such methods: only a NAS has.
+---- error `invalid_input`: It may change the NAS, and --allow-call was not given.
+---
+---```lua
+---local name = backend().name
+---if name == "truenas" then print(host():call("pool.query", { { { "healthy", "=", true } } })) end
+---```
+---@param method string The method, such as "pool.query".
+---@param params? any[] Its parameters, in order. Default: none.
+---@return any
+function Host:call(method, params) end
+
 ---@class Secret
 ---@field name string Its name.
 local Secret = {}
@@ -1130,6 +1147,14 @@ function backend() end
 ---@param options? gc.Options
 ---@return table<string, any>
 function gc(options) end
+
+---The machine that the sandboxes run on, for what its own interface can do besides.
+---
+---```lua
+---local nas = host()
+---```
+---@return Host
+function host() end
 
 ---The members of the cluster that the sandboxes run on, each with name, groups, state ("online", "offline" or "evacuated"), cpus and load (of the last minute). An empty list where there is one machine only.
 ---

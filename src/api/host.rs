@@ -55,6 +55,8 @@ pub struct Host {
     pub(super) builders: Arc<Semaphore>,
     /// What the words of egress policies mean.
     pub(super) egress: Arc<Catalog>,
+    /// Whether methods of the machine that may change it can be called.
+    pub(super) allow_call: bool,
 }
 
 /// What the command line says about every matrix of a run.
@@ -210,6 +212,7 @@ impl Host {
             host: None,
             opener: None,
             egress: Arc::default(),
+            allow_call: false,
         }
     }
 
@@ -502,6 +505,7 @@ pub struct HostBuilder {
     host: Option<String>,
     opener: Option<Arc<dyn Opener>>,
     egress: Arc<Catalog>,
+    allow_call: bool,
 }
 
 impl HostBuilder {
@@ -564,6 +568,12 @@ impl HostBuilder {
     /// next; when not said, a folder of this user among the temporary files.
     pub fn cache(mut self, folder: impl AsRef<Path>) -> Self {
         self.cache = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Whether scripts may call methods of the machine that change it; see [`Backend::call`].
+    pub fn allow_call(mut self, allow: bool) -> Self {
+        self.allow_call = allow;
         self
     }
 
@@ -712,6 +722,7 @@ impl HostBuilder {
             modules: Arc::default(),
             recorder: self.recorder,
             egress: self.egress,
+            allow_call: self.allow_call,
         }))
     }
 }

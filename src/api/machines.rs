@@ -144,6 +144,7 @@ impl Host {
             machine,
             machines: Arc::clone(&self.machines),
             egress: Arc::clone(&self.egress),
+            allow_call: self.allow_call,
         }
     }
 }

@@ -32,6 +32,7 @@ mod path;
 mod port;
 mod process;
 mod registry;
+mod remote;
 mod render;
 mod running;
 mod sandbox;
@@ -77,6 +78,7 @@ pub(crate) fn standard() -> Vec<FnSpec> {
         base::specs(),
         matrix::specs(),
         backend::specs(),
+        remote::specs(),
         member::specs(),
         param::specs(),
         env::specs(),

@@ -182,7 +182,10 @@ fn mounts(ctx: &Ctx, args: &Args) -> Result<Vec<Mount>> {
                 Some(_) => return Err(args.wrong("mounts", "'readonly' must be true or false")),
             };
             Ok(Mount {
-                source: path::there(ctx, &text("source")?)?,
+                source: match ctx.backend().mounts_its_own() {
+                    true => text("source")?.into(),
+                    false => path::there(ctx, &text("source")?)?,
+                },
                 target: text("target")?,
                 readonly,
             })
@@ -448,6 +451,7 @@ fn info_map(info: Info) -> Value {
         ("addresses".into(), info.addresses.into()),
         ("ports".into(), port::list(&info.ports)),
         ("member".into(), Value::option(info.member)),
+        ("dataset".into(), Value::option(info.dataset)),
     ]);
     map.into()
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::sandbox::{Backend, Error, Kind, Result};
+use crate::sandbox::{Backend, Check, Error, Kind, Result};
 
 pub mod fake;
 #[cfg(any(feature = "incus", feature = "truenas"))]
@@ -49,6 +49,19 @@ pub struct Config {
     pub truenas: truenas::Access,
     /// For `local`: do without the user's subordinate ids.
     pub single_id: bool,
+}
+
+/// Looks at the machine that a backend drives, as far as one comes, before it is opened. Nothing where
+/// there is nothing to see.
+pub async fn examine(name: &str, config: &Config) -> Vec<Check> {
+    match name {
+        #[cfg(feature = "truenas")]
+        "truenas" => truenas::examine(&config.truenas, config.host.as_deref()).await,
+        _ => {
+            let _ = config;
+            Vec::new()
+        }
+    }
 }
 
 /// Opens a backend by name.

@@ -269,6 +269,7 @@ impl Settings {
                 user: environment.truenas_user.clone(),
                 key: environment.truenas_key.clone().map(Ok),
                 fingerprint: environment.truenas_fingerprint.clone(),
+                assume_release: global.assume_release.clone(),
                 ..Default::default()
             },
         };
@@ -312,6 +313,10 @@ impl Settings {
             fingerprint: self.nas.fingerprint.clone().or_else(|| said.fingerprint.clone()),
             pool: said.pool.clone(),
             image: said.image.clone(),
+            network: said.network.clone(),
+            autostart: said.autostart,
+            mounts: said.mounts.clone(),
+            assume_release: self.nas.assume_release.clone().or_else(|| said.assume_release.clone()),
         }
     }
 

@@ -5,22 +5,24 @@ use serde_json::{Map, Value, json};
 
 use super::args::FormatArg;
 use super::config::Settings;
-use super::output::{Style, paint};
+use super::output::{Output, Style, paint};
 use super::session::Session;
 use super::tries;
 use super::{CommandError, Result};
 use crate::egress::Profile;
-use crate::sandbox::{Capabilities, Capability, Enforcer};
+use crate::sandbox::{Capabilities, Capability, Check, Enforcer, Verdict};
 
 const EXAMPLES: &str = "\
 Examples:
   sandscript doctor
+  sandscript doctor --backend truenas --host nas.lan
   sandscript doctor --format json | jq .missing";
 
 /// Say what works on this machine, and for the rest why not and how to get it
 ///
 /// It tries: it makes a sandbox in a store of its own, runs a command in it, and so on. When that fails,
-/// it ends with the error and its exit code.
+/// it ends with the error and its exit code. Of another machine it first says how far one comes there, and
+/// what the credentials allow.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Doctor {
@@ -30,11 +32,30 @@ pub struct Doctor {
 
 impl Doctor {
     pub fn call(self, session: &Session<'_>) -> Result {
-        let (found, tried) = session.work(false, |work| async move {
+        let checks = session.examine()?;
+        let opened = session.work(false, |work| async move {
             let found = work.backend.capabilities().clone();
             let tried = tries::all(session, &work).await;
             Ok((found, tried))
-        })?;
+        });
+        let (found, tried) = match opened {
+            Ok(done) => done,
+            Err(error) if checks.is_empty() => return Err(error),
+            Err(error) if self.format.json() => {
+                session.output.json(&json!({
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "backend": session.settings.backend,
+                    "checks": checks,
+                    "works": false,
+                    "error": error.json()["error"],
+                }));
+                return Ok(error.code);
+            }
+            Err(error) => {
+                session.output.data(&table(&checks, session.output));
+                return Err(error);
+            }
+        };
         let system = rustix::system::uname();
         let kernel = system.release().to_string_lossy();
         let root = rustix::process::geteuid().is_root();
@@ -56,6 +77,7 @@ impl Doctor {
                 "egress": found.egress,
                 "profile": profile_json(&session.settings),
                 "parallelism": found.parallelism,
+                "checks": checks,
                 "has": found.has,
                 "missing": found.missing,
                 "works": tried.sandbox.is_none(),
@@ -82,6 +104,10 @@ impl Doctor {
             text.push_str(&format!("{key:<14} {value}\n"));
         }
         text.push('\n');
+        if !checks.is_empty() {
+            text.push_str(&table(&checks, output));
+            text.push('\n');
+        }
         for capability in Capability::ALL {
             let word = format!("{:<20}", capability.as_str());
             if let Some(error) = tried.failed.get(capability) {
@@ -113,6 +139,25 @@ impl Doctor {
             None => Ok(tried.code()),
         }
     }
+}
+
+/// What was found out about the machine.
+fn table(checks: &[Check], output: &Output) -> String {
+    let mut text = String::new();
+    for check in checks {
+        let (word, style) = match check.verdict {
+            Verdict::Good => ("yes", Style::Good),
+            Verdict::Poor => ("no", Style::Warn),
+            Verdict::Bad => ("no", Style::Bad),
+        };
+        let gap = if word == "no" { " " } else { "" };
+        let word = paint(output.color_out, style, word);
+        text.push_str(&format!("{:<20} {word}{gap}  {}\n", check.what, check.says));
+        if let Some(hint) = &check.hint {
+            text.push_str(&format!("{:26}hint: {hint}\n", ""));
+        }
+    }
+    text
 }
 
 /// What stands between a guest and this machine.

@@ -96,6 +96,9 @@ struct Global {
     /// The machine that the backend drives, where that is another one
     #[arg(long, global = true, value_name = "HOST")]
     host: Option<String>,
+    /// The release of TrueNAS that one which is not known is treated as, such as 26
+    #[arg(long, global = true, value_name = "RELEASE")]
+    assume_release: Option<String>,
     /// The profile that holds for egress policies: of your config.toml, or agents
     #[arg(long, global = true, value_name = "PROFILE")]
     profile: Option<String>,

@@ -49,6 +49,9 @@ pub struct Run {
     /// A folder outside the project that the script may use
     #[arg(long, value_name = "FOLDER")]
     allow_path: Vec<PathBuf>,
+    /// Let the script call methods of the NAS that change it (host().call)
+    #[arg(long)]
+    allow_call: bool,
     /// How many cells run at once [default: the script's, else the backend's]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
@@ -325,6 +328,7 @@ impl Run {
             .on(settings.host.clone())
             .opener(Backends::new(settings, stage.dry))
             .egress(Arc::clone(&settings.egress))
+            .allow_call(self.allow_call)
             .keep(self.keep)
             .on_fail(match self.on_fail {
                 Some(OnFailArg::Shell) => OnFail::Shell,

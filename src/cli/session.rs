@@ -12,7 +12,7 @@ use super::signals::Signals;
 use super::{CommandError, Global, Result};
 use crate::backend;
 use crate::config::project_of;
-use crate::sandbox::{self, Backend, Cancel, Kind};
+use crate::sandbox::{self, Backend, Cancel, Check, Kind};
 
 /// One call of the program.
 pub struct Session<'a> {
@@ -143,6 +143,16 @@ impl<'a> Session<'a> {
             }
             _ => error,
         })
+    }
+
+    /// Looks at the machine that the backend drives, without opening it.
+    pub fn examine(&self) -> Result<Vec<Check>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| CommandError::system("the runtime can't be started", &error))?;
+        let config = self.settings.backend(self.settings.host.clone());
+        Ok(runtime.block_on(backend::examine(&self.settings.backend, &config)))
     }
 
     /// Opens the backend that the settings name.

@@ -77,6 +77,7 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
         ("limits", view::limits(&info.limits)),
         ("egress", info.egress.to_string()),
         ("member", info.member.clone().unwrap_or_default()),
+        ("dataset", info.dataset.clone().unwrap_or_default()),
         ("networks", networks.join(", ")),
         ("addresses", info.addresses.join(" ")),
         ("ports", ports.join(", ")),

@@ -42,6 +42,7 @@ pub fn sandbox_json(info: &Info) -> Value {
         "addresses": info.addresses,
         "ports": info.ports,
         "member": info.member,
+        "dataset": info.dataset,
     })
 }
 

@@ -37,6 +37,12 @@ pub trait Backend: Send + Sync {
     /// What can be done here. Cheap: probed once.
     fn capabilities(&self) -> &Capabilities;
 
+    /// Whether the sources of mounts are folders of the machine that it drives: then it checks itself which
+    /// ones there may be.
+    fn mounts_its_own(&self) -> bool {
+        false
+    }
+
     /// What the image is now: a digest that changes with its content. Part of every step key.
     async fn fingerprint(
         &self,
@@ -280,6 +286,23 @@ pub trait Backend: Send + Sync {
     /// for good, what was in the sandbox is lost.
     async fn away(&self, _name: &str, _cancel: &Cancel) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// Calls a method of the machine's own interface by its name, with these parameters in order, and
+    /// gives what it answers; where it is a job, waits for its end. One that may change something is
+    /// refused unless `change`.
+    async fn call(
+        &self,
+        _method: &str,
+        _params: Vec<serde_json::Value>,
+        _change: bool,
+        _cancel: &Cancel,
+    ) -> Result<serde_json::Value> {
+        Err(Error::unsupported(
+            "host().call()",
+            &self.capabilities().backend,
+            "it calls the methods of a NAS: use backend 'truenas'",
+        ))
     }
 
     /// Makes ready what many sandboxes are about to be made from, on each member of the cluster where

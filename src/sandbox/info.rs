@@ -85,4 +85,7 @@ pub struct Info {
     /// The member of a cluster that it is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
+    /// Where its files are on the machine that holds it, as that calls it: a ZFS dataset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
 }

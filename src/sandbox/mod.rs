@@ -6,6 +6,7 @@
 mod backend;
 mod cache;
 mod capabilities;
+mod check;
 mod cidr;
 mod clock;
 mod command;
@@ -28,6 +29,7 @@ mod usage;
 pub use backend::{Backend, Condition, GcReport};
 pub use cache::{CacheInfo, CacheMount};
 pub use capabilities::{Capabilities, Capability, Enforcer};
+pub use check::{Check, Verdict};
 pub use cidr::Cidr;
 pub use clock::{set_wall_clock, wall_clock};
 pub use command::{Command, Program, Stdin, WindowSize};

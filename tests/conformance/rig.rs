@@ -267,7 +267,7 @@ async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
     let login = Login::ApiKey { user: "root".into(), key: nas.keys[0].clone() };
     let address = Address::parse(&nas.address.to_string())?;
     let config = NasConfig::new(address, Trust::Fingerprint(pinned), login);
-    let config = TrueNasConfig { nas: config, image: None, pool: None };
+    let config = TrueNasConfig::new(config);
     let backend = Arc::new(TrueNasBackend::open(config).await?);
     let shared = backend.clone();
     Ok(Rig {

@@ -221,6 +221,7 @@ impl Backend for FakeBackend {
             addresses: Vec::new(),
             ports: Vec::new(),
             member: self.shared.world().place(spec.target.as_ref())?,
+            dataset: None,
         };
         let half = self.begin(machine(info, &found), "creating")?;
         self.call(Verb::Create, &spec.name, image, cancel).await?;

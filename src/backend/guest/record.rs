@@ -135,6 +135,7 @@ impl Record {
             expires: self.expires,
             addresses: Vec::new(),
             member: None,
+            dataset: None,
         }
     }
 }

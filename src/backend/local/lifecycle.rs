@@ -358,6 +358,7 @@ pub(super) fn info(record: &Record, state: State) -> Info {
         addresses: Vec::new(),
         ports,
         member: None,
+        dataset: None,
     }
 }
 

@@ -72,6 +72,20 @@ impl Backend for PlanBackend {
         self.real.members(cancel).await
     }
 
+    fn mounts_its_own(&self) -> bool {
+        self.real.mounts_its_own()
+    }
+
+    async fn call(
+        &self,
+        method: &str,
+        params: Vec<serde_json::Value>,
+        _change: bool,
+        cancel: &Cancel,
+    ) -> Result<serde_json::Value> {
+        self.real.call(method, params, false, cancel).await
+    }
+
     async fn list(&self, cancel: &Cancel) -> Result<Vec<Info>> {
         let mut all = self.real.list(cancel).await?;
         let twins: Vec<Info> = {

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::super::guest::Record;
 use super::Inner;
+use super::devices::Nic;
 use super::row::{self, Found, Row};
 use crate::sandbox::{Error, Kind, Result};
-use crate::transport::jsonrpc::{Client, RpcError};
+use crate::transport::jsonrpc::RpcError;
 
 /// Which methods there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +18,6 @@ pub(super) enum Api {
     Virt,
     /// 26: LXC.
     Container,
-}
-
-impl Api {
-    /// The release's own; for one that is not known, the newest.
-    pub fn of(client: &Client) -> Api {
-        if client.versions().major() >= 26 { Api::Container } else { Api::Virt }
-    }
 }
 
 impl Inner {
@@ -71,13 +65,19 @@ impl Inner {
     }
 
     /// Makes a machine that does not run yet.
-    pub(super) async fn api_create(&self, name: &str, record: &Record) -> Result<(), RpcError> {
+    pub(super) async fn api_create(
+        &self,
+        name: &str,
+        record: &Record,
+        nic: Option<&Nic>,
+    ) -> Result<(), RpcError> {
         let environment = row::pieces(record).map_err(|error| RpcError::Auth(error.to_string()))?;
         let limits = &record.limits;
         match self.api {
             Api::Virt => {
                 let mut body = json!({
                     "name": name, "image": record.image, "autostart": false, "environment": environment,
+                    "devices": Inner::virt_devices(record, nic),
                 });
                 if let Some(cpu) = limits.cpu {
                     body["cpu"] = format!("{}", cpu as u64).into();
@@ -88,19 +88,27 @@ impl Inner {
                 if let Some(pool) = &self.pool {
                     body["storage_pool"] = pool.as_str().into();
                 }
-                self.client.job("virt.instance.create", json!([body])).await.map(drop)
+                self.client.job("virt.instance.create", json!([body])).await?;
+                // With it at once, the NAS would start it before anything is in force in it.
+                if self.autostart {
+                    let change = json!({"autostart": true});
+                    self.client.job("virt.instance.update", json!([name, change])).await?;
+                }
+                Ok(())
             }
             Api::Container => {
                 let (image, version) = record.fingerprint.split_once('@').unwrap_or_default();
                 let mut body = json!({
                     "name": name, "description": format!("sandscript: {}", record.image),
-                    "autostart": false, "initenv": environment,
+                    "autostart": self.autostart, "initenv": environment,
                     "image": {"name": image, "version": version},
                 });
                 if let Some(pool) = &self.pool {
                     body["pool"] = pool.as_str().into();
                 }
-                self.client.job("container.create", json!([body])).await.map(drop)
+                let made = self.client.job("container.create", json!([body])).await?;
+                let id = made["id"].as_i64().unwrap_or_default();
+                self.add_devices(id, record, nic).await
             }
         }
     }

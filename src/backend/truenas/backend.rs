@@ -19,6 +19,10 @@ impl Backend for TrueNasBackend {
         &self.0.capabilities
     }
 
+    fn mounts_its_own(&self) -> bool {
+        true
+    }
+
     async fn fingerprint(
         &self,
         image: &str,
@@ -29,6 +33,7 @@ impl Backend for TrueNasBackend {
     }
 
     async fn create(&self, spec: &Spec, cancel: &Cancel) -> Result<Info> {
+        self.0.may("create")?;
         self.0.create(spec, cancel).await
     }
 
@@ -44,22 +49,26 @@ impl Backend for TrueNasBackend {
     }
 
     async fn start(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        self.0.may("start")?;
         check_name(name)?;
         self.0.start(name, cancel).await
     }
 
     async fn stop(&self, name: &str, options: StopOptions, cancel: &Cancel) -> Result<()> {
+        self.0.may("stop")?;
         check_name(name)?;
         self.0.stop(name, options, cancel).await
     }
 
     async fn delete(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        self.0.may("delete")?;
         check_name(name)?;
         let (inner, name) = (Arc::clone(&self.0), name.to_owned());
         guarded(cancel, move |_| async move { inner.delete(&name).await }).await
     }
 
     async fn ready(&self, name: &str, timeout: Duration, cancel: &Cancel) -> Result<()> {
+        self.0.may("ready")?;
         check_name(name)?;
         let ready = async {
             let record = self.0.row(name).await?.record;
@@ -74,6 +83,7 @@ impl Backend for TrueNasBackend {
     }
 
     async fn freeze(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        self.0.may("freeze")?;
         check_name(name)?;
         until(cancel, async {
             self.0.row(name).await?;
@@ -83,6 +93,7 @@ impl Backend for TrueNasBackend {
     }
 
     async fn thaw(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        self.0.may("thaw")?;
         check_name(name)?;
         until(cancel, async {
             self.0.row(name).await?;
@@ -92,6 +103,7 @@ impl Backend for TrueNasBackend {
     }
 
     async fn spawn(&self, name: &str, command: &Command, cancel: &Cancel) -> Result<Process> {
+        self.0.may("exec")?;
         check_name(name)?;
         command.check()?;
         let spawn = async {
@@ -108,6 +120,7 @@ impl Backend for TrueNasBackend {
         options: ReadOptions,
         cancel: &Cancel,
     ) -> Result<Reader> {
+        self.0.may("read")?;
         check_name(name)?;
         check_path(path)?;
         until(cancel, self.0.read(name, path, options)).await
@@ -121,24 +134,28 @@ impl Backend for TrueNasBackend {
         options: &WriteOptions,
         cancel: &Cancel,
     ) -> Result<()> {
+        self.0.may("write")?;
         check_name(name)?;
         check_path(path)?;
         until(cancel, self.0.write(name, path, content, options)).await
     }
 
     async fn read_dir(&self, name: &str, path: &str, cancel: &Cancel) -> Result<Vec<FileEntry>> {
+        self.0.may("list")?;
         check_name(name)?;
         check_path(path)?;
         until(cancel, self.0.read_dir(name, path)).await
     }
 
     async fn stat(&self, name: &str, path: &str, cancel: &Cancel) -> Result<FileEntry> {
+        self.0.may("stat")?;
         check_name(name)?;
         check_path(path)?;
         until(cancel, self.0.stat(name, path)).await
     }
 
     async fn remove(&self, name: &str, path: &str, recursive: bool, cancel: &Cancel) -> Result<()> {
+        self.0.may("remove")?;
         check_name(name)?;
         check_path(path)?;
         until(cancel, self.0.remove(name, path, recursive)).await
@@ -151,6 +168,7 @@ impl Backend for TrueNasBackend {
         options: &WriteOptions,
         cancel: &Cancel,
     ) -> Result<()> {
+        self.0.may("mkdir")?;
         check_name(name)?;
         check_path(path)?;
         until(cancel, self.0.mkdir(name, path, options)).await
@@ -164,29 +182,34 @@ impl Backend for TrueNasBackend {
         options: &WriteOptions,
         cancel: &Cancel,
     ) -> Result<()> {
+        self.0.may("push")?;
         check_name(name)?;
         check_path(path)?;
         until(cancel, self.0.unpack(name, path, tar, options)).await
     }
 
     async fn pack(&self, name: &str, path: &str, cancel: &Cancel) -> Result<Reader> {
+        self.0.may("pull")?;
         check_name(name)?;
         check_path(path)?;
         until(cancel, self.0.pack(name, path)).await
     }
 
     async fn snapshot(&self, name: &str, spec: &SnapshotSpec, cancel: &Cancel) -> Result<Snapshot> {
+        self.0.may("snapshot")?;
         check_name(name)?;
         check_label(&spec.label)?;
         self.0.snapshot(name, spec, cancel).await
     }
 
     async fn snapshots(&self, name: &str, cancel: &Cancel) -> Result<Vec<Snapshot>> {
+        self.0.may("snapshots")?;
         check_name(name)?;
         until(cancel, self.0.snapshots(name)).await
     }
 
     async fn delete_snapshot(&self, name: &str, label: &str, cancel: &Cancel) -> Result<()> {
+        self.0.may("delete_snapshot")?;
         check_name(name)?;
         check_label(label)?;
         until(cancel, self.0.delete_snapshot(name, label)).await
@@ -199,28 +222,45 @@ impl Backend for TrueNasBackend {
         options: Restore,
         cancel: &Cancel,
     ) -> Result<()> {
+        self.0.may("restore")?;
         check_name(name)?;
         check_label(label)?;
         self.0.restore(name, label, options, cancel).await
     }
 
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
+        self.0.may("clone")?;
         check_name(name)?;
         self.0.clone_box(name, spec, cancel).await
     }
 
     async fn set_policy(&self, name: &str, policy: &Policy, cancel: &Cancel) -> Result<()> {
+        self.0.may("set_egress")?;
         check_name(name)?;
         until(cancel, self.0.set_policy(name, policy)).await
     }
 
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        self.0.may("keep")?;
         check_name(name)?;
         until(cancel, async { self.0.change(name, |record| record.owner = None).await.map(drop) })
             .await
     }
 
     async fn gc(&self, dry_run: bool, cancel: &Cancel) -> Result<GcReport> {
+        if !dry_run {
+            self.0.may("gc")?;
+        }
         until(cancel, self.0.gc(dry_run)).await
+    }
+
+    async fn call(
+        &self,
+        method: &str,
+        params: Vec<serde_json::Value>,
+        change: bool,
+        cancel: &Cancel,
+    ) -> Result<serde_json::Value> {
+        until(cancel, self.0.call(method, params, change)).await
     }
 }

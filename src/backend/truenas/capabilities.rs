@@ -6,7 +6,7 @@ use super::BACKEND;
 use super::api::Api;
 use crate::sandbox::{Capabilities, Capability, Enforcer};
 
-pub(super) fn of(api: Api, image: Option<String>) -> Capabilities {
+pub(super) fn of(api: Api, image: Option<String>, mounts: bool) -> Capabilities {
     let mut has: BTreeSet<Capability> = [
         Capability::EgressUnrestricted,
         Capability::Init,
@@ -27,7 +27,7 @@ pub(super) fn of(api: Api, image: Option<String>) -> Capabilities {
         (Capability::LimitDisk, "backend 'truenas' sets no quotas yet"),
         (Capability::LimitInodes, "a NAS has no limit on the number of files"),
         (Capability::LimitPids, "a NAS has no limit on the number of processes"),
-        (Capability::Mounts, "backend 'truenas' mounts no folders of the NAS yet"),
+        (Capability::Mounts, "no folder of the NAS is named that sandboxes may have: mounts = [\"/mnt/tank/work\"] for it in your config.toml"),
         (Capability::Networks, "backend 'truenas' makes no networks yet"),
         (Capability::Publish, "backend 'truenas' publishes no ports yet"),
         (Capability::TarImage, "a NAS takes images of its registry only, such as debian/12"),
@@ -35,6 +35,10 @@ pub(super) fn of(api: Api, image: Option<String>) -> Capabilities {
     ]
     .map(|(capability, why)| (capability, why.to_owned()))
     .into();
+    if mounts {
+        missing.remove(&Capability::Mounts);
+        has.insert(Capability::Mounts);
+    }
     match api {
         Api::Virt => {
             has.insert(Capability::LimitMemory);

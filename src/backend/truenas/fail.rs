@@ -7,7 +7,7 @@ pub(super) fn of_rpc(error: RpcError) -> Fail {
     let text = error.to_string();
     match error {
         RpcError::Unreachable { .. } => Fail::Unreachable(text),
-        RpcError::Untrusted(_) => Fail::Untrusted(text),
+        RpcError::Old { .. } | RpcError::Untrusted(_) => Fail::Untrusted(text),
         RpcError::Auth(_) => Fail::Refused(403, text),
         RpcError::Refused(refusal) if refusal.is_missing() => Fail::Refused(404, text),
         RpcError::Refused(refusal) if refusal.is_denied() => Fail::Refused(403, text),

@@ -61,21 +61,19 @@ impl Inner {
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
         }
-        if !spec.mounts.is_empty() {
-            self.capabilities.require(Capability::Mounts)?;
-        }
+        self.check_mounts(&spec.mounts)?;
         let image = spec.image.as_ref().unwrap_or(&self.capabilities.default_image);
-        let fingerprint = tokio::select! {
+        let (fingerprint, nic) = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(Error::Cancelled),
-            found = self.fingerprint(image) => found?,
+            found = async { tokio::try_join!(self.fingerprint(image), self.nic()) } => found?,
         };
         let mut record = Record::new(spec, image.clone(), fingerprint);
         record.created = Some(crate::sandbox::wall_clock());
         let (inner, name) = (Arc::clone(self), spec.name.clone());
         let (user, bare) = (spec.user.clone(), spec.bare);
         guarded(cancel, move |cancel| async move {
-            if let Err(error) = inner.api_create(&name, &record).await {
+            if let Err(error) = inner.api_create(&name, &record, nic.as_ref()).await {
                 return Err(inner.not_made(&name, &record, error).await);
             }
             let done = inner.first_start(&name, &record, user.as_deref(), bare, &cancel).await;
@@ -115,7 +113,7 @@ impl Inner {
     pub(super) async fn info(&self, name: &str) -> Result<Info> {
         let mut row = self.row(name).await?;
         let networked = row.record.egress != Policy::None && row.state == State::Running;
-        if self.api == Api::Container && networked {
+        if self.api == Api::Container && networked && self.unknown.is_none() {
             let fields = self.ask_once(name, &["addresses"]).await?;
             let text = |field: Vec<u8>| String::from_utf8_lossy(&field).into_owned();
             row.addresses = fields.into_iter().map(text).collect();

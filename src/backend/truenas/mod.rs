@@ -7,11 +7,15 @@
 mod agent;
 mod api;
 mod backend;
+mod call;
 mod capabilities;
+mod devices;
+mod examine;
 mod fail;
 mod host;
 mod image;
 mod lifecycle;
+mod release;
 mod row;
 mod snapshots;
 mod zfs;
@@ -26,10 +30,13 @@ use serde_json::json;
 use self::agent::Where;
 use self::api::Api;
 use self::host::HOST;
+use self::release::Release;
 use super::guest::{Agent, Attached, Fail, Guests, Record, Sessions, Turns};
 use crate::sandbox::{Capabilities, Error, Result, State, WindowSize};
 use crate::transport::jsonrpc::{Address, Client, Login, NasConfig};
 use crate::transport::{Fingerprint, Trust};
+
+pub use examine::examine;
 
 const BACKEND: &str = "truenas";
 
@@ -42,6 +49,30 @@ pub struct TrueNasConfig {
     pub image: Option<String>,
     /// The pool that new sandboxes are on; the NAS's own choice when not given.
     pub pool: Option<String>,
+    /// The release that one which is not known is treated as: `25.04`, `25.10` or `26`.
+    pub assume_release: Option<String>,
+    /// What new sandboxes are plugged into: an interface of the NAS, or `lan` for the one to its gateway;
+    /// the NAS's own choice when not given.
+    pub network: Option<String>,
+    /// Whether new sandboxes start when the NAS does.
+    pub autostart: bool,
+    /// Folders of the NAS that sandboxes may have.
+    pub mounts: Vec<String>,
+}
+
+impl TrueNasConfig {
+    /// A NAS with everything at its default.
+    pub fn new(nas: NasConfig) -> TrueNasConfig {
+        TrueNasConfig {
+            nas,
+            image: None,
+            pool: None,
+            assume_release: None,
+            network: None,
+            autostart: false,
+            mounts: Vec::new(),
+        }
+    }
 }
 
 /// How one comes in at a NAS, as settings and environment say it.
@@ -57,6 +88,14 @@ pub struct Access {
     pub pool: Option<String>,
     /// The image when a spec names none.
     pub image: Option<String>,
+    /// The release that one which is not known is treated as.
+    pub assume_release: Option<String>,
+    /// What new sandboxes are plugged into.
+    pub network: Option<String>,
+    /// Whether new sandboxes start when the NAS does.
+    pub autostart: bool,
+    /// Folders of the NAS that sandboxes may have.
+    pub mounts: Vec<String>,
 }
 
 impl fmt::Debug for Access {
@@ -99,7 +138,15 @@ impl Access {
         let user = self.user.clone().unwrap_or_else(|| "root".into());
         let login = Login::ApiKey { user, key: key.trim().to_owned() };
         let nas = NasConfig::new(address, trust, login);
-        Ok(TrueNasConfig { nas, image: self.image.clone(), pool: self.pool.clone() })
+        Ok(TrueNasConfig {
+            nas,
+            image: self.image.clone(),
+            pool: self.pool.clone(),
+            assume_release: self.assume_release.clone(),
+            network: self.network.clone(),
+            autostart: self.autostart,
+            mounts: self.mounts.clone(),
+        })
     }
 }
 
@@ -111,7 +158,12 @@ pub(super) struct Inner {
     api: Api,
     /// A beta of 26.
     early: bool,
+    /// The release's name, where it is not known: then it is only looked at.
+    unknown: Option<String>,
     pool: Option<String>,
+    network: Option<String>,
+    autostart: bool,
+    mounts: Vec<String>,
     /// Who logs in, where that is known.
     user: Option<String>,
     capabilities: Capabilities,
@@ -137,15 +189,8 @@ impl TrueNasBackend {
             Login::Token(_) => None,
         };
         let client = Client::open(config.nas).await?;
-        let api = Api::of(&client);
-        let newest = client.versions().newest();
-        if newest >= (27, 0, 0) {
-            return Err(Error::unsupported(
-                format!("TrueNAS {}.{:02}", newest.0, newest.1),
-                BACKEND,
-                "25.04, 25.10 and 26 are known; look for a newer sandscript",
-            ));
-        }
+        let Release { api, unknown } =
+            release::of(client.versions().newest(), config.assume_release.as_deref())?;
         let early = match api {
             Api::Virt => false,
             Api::Container => {
@@ -153,12 +198,16 @@ impl TrueNasBackend {
                 version.as_str().is_some_and(|version| version.contains("BETA"))
             }
         };
-        let capabilities = capabilities::of(api, config.image);
+        let capabilities = capabilities::of(api, config.image, !config.mounts.is_empty());
         let inner = Inner {
             client: Arc::new(client),
             api,
             early,
+            unknown,
             pool: config.pool,
+            network: config.network,
+            autostart: config.autostart,
+            mounts: config.mounts,
             user,
             capabilities,
             sessions: Sessions::default(),

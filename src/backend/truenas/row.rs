@@ -19,7 +19,7 @@ pub(super) struct Row {
     /// The NAS's number of it, where it has one.
     pub id: i64,
     pub name: String,
-    /// Where its files are, on 26.
+    /// Where its files are.
     pub dataset: String,
     pub state: State,
     pub addresses: Vec<String>,
@@ -38,6 +38,7 @@ impl Row {
         let created = self.record.created.unwrap_or(SystemTime::UNIX_EPOCH);
         let mut info = self.record.into_info(self.name, self.state, created);
         info.addresses = self.addresses;
+        info.dataset = Some(self.dataset).filter(|dataset| !dataset.is_empty());
         info
     }
 }
@@ -72,7 +73,12 @@ pub(super) fn of_virt(value: &Value) -> Option<Row> {
     let aliases = value["aliases"].as_array().into_iter().flatten();
     Some(Row {
         id: 0,
-        dataset: String::new(),
+        dataset: value["storage_pool"]
+            .as_str()
+            .map(|pool| {
+                format!("{pool}/.ix-virt/containers/{}", value["name"].as_str().unwrap_or(""))
+            })
+            .unwrap_or_default(),
         name: value["name"].as_str()?.to_owned(),
         state: state(value["status"].as_str().unwrap_or_default()),
         addresses: aliases

@@ -198,6 +198,7 @@ impl Inner {
     ) -> Result<Info> {
         let name = spec.name.as_str();
         let what = format!("making sandbox '{name}'");
+        let nic = self.nic().await?;
         let parent = source.dataset.rsplit_once('/').map_or("", |(parent, _)| parent);
         let dataset = format!("{parent}/{name}");
         let passing = format!("sandscript-{}", token());
@@ -213,11 +214,19 @@ impl Inner {
         }
         cloned?.map_err(|said| refused(&what, said))?;
         let body = json!({
-            "name": name, "dataset": dataset, "autostart": false,
+            "name": name, "dataset": dataset, "autostart": self.autostart,
             "description": format!("sandscript: {}", record.image), "initenv": row::pieces(&record)?,
         });
-        if let Err(error) = self.client.call("container.create_with_dataset", json!([body])).await {
-            let _ = self.zfs(&["destroy", &dataset]).await;
+        let made = match self.client.call("container.create_with_dataset", json!([body])).await {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = self.zfs(&["destroy", &dataset]).await;
+                return Err(doing(error, &what));
+            }
+        };
+        let id = made["id"].as_i64().unwrap_or_default();
+        if let Err(error) = self.add_devices(id, &record, nic.as_ref()).await {
+            self.delete(name).await?;
             return Err(doing(error, &what));
         }
         let done = self.zfs_begin(&record, spec, &dataset, cancel).await;

@@ -58,6 +58,9 @@ pub struct Repl {
     /// A folder outside the project that may be used
     #[arg(long, value_name = "FOLDER")]
     pub allow_path: Vec<PathBuf>,
+    /// Methods of the NAS that change it may be called (host().call)
+    #[arg(long)]
+    pub allow_call: bool,
     #[command(flatten)]
     pub limits: ScriptLimits,
 }

@@ -462,6 +462,7 @@ fn host(
         .on(at)
         .opener(Backends::new(&session.settings, false))
         .egress(Arc::clone(&session.settings.egress))
+        .allow_call(options.allow_call)
         .keep(options.keep);
     host = options.limits.apply(host, &session.settings);
     for folder in options.allow_path.iter().chain(&session.settings.allow_path) {

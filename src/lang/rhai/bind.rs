@@ -58,10 +58,25 @@ fn function(engine: &mut Engine, registry: &Arc<Registry>, name: &'static str, c
         engine.register_raw_fn(name, types, move |context, args| {
             let values = values(&context, args)?;
             let Some(spec) = registry.function(name).cloned() else { return Ok(Dynamic::UNIT) };
-            let registry = Arc::clone(&registry);
-            host(move |ctx| async move { registry.call(&spec, ctx, None, values).await })
+            let table = Arc::clone(&registry);
+            let done = host(move |ctx| async move { table.call(&spec, ctx, None, values).await });
+            done.map(|value| callable(name, value, &registry))
         });
     }
+}
+
+/// A handle that has a method `call`. Rhai keeps that word for functions: in it, it is one.
+fn callable(name: &str, value: Dynamic, registry: &Arc<Registry>) -> Dynamic {
+    let Some(handle) = held(&value) else { return value };
+    let Some(spec) = registry.member(handle.0.type_name(), "call").cloned() else { return value };
+    let registry = Arc::clone(registry);
+    let call = move |context: NativeCallContext<'_>, args: &mut [&mut Dynamic]| -> Answer {
+        let values = values(&context, args)?;
+        let (registry, spec, handle) = (Arc::clone(&registry), Arc::clone(&spec), handle.clone());
+        host(move |ctx| async move { registry.call(&spec, ctx, Some(handle), values).await })
+    };
+    #[allow(deprecated, reason = "not deprecated: marked so because it may change")]
+    FnPtr::from_fn(name, call).map_or(value, Dynamic::from)
 }
 
 fn method(engine: &mut Engine, registry: &Arc<Registry>, name: &'static str, count: usize) {

@@ -138,6 +138,14 @@ pub enum RpcError {
         /// What was called.
         method: String,
     },
+    /// Nothing was sent: it is older than what is known here.
+    #[error("{place} is a TrueNAS {release}, which is too old")]
+    Old {
+        /// Where.
+        place: String,
+        /// Which release it is.
+        release: String,
+    },
     /// The server refused it, or it failed there.
     #[error("{0}")]
     Refused(Refusal),

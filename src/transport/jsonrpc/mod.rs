@@ -39,6 +39,18 @@ const JOB_PATIENCE: Duration = Duration::from_secs(300);
 /// How often a login is sent elsewhere.
 const REDIRECTS: u32 = 3;
 
+/// The first release whose calls are known.
+const OLDEST: (u32, u32, u32) = (25, 4, 0);
+
+/// A release as people say it.
+pub fn release_name((year, month, _): (u32, u32, u32)) -> String {
+    match year {
+        ..26 => format!("{year}.{month:02}"),
+        _ if month == 0 => year.to_string(),
+        _ => format!("{year}.{month}"),
+    }
+}
+
 /// Which NAS, and who asks.
 #[derive(Clone, Debug)]
 pub struct NasConfig {
@@ -80,6 +92,11 @@ impl Versions {
         self.0.last().copied().unwrap_or_default()
     }
 
+    /// Whether it is a release whose calls are not known.
+    pub fn is_too_old(&self) -> bool {
+        self.newest() < OLDEST
+    }
+
     /// The release's year.
     pub fn major(&self) -> u32 {
         self.newest().0
@@ -102,6 +119,10 @@ impl Client {
         // Two connections at once: which login there is depends on the version.
         let (versions, socket) =
             tokio::try_join!(versions(&dialer), dialer.socket("/api/current"))?;
+        if versions.is_too_old() {
+            let (place, release) = (dialer.address.to_string(), release_name(versions.newest()));
+            return Err(RpcError::Old { place, release });
+        }
         let client = Client {
             config,
             versions,
@@ -111,6 +132,11 @@ impl Client {
         let connection = client.enter(Some(socket)).await?;
         *client.current.lock().await = Some(connection);
         Ok(client)
+    }
+
+    /// The versions of the API that a server has, by anybody who asks.
+    pub async fn look(address: &Address, trust: &Trust) -> Result<Versions, RpcError> {
+        versions(&Dialer::new(address.clone(), trust.clone())?).await
     }
 
     /// Where it is.
@@ -217,7 +243,7 @@ impl Client {
                 Err(RpcError::Broken { .. }) if tries < 3 => tries += 1,
                 Err(RpcError::Refused(refusal)) if refusal.is_passing() && tries < 3 => {
                     tries += 1;
-                    tokio::time::sleep(Duration::from_millis(100 << tries)).await;
+                    tokio::time::sleep(Duration::from_millis(10 << (2 * tries))).await;
                 }
                 done => return done,
             }
@@ -226,21 +252,48 @@ impl Client {
 
     /// Calls a method that is a job, and waits for its end: its result.
     pub async fn job(&self, method: &str, params: Value) -> Result<Value, RpcError> {
-        let (connection, answer) = loop {
+        let (connection, answer) = self.begin(method, &params, DEADLINE).await?;
+        match answer.as_i64() {
+            Some(id) => self.end_of(connection, id, method).await,
+            None => Ok(answer),
+        }
+    }
+
+    /// Calls a method that may be a job, which is then waited for.
+    pub async fn perform(
+        &self,
+        method: &str,
+        params: Value,
+        deadline: Duration,
+    ) -> Result<Value, RpcError> {
+        let (connection, answer) = self.begin(method, &params, deadline).await?;
+        let Some(id) = answer.as_i64() else { return Ok(answer) };
+        // A plain number is an answer, too.
+        let of = json!([[["id", "=", id], ["method", "=", method]], {"select": ["id"]}]);
+        match self.read("core.get_jobs", of).await?.as_array() {
+            Some(jobs) if !jobs.is_empty() => self.end_of(connection, id, method).await,
+            _ => Ok(answer),
+        }
+    }
+
+    /// Calls a method that may be a job, on a connection that the ends of jobs are told on.
+    async fn begin(
+        &self,
+        method: &str,
+        params: &Value,
+        deadline: Duration,
+    ) -> Result<(Arc<Connection>, Value), RpcError> {
+        loop {
             let connection = self.connection(PATIENCE).await?;
             match connection.listen_to_jobs().await {
                 Ok(()) => {}
                 Err(RpcError::Broken { .. } | RpcError::Unreachable { .. }) => continue,
                 Err(error) => return Err(error),
             }
-            match connection.call(method, &params, DEADLINE).await {
+            match connection.call(method, params, deadline).await {
                 Err(RpcError::Unreachable { .. }) if connection.is_broken() => {}
-                answer => break (connection, answer?),
+                answer => return Ok((connection, answer?)),
             }
-        };
-        match answer.as_i64() {
-            Some(id) => self.end_of(connection, id, method).await,
-            None => Ok(answer),
         }
     }
 
@@ -314,6 +367,11 @@ impl From<RpcError> for sandbox::Error {
         match error {
             RpcError::Auth(message) => sandbox::Error::Auth { message },
             RpcError::Refused(refusal) if refusal.is_denied() => sandbox::Error::Auth { message },
+            RpcError::Old { release, .. } => sandbox::Error::unsupported(
+                format!("TrueNAS {release}"),
+                "truenas",
+                "it is too old: update it to 25.04, 25.10 or 26",
+            ),
             RpcError::Refused(_) | RpcError::TooLong { .. } => sandbox::Error::internal(message),
             RpcError::Deadline { method, after } => sandbox::Error::Timeout { what: method, after },
             RpcError::Broken { .. }

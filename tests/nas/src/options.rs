@@ -45,6 +45,8 @@ pub struct Options {
     pub restart_takes: Duration,
     /// Its certificate chain and key as PEM files; without, it makes a certificate of its own.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// What `GET /api/versions` answers instead of the release's own.
+    pub versions: Option<Vec<String>>,
     /// Whether a result that does not fit its model is an error.
     pub check_results: bool,
 }
@@ -89,6 +91,7 @@ impl Options {
             redirect: Vec::new(),
             restart_takes: Duration::from_millis(500),
             identity: None,
+            versions: None,
             check_results: false,
         }
     }

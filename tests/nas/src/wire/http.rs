@@ -21,7 +21,11 @@ pub async fn serve(nas: Arc<Nas>, mut stream: Stream, remote: SocketAddr, tls: b
             return;
         }
         match head.path.as_str() {
-            "/api/versions" => json(&mut stream, 200, &json!(nas.release.versions())).await,
+            "/api/versions" => {
+                let own = || nas.release.versions().into_iter().map(str::to_owned).collect();
+                let versions: Vec<String> = nas.options.versions.clone().unwrap_or_else(own);
+                json(&mut stream, 200, &json!(versions)).await;
+            }
             "/api/boot_id" if nas.release >= Release::V25_10 => {
                 json(&mut stream, 200, &json!(nas.boot_id)).await;
             }

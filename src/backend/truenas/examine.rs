@@ -1,0 +1,287 @@
+//! What a NAS is like, for whoever wants to know what is missing.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::agent::{Agent, Where};
+use super::api::Api;
+use super::release::{self, Release};
+use super::{Access, TrueNasConfig};
+use crate::sandbox::{Check, Error};
+use crate::transport::Trust;
+use crate::transport::jsonrpc::{Client, Login, RpcError, release_name};
+
+/// What somebody may with a role, on 25.x and on 26.
+const RIGHTS: &[(&str, &[&str], &[&str])] = &[
+    ("list, show", &["VIRT_INSTANCE_READ"], &["CONTAINER_READ"]),
+    (
+        "create, start, stop",
+        &["VIRT_INSTANCE_WRITE"],
+        &["CONTAINER_WRITE", "CONTAINER_IMAGE_WRITE"],
+    ),
+    ("delete", &["VIRT_INSTANCE_DELETE"], &["CONTAINER_DELETE"]),
+    (
+        "networks",
+        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ"],
+        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ"],
+    ),
+];
+
+/// The role that has all rights.
+const ALL: &str = "FULL_ADMIN";
+
+/// Looks at a NAS step by step, as far as one comes.
+pub async fn examine(access: &Access, host: Option<&str>) -> Vec<Check> {
+    let mut found = Vec::new();
+    match access.config(host) {
+        Ok(config) => Examination { config: &config, found: &mut found }.all().await,
+        Err(error) => found.push(bad("settings", &error)),
+    }
+    found
+}
+
+fn bad(what: &str, error: &Error) -> Check {
+    let says = match error {
+        Error::Auth { message } | Error::InvalidInput { message, .. } => message.clone(),
+        error => error.to_string(),
+    };
+    Check::bad(what, says, error.hint().unwrap_or_default())
+}
+
+struct Examination<'a> {
+    config: &'a TrueNasConfig,
+    found: &'a mut Vec<Check>,
+}
+
+impl Examination<'_> {
+    fn good(&mut self, what: &str, says: impl Into<String>) {
+        self.found.push(Check::good(what, says));
+    }
+
+    fn poor(&mut self, what: &str, says: impl Into<String>, hint: impl Into<String>) {
+        self.found.push(Check::poor(what, says, hint));
+    }
+
+    async fn all(&mut self) {
+        let Some(release) = self.line().await else { return };
+        let user = match &self.config.nas.login {
+            Login::ApiKey { user, .. } | Login::Password { user, .. } => user.clone(),
+            Login::Token(_) => "root".into(),
+        };
+        let client = match Client::open(self.config.nas.clone()).await {
+            Ok(client) => client,
+            Err(error) => {
+                let hint = match &error {
+                    RpcError::Auth(_) => "look at the key: Credentials > Users > API Keys",
+                    _ => "",
+                };
+                self.found.push(Check::bad("key", error.to_string(), hint));
+                return;
+            }
+        };
+        self.good("key", format!("it lets {user} in"));
+        let shell = self.rights(&client, &user, release.api).await;
+        self.pool(&client, release.api).await;
+        self.network(&client, release.api).await;
+        self.shell(&client, &user, shell).await;
+    }
+
+    /// Whether one gets there, and to whom.
+    async fn line(&mut self) -> Option<Release> {
+        let nas = &self.config.nas;
+        let place = nas.address.to_string();
+        let versions = match Client::look(&nas.address, &nas.trust).await {
+            Ok(versions) => versions,
+            Err(RpcError::Untrusted(why)) => {
+                self.good("reachable", format!("{place} answers"));
+                let hint = "if that is the one under Credentials > Certificates there, put fingerprint = \"…\" \
+                            into your config.toml";
+                self.found.push(Check::bad("certificate", why, hint));
+                return None;
+            }
+            Err(error) => {
+                let hint =
+                    "look at the name and the port (--host nas.lan:443), and whether it is on";
+                self.found.push(Check::bad("reachable", error.to_string(), hint));
+                return None;
+            }
+        };
+        self.good("reachable", format!("{place} answers"));
+        let certificate = match (nas.address.tls, &nas.trust) {
+            (false, _) => "none: it is on this machine",
+            (true, Trust::Fingerprint(_)) => "the one that is pinned",
+            (true, _) => "an authority vouches for it",
+        };
+        self.good("certificate", certificate);
+        let newest = release_name(versions.newest());
+        match release::of(versions.newest(), self.config.assume_release.as_deref()) {
+            _ if versions.is_too_old() => {
+                let hint = "update it to 25.04, 25.10 or 26";
+                self.found.push(Check::bad("release", format!("{newest} is too old"), hint));
+                None
+            }
+            Ok(release) => {
+                match &release.unknown {
+                    None => self.good("release", newest),
+                    Some(newest) => self.poor(
+                        "release",
+                        format!("{newest} is not known here, and only looked at"),
+                        "look for a newer sandscript, or treat it as one that is known: --assume-release 26",
+                    ),
+                }
+                Some(release)
+            }
+            Err(error) => {
+                self.found.push(bad("release", &error));
+                None
+            }
+        }
+    }
+
+    /// What the key's user may. Gives whether that is to open a shell.
+    async fn rights(&mut self, client: &Client, user: &str, api: Api) -> bool {
+        let me = match client.read("auth.me", json!([])).await {
+            Ok(me) => me,
+            Err(error) => {
+                self.poor("rights", format!("unknown: {error}"), "");
+                return true;
+            }
+        };
+        let roles = &me["privilege"]["roles"];
+        let roles = roles["$set"].as_array().or(roles.as_array());
+        let roles: BTreeSet<&str> = roles.into_iter().flatten().filter_map(Value::as_str).collect();
+        let all = roles.contains(ALL);
+        let has = |role: &str| {
+            let write = role.strip_suffix("_READ").map(|of| format!("{of}_WRITE"));
+            all || roles.contains(role)
+                || role.ends_with("_READ") && roles.contains("READONLY_ADMIN")
+                || write.is_some_and(|write| roles.contains(write.as_str()))
+        };
+        for (verbs, old, new) in RIGHTS {
+            let wanted = if api == Api::Virt { old } else { new };
+            let missing: Vec<&str> = wanted.iter().copied().filter(|role| !has(role)).collect();
+            match missing.is_empty() {
+                true => self.good(verbs, if all { ALL.to_owned() } else { wanted.join(", ") }),
+                false => self.poor(
+                    verbs,
+                    format!("{user} lacks {}", missing.join(", ")),
+                    format!("add {} to a privilege of {user}'s group: Credentials > Groups > Privileges", missing.join(" and ")),
+                ),
+            }
+        }
+        if api == Api::Container {
+            match all {
+                true => self.good("clones", ALL),
+                false => self.poor(
+                    "clones",
+                    format!("{user} lacks {ALL}"),
+                    "TrueNAS 26 lets only full administrators make a container of a dataset",
+                ),
+            }
+        }
+        let shell = me["privilege"]["web_shell"] != false;
+        match shell {
+            true => self.good("commands, files", "Web Shell Access"),
+            false => self.poor(
+                "commands, files",
+                format!("{user} lacks Web Shell Access"),
+                format!("tick Web Shell Access in a privilege of {user}'s group: Credentials > Groups > Privileges"),
+            ),
+        }
+        shell
+    }
+
+    /// Where sandboxes would go.
+    async fn pool(&mut self, client: &Client, api: Api) {
+        let (config, choices, place) = match api {
+            Api::Virt => (
+                "virt.global.config",
+                "virt.global.pool_choices",
+                "Instances > Configuration > Global Settings",
+            ),
+            Api::Container => ("lxc.config", "container.pool_choices", "Containers > Settings"),
+        };
+        let unknown = |error: &RpcError| format!("unknown: {error}");
+        let config = match client.read(config, json!([])).await {
+            Ok(config) => config,
+            Err(error) => return self.poor("pool", unknown(&error), ""),
+        };
+        let state = config["state"].as_str().unwrap_or("INITIALIZED");
+        let set = config["pool"].as_str().or(config["preferred_pool"].as_str());
+        if let Some(pool) = &self.config.pool {
+            let there = match client.read(choices, json!([])).await {
+                Ok(all) => all.as_object().is_some_and(|all| all.contains_key(pool)),
+                Err(error) => return self.poor("pool", unknown(&error), ""),
+            };
+            if !there {
+                let hint =
+                    format!("put another pool into your config.toml, or add it there: {place}");
+                return self.poor("pool", format!("'{pool}' is none for containers"), hint);
+            }
+        }
+        match (set, state) {
+            (_, "INITIALIZED")
+                if set.is_some() || api == Api::Container && self.config.pool.is_some() =>
+            {
+                let pool = self.config.pool.clone().or(set.map(str::to_owned)).unwrap_or_default();
+                self.good("pool", pool);
+            }
+            (None, _) => {
+                self.poor("pool", "none is chosen for containers", format!("choose one: {place}"))
+            }
+            (Some(pool), state) => self.poor(
+                "pool",
+                format!("{pool} is not ready: {state}"),
+                format!("look at {place}; a pool that is locked has to be unlocked"),
+            ),
+        }
+    }
+
+    /// What guests are connected to.
+    async fn network(&mut self, client: &Client, api: Api) {
+        let config = if api == Api::Virt { "virt.global.config" } else { "lxc.config" };
+        let bridge = match client.read(config, json!([])).await {
+            Ok(config) => {
+                config["bridge"].as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+            }
+            Err(error) => return self.poor("network", format!("unknown: {error}"), ""),
+        };
+        let routes = match client.read("network.general.summary", json!([])).await {
+            Ok(summary) => summary["default_routes"].as_array().is_some_and(|all| !all.is_empty()),
+            Err(_) => true,
+        };
+        if !routes {
+            return self.poor(
+                "network",
+                "the NAS has no default route: guests reach nothing outside",
+                "set a gateway: System > Network > Global Configuration",
+            );
+        }
+        match bridge {
+            Some(bridge) => self.good("network", format!("guests are on the bridge {bridge}")),
+            None => self.good("network", "guests are behind the NAS's own bridge"),
+        }
+    }
+
+    /// Whether commands can be run on the NAS itself.
+    async fn shell(&mut self, client: &Client, user: &str, may: bool) {
+        let what = "snapshots";
+        if !may {
+            return self.poor(what, "the NAS's shell can't be opened", "see commands, files");
+        }
+        match Agent::start(client, &Where::Host { sudo: user != "root" }).await {
+            Ok(_) => self.good(what, "the NAS's shell, as its root"),
+            Err(fail) => self.poor(
+                what,
+                format!("the NAS's shell can't be used: {}", fail.plain("opening it")),
+                match user {
+                    "root" => "look at System > Shell there".to_owned(),
+                    user => format!(
+                        "let {user} use sudo without a password: Credentials > Users > {user}"
+                    ),
+                },
+            ),
+        }
+    }
+}

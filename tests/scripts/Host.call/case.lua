@@ -1,0 +1,5 @@
+local nas = host()
+local done, error = pcall(function() nas:call("system.info") end)
+print(error.code)
+print(error.message)
+nas:call("pool.query", { { { "name", "=", "tank" } }, { count = true } })

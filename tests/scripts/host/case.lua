@@ -1,0 +1,3 @@
+local machine = host()
+print("map")
+host(1)

@@ -1,0 +1,145 @@
+//! The program itself against a NAS.
+
+use std::process::Stdio;
+
+use libtest_mimic::Trial;
+use nas_sim::{Options, Release};
+
+use crate::rig::{Small, each, small};
+
+const TWO: &[Release] = &[Release::V25_10, Release::V26Rc];
+const ONE: &[Release] = &[Release::V25_10];
+
+pub fn trials() -> Vec<Trial> {
+    [
+        each("doctor", TWO, |release| Box::pin(doctor(release))),
+        each("doctor_lacks_rights", TWO, |release| Box::pin(lacks(release))),
+        each("doctor_does_not_come_in", ONE, |release| Box::pin(outside(release))),
+        each("doctor_as_json", ONE, |release| Box::pin(as_json(release))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What a call of the program said.
+pub struct Said {
+    pub out: String,
+    pub err: String,
+    pub code: i32,
+}
+
+impl Said {
+    /// All of it.
+    fn all(&self) -> String {
+        format!("{}{}code: {}\n", self.out, self.err, self.code)
+    }
+}
+
+/// Calls the program with a home of its own; `NAME=` unsets a variable.
+pub async fn call(nas: &Small, change: &[(&str, &str)], args: &[&str]) -> Said {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sandscript"));
+    let home = nas.folder.path().join("home");
+    std::fs::create_dir_all(&home).unwrap();
+    command
+        .env_clear()
+        .env("HOME", &home)
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("SANDSCRIPT_BACKEND", "truenas")
+        .env("SANDSCRIPT_HOST", nas.sim.address.to_string())
+        .env("SANDSCRIPT_STORE", home.join("store"))
+        .env("TRUENAS_API_KEY", &nas.sim.keys[0])
+        .env("TRUENAS_FINGERPRINT", &nas.sim.fingerprint)
+        .current_dir(&home)
+        .stdin(Stdio::null());
+    for (name, value) in change {
+        match value.is_empty() {
+            true => command.env_remove(name),
+            false => command.env(name, value),
+        };
+    }
+    let output = command.args(args).output().await.unwrap();
+    let text = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap();
+        let shown = nas.sim.fingerprint.replace(':', "").to_lowercase();
+        text.replace(&nas.sim.address.to_string(), "NAS").replace(&shown, "SHOWN")
+    };
+    Said { out: text(output.stdout), err: text(output.stderr), code: output.status.code().unwrap() }
+}
+
+/// What was found out, without what was tried.
+fn checks(said: &Said) -> String {
+    let chapters: Vec<&str> = said.out.split("\n\n").collect();
+    let at = chapters.iter().position(|chapter| chapter.starts_with("reachable"));
+    format!("{}\n", chapters[at.unwrap()].trim_end())
+}
+
+fn name(what: &str, release: Release) -> String {
+    format!("{what}-{}", release.name())
+}
+
+async fn doctor(release: Release) {
+    let nas = small(release, |_| {}).await;
+    let said = call(&nas, &[], &["doctor"]).await;
+    insta::assert_snapshot!(name("doctor", release), checks(&said));
+}
+
+async fn lacks(release: Release) {
+    let nas = small(release, |o: &mut Options| {
+        o.ready = false;
+        o.add_user(
+            "ann",
+            &["VIRT_INSTANCE_READ", "CONTAINER_READ", "VIRT_GLOBAL_READ", "LXC_CONFIG_READ"],
+        );
+    })
+    .await;
+    let ann = [("TRUENAS_API_KEY", nas.sim.keys[1].as_str()), ("TRUENAS_USER", "ann")];
+    let said = call(&nas, &ann, &["doctor"]).await;
+    insta::assert_snapshot!(name("doctor_lacks_rights", release), checks(&said));
+}
+
+async fn outside(release: Release) {
+    let nas = small(release, |_| {}).await;
+    let wrong = format!("1-{}", "x".repeat(64));
+    let other = "ab".repeat(32);
+    let mut all = String::new();
+    for (what, change) in [
+        ("no key", [("TRUENAS_API_KEY", "")]),
+        ("another key", [("TRUENAS_API_KEY", wrong.as_str())]),
+        ("not pinned", [("TRUENAS_FINGERPRINT", "")]),
+        ("another certificate", [("TRUENAS_FINGERPRINT", other.as_str())]),
+        ("nobody there", [("SANDSCRIPT_HOST", "127.0.0.1:1")]),
+    ] {
+        let said = call(&nas, &change, &["doctor"]).await;
+        all += &format!("# {what}\n{}", said.all());
+    }
+    let versions = |of: &str| Some(vec!["v25.04.0".to_owned(), of.to_owned()]);
+    for newest in ["v24.10.2", "v27.0.0"] {
+        let nas = small(release, |o: &mut Options| {
+            o.versions =
+                if newest < "v25" { Some(vec![newest.to_owned()]) } else { versions(newest) };
+        })
+        .await;
+        let said = call(&nas, &[], &["doctor"]).await;
+        let text = said.all();
+        let line = text.lines().position(|line| line.starts_with("release")).unwrap();
+        let lines: Vec<&str> = text.lines().skip(line).take(2).collect();
+        all += &format!("# {newest}\n{}\n{}code: {}\n", lines.join("\n"), said.err, said.code);
+    }
+    insta::assert_snapshot!("doctor_does_not_come_in", all);
+}
+
+async fn as_json(release: Release) {
+    let nas = small(release, |_| {}).await;
+    let said = call(&nas, &[("TRUENAS_FINGERPRINT", "")], &["doctor", "--format", "json"]).await;
+    let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let verdicts: Vec<(&str, &str)> = answer["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["what"].as_str().unwrap(), one["verdict"].as_str().unwrap()))
+        .collect();
+    assert_eq!(verdicts, [("reachable", "good"), ("certificate", "bad")]);
+    assert_eq!((&answer["works"], said.code), (&false.into(), 10));
+    assert_eq!(answer["error"]["exit"], 10);
+}
