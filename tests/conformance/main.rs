@@ -22,7 +22,9 @@ use sandscript::sandbox::Error;
 use case::Case;
 use rig::Rig;
 
-/// The cases that run on each release of a NAS.
+/// The cases that run on each release of a NAS; all do with `SANDSCRIPT_ALL_CASES=1`. What works in the
+/// guest is the same as on `incus`, where all cases run; what a second client finds and `gc` takes there is
+/// among the tests of `truenas`.
 const CHOSEN: &[&str] = &[
     "clone_from_a_label",
     "clone_is_another_machine",
@@ -32,7 +34,6 @@ const CHOSEN: &[&str] = &[
     "exec_argv_exact",
     "exec_exit_codes",
     "files_round_trip",
-    "gc_takes_what_a_dead_run_left",
     "restore_comes_back_running_and_ready",
     "snapshots_report_time_labels_and_size",
     "states_a_restart_keeps_files_and_identity",
@@ -41,7 +42,7 @@ const CHOSEN: &[&str] = &[
 ];
 
 /// Those that run on one of them besides.
-const AREAS: &[&str] = &["exec_", "files_", "streams_", "terminal_"];
+const AREAS: &[&str] = &["streams_", "terminal_"];
 
 /// Whether a case runs on this rig. Each machine of a NAS boots a whole system: of the others a choice is
 /// made, so that the suite does not take minutes.

@@ -289,6 +289,7 @@ async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
         daemon: None,
         nas: Some(nas),
         choice: match release {
+            _ if std::env::var_os("SANDSCRIPT_ALL_CASES").is_some() => Choice::All,
             nas_sim::Release::V25_10 => Choice::Areas,
             _ => Choice::Few,
         },

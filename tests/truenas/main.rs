@@ -1,9 +1,14 @@
 //! The TrueNAS client and backend against simulated releases.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "../incus/rig/mod.rs"]
+mod daemon;
+
 mod calls;
 mod client;
+mod cuts;
 mod jobs;
+mod life;
 mod program;
 mod rig;
 
@@ -12,10 +17,25 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
+    // The simulated host's own commands are this program by other names.
+    let argv: Vec<String> = std::env::args().collect();
+    let name = argv.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    if nas_sim::tool::NAMES.contains(&name) {
+        return (nas_sim::tool::run(name, &argv[1..]) as u8).into();
+    }
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [calls::trials(), client::trials(), jobs::trials(), program::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let trials: Vec<Trial> = [
+        calls::trials(),
+        client::trials(),
+        cuts::trials(),
+        jobs::trials(),
+        life::trials(),
+        program::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    rig::end();
+    conclusion.exit_code()
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use libtest_mimic::Trial;
 use nas_sim::{Options, Release};
 
-use crate::rig::{Small, each, small};
+use crate::rig::{Small, big, each, small};
 
 const TWO: &[Release] = &[Release::V25_10, Release::V26Rc];
 const ONE: &[Release] = &[Release::V25_10];
@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         each("doctor", TWO, |release| Box::pin(doctor(release))),
         each("doctor_lacks_rights", TWO, |release| Box::pin(lacks(release))),
         each("doctor_does_not_come_in", ONE, |release| Box::pin(outside(release))),
+        big("repl", TWO, |nas, _| Box::pin(repl(nas))),
         each("doctor_as_json", ONE, |release| Box::pin(as_json(release))),
     ]
     .into_iter()
@@ -65,6 +66,76 @@ pub async fn call(nas: &Small, change: &[(&str, &str)], args: &[&str]) -> Said {
         text.replace(&nas.sim.address.to_string(), "NAS").replace(&shown, "SHOWN")
     };
     Said { out: text(output.stdout), err: text(output.stderr), code: output.status.code().unwrap() }
+}
+
+/// Line by line in a terminal, and as verbs: what one makes the other sees.
+async fn repl(nas: &Small) {
+    if tokio::process::Command::new("tmux").arg("-V").output().await.is_err() {
+        println!("skip: tmux is not there");
+        return;
+    }
+    let home = nas.folder.path().join("home");
+    std::fs::create_dir_all(&home).unwrap();
+    let line = format!(
+        "trap : INT; HOME={home} SANDSCRIPT_STORE={home}/store TRUENAS_API_KEY={key} TRUENAS_FINGERPRINT={print} \
+         {program} repl --backend truenas --host {at}; echo left $?; exec cat",
+        home = home.display(),
+        key = nas.sim.keys[0],
+        print = nas.sim.fingerprint,
+        program = env!("CARGO_BIN_EXE_sandscript"),
+        at = nas.sim.address,
+    );
+    let socket = nas.folder.path().join("tmux");
+    let tmux = async |args: &[&str]| {
+        let mut command = tokio::process::Command::new("tmux");
+        command.args(["-u", "-f", "/dev/null", "-S"]).arg(&socket).args(args).env_clear();
+        command.env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8").env("HOME", &home);
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shows = async |what: &str| {
+        let begin = std::time::Instant::now();
+        loop {
+            let screen = tmux(&["capture-pane", "-p", "-J"]).await;
+            if screen.contains(what) {
+                return;
+            }
+            let waited = begin.elapsed() < std::time::Duration::from_secs(60);
+            assert!(waited, "no '{what}' on:\n{screen}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let types = async |text: &str| {
+        tmux(&["send-keys", "-l", "--", text]).await;
+        tmux(&["send-keys", "Enter"]).await;
+    };
+    tmux(&["new-session", "-d", "-x", "100", "-y", "40", &line]).await;
+    shows("rhai>").await;
+    types("let box = sandbox(\"typed\")").await;
+    shows("sandbox 'typed'").await;
+    types("box.run(\"echo said-$((40 + 2))\").stdout").await;
+    shows("said-42").await;
+    types("host().call(\"system.version_short\")").await;
+    shows(&nas.sim.describe()["release"].as_str().unwrap()[..2]).await;
+    types("host().call(\"cronjob.create\", [#{ user: \"root\", command: \"true\" }])").await;
+    shows("--allow-call").await;
+    let listed = call(nas, &[], &["list", "--format", "json"]).await;
+    assert!(listed.out.contains("\"name\": \"typed\""), "{}", listed.all());
+    let ran =
+        call(nas, &[], &["exec", "typed", "--", "sh", "-c", "echo out; echo err >&2; exit 7"])
+            .await;
+    assert_eq!((ran.out.as_str(), ran.err.as_str(), ran.code), ("out\n", "err\n", 7));
+    let gc = call(nas, &[], &["gc", "--yes"]).await;
+    assert_eq!(gc.code, 0, "{}", gc.all());
+    types("box.delete()").await;
+    types("print(\"gone\" + sandboxes().len())").await;
+    shows("gone0").await;
+    types(":quit").await;
+    shows("left 0").await;
+    tmux(&["kill-server"]).await;
+    let listed = call(nas, &[], &["list", "--format", "json"]).await;
+    assert_eq!(listed.out, "[]\n");
 }
 
 /// What was found out, without what was tried.

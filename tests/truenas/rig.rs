@@ -1,15 +1,21 @@
 //! Simulators for tests.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use nas_sim::{Options, Release, Sim};
+use sandscript::backend::truenas::{TrueNasBackend, TrueNasConfig};
+use sandscript::sandbox::{Backend, Cancel, Command, Exit, exec};
 use sandscript::transport::jsonrpc::{Address, Client, Login, NasConfig, RpcError};
 use sandscript::transport::{Fingerprint, Trust};
+use serde_json::Value;
 use tokio::runtime::Runtime;
+
+use crate::daemon;
 
 /// All tests share it.
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
@@ -27,6 +33,102 @@ pub fn each(name: &str, releases: &[Release], act: fn(Release) -> Act) -> Vec<Tr
         })
     };
     releases.iter().map(trial).collect()
+}
+
+/// The simulators with containers, one a release, started when they are first wanted. A test has one for
+/// itself while it runs.
+type Slot = Arc<tokio::sync::Mutex<Option<Small>>>;
+static BIG: LazyLock<Mutex<HashMap<Release, Slot>>> = LazyLock::new(Mutex::default);
+
+type With<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Stops the simulators with containers.
+pub fn end() {
+    BIG.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// A test on each of these releases that needs containers.
+pub fn big(
+    name: &str,
+    releases: &[Release],
+    act: for<'a> fn(&'a Small, Release) -> With<'a>,
+) -> Vec<Trial> {
+    let trial = |release: &Release| {
+        let release = *release;
+        Trial::test(format!("{name}/{}", release.name()), move || {
+            match daemon::lacks() {
+                Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") && is_root() => {
+                    return Err(why.into());
+                }
+                Some(why) => {
+                    println!("skip: {why}");
+                    return Ok(());
+                }
+                None => {}
+            }
+            let slot = {
+                let mut all = BIG.lock().unwrap_or_else(PoisonError::into_inner);
+                all.entry(release).or_default().clone()
+            };
+            RUNTIME.block_on(async {
+                let mut slot = slot.lock().await;
+                if slot.is_none() {
+                    *slot = Some(whole(release).await);
+                }
+                let Some(nas) = slot.as_ref() else { return Ok(()) };
+                nas.sim.control("clear").await?;
+                // All tests come from one address: a minute's logins are soon used up.
+                nas.sim.control("forgive").await?;
+                let work = tokio::time::timeout(Duration::from_secs(400), act(nas, release));
+                work.await.map_err(|_| "it hangs".into())
+            })
+        })
+    };
+    releases.iter().map(trial).collect()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Starts a simulator with containers.
+async fn whole(release: Release) -> Small {
+    let rootfs = daemon::rootfs().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::new(release, folder.path().join("state"));
+    options.rootfs = Some(rootfs);
+    options.transcript = Some(folder.path().join("said"));
+    let program = std::env::current_exe().unwrap();
+    let sim = Sim::start(options, &program).await.unwrap();
+    Small { sim, folder }
+}
+
+/// Whether a command runs in it.
+pub async fn works(backend: &TrueNasBackend, name: &str) {
+    say(backend, name, "true").await;
+}
+
+/// What a command in it says.
+pub async fn say(backend: &TrueNasBackend, name: &str, line: &str) -> String {
+    let output = exec(backend, name, &Command::shell(line), &Cancel::new()).await.unwrap();
+    assert_eq!(output.exit, Exit::Code(0), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The names of the sandboxes there are; the NAS has no other machines than these.
+pub async fn names(backend: &TrueNasBackend) -> Vec<String> {
+    let all = backend.list(&Cancel::new()).await.unwrap();
+    let names: Vec<String> = all.into_iter().map(|info| info.name).collect();
+    let mut there = Vec::new();
+    for method in ["virt.instance.query", "container.query"] {
+        if let Ok(rows) = backend.call(method, Vec::new(), false, &Cancel::new()).await {
+            let rows = rows.as_array().unwrap().clone();
+            there.extend(rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()));
+        }
+    }
+    there.sort();
+    assert_eq!(names, there);
+    names
 }
 
 /// A simulator without containers, and the folder that it lives in.
@@ -60,6 +162,28 @@ impl Small {
     /// A client with root's key.
     pub async fn client(&self) -> Client {
         Client::open(self.config(self.key())).await.unwrap()
+    }
+
+    /// A backend on it, with root's key.
+    pub async fn backend(&self) -> Arc<TrueNasBackend> {
+        let config = TrueNasConfig::new(self.config(self.key()));
+        Arc::new(TrueNasBackend::open(config).await.unwrap())
+    }
+
+    /// What clients have called so far, without the logins.
+    pub fn called(&self) -> Vec<String> {
+        let mut called = Vec::new();
+        for entry in std::fs::read_dir(self.folder.path().join("said")).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let frames = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let ours = frames.filter(|frame| frame["dir"] == "c2s");
+            called.extend(
+                ours.filter_map(|frame| frame["frame"]["method"].as_str().map(str::to_owned)),
+            );
+        }
+        called.retain(|method| !method.starts_with("auth.login"));
+        called.sort();
+        called
     }
 
     /// Why somebody does not come in.

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::super::guest::Record;
 use super::Inner;
 use super::devices::Nic;
+use super::lifecycle::{TRIES, pause};
 use super::row::{self, Found, Row};
-use crate::sandbox::{Error, Kind, Result};
+use crate::sandbox::{Error, Result, State};
 use crate::transport::jsonrpc::RpcError;
 
 /// Which methods there are.
@@ -51,26 +52,36 @@ impl Inner {
         })
     }
 
-    /// A sandbox.
-    pub(super) async fn row(&self, name: &str) -> Result<Row> {
-        match self.find(name).await? {
-            Found::Ours(row) => Ok(*row),
-            Found::Nothing => Err(Error::not_found(Kind::Sandbox, name)),
-            Found::Foreign => Err(Error::not_found_hint(
-                Kind::Sandbox,
-                name,
-                "the NAS has a machine of this name that sandscript did not make",
-            )),
-        }
+    /// A sandbox, and what has another name.
+    pub(super) async fn pair(&self, name: &str, other: &str) -> Result<(Row, Found)> {
+        let (method, read): (_, fn(&Value) -> Option<Row>) = match self.api {
+            Api::Virt => ("virt.instance.query", row::of_virt),
+            Api::Container => ("container.query", row::of_container),
+        };
+        let all = self.client.read(method, json!([[["name", "in", [name, other]]], {}])).await;
+        let all = all.map_err(|error| doing(error, &format!("looking at sandbox '{name}'")))?;
+        let of = |name: &str| {
+            let found = all.as_array().into_iter().flatten().find(|one| one["name"] == name);
+            match found {
+                None => Found::Nothing,
+                Some(one) => read(one).map_or(Found::Foreign, |row| Found::Ours(Box::new(row))),
+            }
+        };
+        Ok((of(name).sandbox(name)?, of(other)))
     }
 
-    /// Makes a machine that does not run yet.
+    /// A sandbox.
+    pub(super) async fn row(&self, name: &str) -> Result<Row> {
+        self.find(name).await?.sandbox(name)
+    }
+
+    /// Makes a machine that does not run yet. Gives what there is of it then, where the NAS says that.
     pub(super) async fn api_create(
         &self,
         name: &str,
         record: &Record,
         nic: Option<&Nic>,
-    ) -> Result<(), RpcError> {
+    ) -> Result<Option<Row>, RpcError> {
         let environment = row::pieces(record).map_err(|error| RpcError::Auth(error.to_string()))?;
         let limits = &record.limits;
         match self.api {
@@ -88,13 +99,13 @@ impl Inner {
                 if let Some(pool) = &self.pool {
                     body["storage_pool"] = pool.as_str().into();
                 }
-                self.client.job("virt.instance.create", json!([body])).await?;
+                let made = self.make("virt.instance.create", "environment", body).await?;
                 // With it at once, the NAS would start it before anything is in force in it.
                 if self.autostart {
                     let change = json!({"autostart": true});
                     self.client.job("virt.instance.update", json!([name, change])).await?;
                 }
-                Ok(())
+                Ok(row::of_virt(&made))
             }
             Api::Container => {
                 let (image, version) = record.fingerprint.split_once('@').unwrap_or_default();
@@ -106,11 +117,44 @@ impl Inner {
                 if let Some(pool) = &self.pool {
                     body["pool"] = pool.as_str().into();
                 }
-                let made = self.client.job("container.create", json!([body])).await?;
+                let made = self.make("container.create", "initenv", body).await?;
                 let id = made["id"].as_i64().unwrap_or_default();
-                self.add_devices(id, record, nic).await
+                self.add_devices(id, record, nic).await?;
+                Ok(row::of_container(&made))
             }
         }
+    }
+
+    /// Makes one by a job. Where the answer to the call is lost, the job is found by what it makes: the
+    /// record in it is nobody else's.
+    async fn make(&self, method: &str, kept: &str, body: Value) -> Result<Value, RpcError> {
+        match self.client.job(method, json!([body])).await {
+            Err(error) if error.is_unsure() => {
+                let ours = |arguments: &Value| arguments[0][kept] == body[kept];
+                self.client.lost_job(method, ours).await?.ok_or(error)
+            }
+            done => done,
+        }
+    }
+
+    /// Starts it, and again where nobody knows whether it was.
+    pub(super) async fn boot(&self, row: &Row, what: &str) -> Result<()> {
+        let mut unsure = false;
+        for tries in 0.. {
+            let error = match self.api_start(row).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            unsure |= error.is_unsure();
+            if !unsure || tries + 1 == TRIES {
+                return Err(doing(error, what));
+            }
+            if self.row(&row.name).await?.state == State::Running {
+                return Ok(());
+            }
+            tokio::time::sleep(pause(tries)).await;
+        }
+        Ok(())
     }
 
     pub(super) async fn api_start(&self, row: &Row) -> Result<(), RpcError> {
@@ -135,7 +179,10 @@ impl Inner {
             }
             Api::Container => {
                 if let Some(grace) = grace {
-                    let wait = json!({"shutdown_timeout": grace.clamp(5, 300)});
+                    // What is not said anew the NAS may take for empty.
+                    let kept = row::pieces(&row.record)
+                        .map_err(|error| RpcError::Auth(error.to_string()))?;
+                    let wait = json!({"shutdown_timeout": grace.clamp(5, 300), "initenv": kept});
                     self.client.call("container.update", json!([row.id, wait])).await?;
                 }
                 let how = json!({"force": force, "force_after_timeout": !force});

@@ -18,13 +18,13 @@ use crate::transport::jsonrpc::RpcError;
 /// How long a guest's network may take to come up, or to go.
 const NETWORK: Duration = Duration::from_secs(60);
 /// How often something is tried that another's work on the same sandbox is in the way of.
-const TRIES: u32 = 6;
+pub(super) const TRIES: u32 = 6;
 
 /// The error number of a dataset that has snapshots.
 const NOT_EMPTY: i64 = 39;
 
 /// The pause before the next try.
-fn pause(tries: u32) -> Duration {
+pub(super) fn pause(tries: u32) -> Duration {
     Duration::from_millis(20 << (2 * tries).min(6))
 }
 
@@ -73,10 +73,18 @@ impl Inner {
         let (inner, name) = (Arc::clone(self), spec.name.clone());
         let (user, bare) = (spec.user.clone(), spec.bare);
         guarded(cancel, move |cancel| async move {
-            if let Err(error) = inner.api_create(&name, &record, nic.as_ref()).await {
-                return Err(inner.not_made(&name, &record, error).await);
-            }
-            let done = inner.first_start(&name, &record, user.as_deref(), bare, &cancel).await;
+            let made = match inner.api_create(&name, &record, nic.as_ref()).await {
+                Ok(made) => made,
+                Err(error) => return Err(inner.not_made(&name, &record, error).await),
+            };
+            let done = async {
+                let row = match made {
+                    Some(row) => row,
+                    None => inner.row(&name).await?,
+                };
+                inner.first_start(row, user.as_deref(), bare, &cancel).await
+            };
+            let done = done.await;
             if done.is_err() {
                 inner.discard(&name, &record.token).await?;
             }
@@ -87,26 +95,47 @@ impl Inner {
 
     async fn first_start(
         self: &Arc<Self>,
-        name: &str,
-        record: &Record,
+        row: Row,
         user: Option<&str>,
         bare: bool,
         cancel: &Cancel,
     ) -> Result<Info> {
+        let name = row.name.as_str();
         let over = || if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) };
         over()?;
         if !bare {
-            let row = self.row(name).await?;
-            let starting = |error| doing(error, &format!("starting sandbox '{name}'"));
-            self.api_start(&row).await.map_err(starting)?;
+            self.boot(&row, &format!("starting sandbox '{name}'")).await?;
             over()?;
-            self.settle(name, record).await?;
+            self.settle(name, &row.record).await?;
             if let Some(user) = user {
                 self.ask_once(name, &["user", user]).await?;
             }
             over()?;
         }
-        self.info(name).await
+        self.as_made(row, bare).await
+    }
+
+    /// One that was just made, and was started unless it is bare.
+    pub(super) async fn as_made(&self, mut row: Row, bare: bool) -> Result<Info> {
+        row.addresses.clear();
+        if bare {
+            row.state = State::Stopped;
+        } else {
+            row.state = State::Running;
+            if row.record.egress != Policy::None {
+                match self.api {
+                    Api::Virt => return self.info(&row.name).await,
+                    Api::Container => row.addresses = self.addresses(&row.name).await?,
+                }
+            }
+        }
+        Ok(row.info())
+    }
+
+    /// The addresses that a guest says it has.
+    async fn addresses(&self, name: &str) -> Result<Vec<String>> {
+        let fields = self.ask_once(name, &["addresses"]).await?;
+        Ok(fields.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect())
     }
 
     /// A sandbox, with its addresses: 26 does not know them, and the guest is asked.
@@ -114,9 +143,7 @@ impl Inner {
         let mut row = self.row(name).await?;
         let networked = row.record.egress != Policy::None && row.state == State::Running;
         if self.api == Api::Container && networked && self.unknown.is_none() {
-            let fields = self.ask_once(name, &["addresses"]).await?;
-            let text = |field: Vec<u8>| String::from_utf8_lossy(&field).into_owned();
-            row.addresses = fields.into_iter().map(text).collect();
+            row.addresses = self.addresses(name).await?;
         }
         Ok(row.info())
     }
@@ -156,6 +183,9 @@ impl Inner {
         if about("image.name") || about("image.version") {
             return Error::not_found(Kind::Image, &record.image);
         }
+        if let Some(error) = self.no_pool().await {
+            return error;
+        }
         let found = self.find(name).await;
         match found {
             Ok(Found::Ours(row)) if row.record.token == record.token => {
@@ -171,6 +201,23 @@ impl Inner {
             }
             _ => doing(error, &format!("making sandbox '{name}'")),
         }
+    }
+
+    /// What is said where the NAS has no pool for containers, or that is not ready.
+    async fn no_pool(&self) -> Option<Error> {
+        let (method, place) = match self.api {
+            Api::Virt => ("virt.global.config", "Instances > Configuration > Global Settings"),
+            Api::Container => ("lxc.config", "Containers > Settings"),
+        };
+        let config = self.client.read(method, json!([])).await.ok()?;
+        let ready = match self.api {
+            Api::Virt => config["state"] == "INITIALIZED",
+            Api::Container => self.pool.is_some() || config["preferred_pool"].is_string(),
+        };
+        let hint = format!("choose one there: {place}; 'sandscript doctor' says more");
+        (!ready).then(|| {
+            Error::unsupported("a NAS without a pool for containers", super::BACKEND, hint)
+        })
     }
 
     /// Deletes a half made sandbox, unless somebody else's has its name.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::super::guest::Record;
-use crate::sandbox::{Error, Info, Result, State};
+use crate::sandbox::{Error, Info, Kind, Result, State};
 
 /// Before the number of each piece of a record in an environment.
 const PIECE: &str = "SANDSCRIPT_RECORD_";
@@ -31,6 +31,21 @@ pub(super) enum Found {
     Ours(Box<Row>),
     Foreign,
     Nothing,
+}
+
+impl Found {
+    /// The sandbox, which has to be one.
+    pub fn sandbox(self, name: &str) -> Result<Row> {
+        match self {
+            Found::Ours(row) => Ok(*row),
+            Found::Nothing => Err(Error::not_found(Kind::Sandbox, name)),
+            Found::Foreign => Err(Error::not_found_hint(
+                Kind::Sandbox,
+                name,
+                "the NAS has a machine of this name that sandscript did not make",
+            )),
+        }
+    }
 }
 
 impl Row {

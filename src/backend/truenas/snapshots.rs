@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::super::guest::{Ask, Record, Session, frame, guarded, token};
-use super::api::{Api, doing};
+use super::api::Api;
 use super::row::{self, Found, Row};
 use super::{BACKEND, Inner};
 use crate::sandbox::{
@@ -109,20 +109,24 @@ impl Inner {
     }
 
     pub(super) async fn snapshots(self: &Arc<Self>, name: &str) -> Result<Vec<Snapshot>> {
+        self.all_of(&self.row(name).await?).await
+    }
+
+    /// The snapshots of a sandbox.
+    async fn all_of(self: &Arc<Self>, row: &Row) -> Result<Vec<Snapshot>> {
         if self.api == Api::Container {
-            return self.zfs_snapshots(&self.row(name).await?).await;
+            return self.zfs_snapshots(row).await;
         }
-        let path = format!("{}/snapshots?recursion=1", instance(name));
+        let path = format!("{}/snapshots?recursion=1", instance(&row.name));
         match self.incus("GET", &path, None).await? {
             Ok(all) => {
                 let mut all: Vec<Snapshot> =
                     all.as_array().into_iter().flatten().map(snapshot).collect();
                 all.sort_by_key(|snapshot| snapshot.created);
-                self.row(name).await?;
                 Ok(all)
             }
             Err(said) => {
-                self.row(name).await?;
+                self.row(&row.name).await?;
                 Err(refused("listing snapshots", said))
             }
         }
@@ -222,7 +226,7 @@ impl Inner {
         if row.state == State::Stopped {
             return Ok(());
         }
-        self.api_start(row).await.map_err(|error| doing(error, &what))?;
+        self.boot(row, &what).await?;
         self.forget(name);
         self.settle(name, &row.record).await
     }
@@ -244,15 +248,18 @@ impl Inner {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let source = self.row(name).await?;
+        let (source, there) = self.pair(name, &spec.name).await?;
         let from = match &spec.label {
             None => name.to_owned(),
             Some(label) => {
-                self.snapshot_of(name, label).await?;
+                let all = self.all_of(&source).await?;
+                if !all.iter().any(|snapshot| snapshot.label == *label) {
+                    return Err(Error::not_found(Kind::Snapshot, label));
+                }
                 format!("{name}/{label}")
             }
         };
-        match self.find(&spec.name).await? {
+        match there {
             Found::Nothing => {}
             _ => return Err(Error::exists(Kind::Sandbox, &spec.name)),
         }
@@ -310,7 +317,16 @@ impl Inner {
                 }
             });
         }
-        let done = self.become_another(&record, name, spec.bare, cancel).await;
+        let row = Row {
+            name: name.to_owned(),
+            dataset: source
+                .dataset
+                .rsplit_once('/')
+                .map_or(String::new(), |(parent, _)| format!("{parent}/{name}")),
+            record,
+            ..source.clone()
+        };
+        let done = self.become_another(row, spec.bare, cancel).await;
         if done.is_err() {
             self.delete(name).await?;
         }
@@ -320,11 +336,11 @@ impl Inner {
     /// Makes a copy a machine of its own, before it starts for the first time.
     async fn become_another(
         self: &Arc<Self>,
-        record: &Record,
-        name: &str,
+        row: Row,
         bare: bool,
         cancel: &Cancel,
     ) -> Result<Info> {
+        let (name, record) = (row.name.as_str(), &row.record);
         let over = || if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) };
         over()?;
         let machine = format!("{}{}\n", token(), token());
@@ -338,14 +354,12 @@ impl Inner {
         }
         over()?;
         if !bare {
-            let row = self.row(name).await?;
-            let starting = |error| doing(error, &format!("starting sandbox '{name}'"));
-            self.api_start(&row).await.map_err(starting)?;
+            self.boot(&row, &format!("starting sandbox '{name}'")).await?;
             over()?;
             self.settle(name, record).await?;
             over()?;
         }
-        self.info(name).await
+        self.as_made(row, bare).await
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::super::guest::{Record, token};
 use super::api::doing;
-use super::row::{self, Row};
+use super::row::{self, Found, Row};
 use super::snapshots::refused;
 use super::{BACKEND, Inner};
 use crate::sandbox::{
@@ -168,7 +168,7 @@ impl Inner {
         if row.state == State::Stopped {
             return Ok(());
         }
-        self.api_start(row).await.map_err(|error| doing(error, &what))?;
+        self.boot(row, &what).await?;
         self.forget(&row.name);
         self.settle(&row.name, &row.record).await
     }
@@ -218,18 +218,29 @@ impl Inner {
             "description": format!("sandscript: {}", record.image), "initenv": row::pieces(&record)?,
         });
         let made = match self.client.call("container.create_with_dataset", json!([body])).await {
-            Ok(made) => made,
+            Ok(made) => row::of_container(&made),
+            // It may be there all the same.
+            Err(error) if error.is_unsure() => match self.find(name).await? {
+                Found::Ours(row) if row.record.token == record.token => Some(*row),
+                _ => {
+                    let _ = self.zfs(&["destroy", &dataset]).await;
+                    return Err(doing(error, &what));
+                }
+            },
             Err(error) => {
                 let _ = self.zfs(&["destroy", &dataset]).await;
                 return Err(doing(error, &what));
             }
         };
-        let id = made["id"].as_i64().unwrap_or_default();
-        if let Err(error) = self.add_devices(id, &record, nic.as_ref()).await {
+        let made = match made {
+            Some(row) => row,
+            None => self.row(name).await?,
+        };
+        if let Err(error) = self.add_devices(made.id, &record, nic.as_ref()).await {
             self.delete(name).await?;
             return Err(doing(error, &what));
         }
-        let done = self.zfs_begin(&record, spec, &dataset, cancel).await;
+        let done = self.zfs_begin(made, spec, &dataset, cancel).await;
         if done.is_err() {
             self.delete(name).await?;
         }
@@ -238,7 +249,7 @@ impl Inner {
 
     async fn zfs_begin(
         self: &Arc<Self>,
-        record: &Record,
+        row: Row,
         spec: &CloneSpec,
         dataset: &str,
         cancel: &Cancel,
@@ -255,13 +266,11 @@ impl Inner {
             .map_err(|said| refused(&format!("writing /etc/machine-id of '{name}'"), said))?;
         over()?;
         if !spec.bare {
-            let row = self.row(name).await?;
-            let starting = |error| doing(error, &format!("starting sandbox '{name}'"));
-            self.api_start(&row).await.map_err(starting)?;
+            self.boot(&row, &format!("starting sandbox '{name}'")).await?;
             over()?;
-            self.settle(name, record).await?;
+            self.settle(name, &row.record).await?;
             over()?;
         }
-        self.info(name).await
+        self.as_made(row, spec.bare).await
     }
 }

@@ -14,6 +14,9 @@ use super::connection::Connection;
 use super::error::RpcError;
 use super::{DEADLINE, Versions};
 
+/// How often a login is tried that comes too soon. The server lets each wait for some seconds.
+const PATIENT: u32 = 12;
+
 /// The most rounds that a server may ask for.
 const ROUNDS: u32 = 5_000_000;
 
@@ -85,8 +88,26 @@ pub(super) enum Outcome {
     Elsewhere(Vec<String>),
 }
 
-/// Logs in on a connection.
+/// Logs in on a connection. Who logs in too often is made to wait by the server, and waits.
 pub(super) async fn login(
+    connection: &Connection,
+    address: &Address,
+    login: &Login,
+    versions: &Versions,
+) -> Result<Outcome, RpcError> {
+    for _ in 0..PATIENT {
+        match enter(connection, address, login, versions).await {
+            Err(RpcError::Refused(refusal)) if refusal.is_passing() => {}
+            done => return done,
+        }
+    }
+    Err(RpcError::Auth(format!(
+        "{address} takes twenty logins a minute from one address, and there were more: wait a minute, and put \
+         many commands into one script or one sandscript repl"
+    )))
+}
+
+async fn enter(
     connection: &Connection,
     address: &Address,
     login: &Login,

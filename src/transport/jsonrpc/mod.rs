@@ -259,6 +259,32 @@ impl Client {
         }
     }
 
+    /// The end of a job that was begun by a call whose answer was lost: the newest of this method whose
+    /// parameters are as `ours` has them. Nothing when there is none.
+    pub async fn lost_job(
+        &self,
+        method: &str,
+        ours: impl Fn(&Value) -> bool,
+    ) -> Result<Option<Value>, RpcError> {
+        loop {
+            let connection = self.connection(JOB_PATIENCE).await?;
+            match connection.listen_to_jobs().await {
+                Ok(()) => {}
+                Err(RpcError::Broken { .. } | RpcError::Unreachable { .. }) => continue,
+                Err(error) => return Err(error),
+            }
+            let of = json!([[["method", "=", method]], {"order_by": ["-id"], "limit": 100}]);
+            let rows = self.read("core.get_jobs", of).await?;
+            let all = rows.as_array().into_iter().flatten();
+            let Some(id) =
+                all.filter(|job| ours(&job["arguments"])).find_map(|job| job["id"].as_i64())
+            else {
+                return Ok(None);
+            };
+            return self.end_of(connection, id, method).await.map(Some);
+        }
+    }
+
     /// Calls a method that may be a job, which is then waited for.
     pub async fn perform(
         &self,

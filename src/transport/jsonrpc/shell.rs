@@ -18,7 +18,7 @@ pub struct Shell {
 impl Client {
     /// Opens a terminal. The options say where, and which program.
     pub async fn shell(&self, options: Value) -> Result<Shell, RpcError> {
-        let token = self.call("auth.generate_token", json!([300, {}, true, true])).await?;
+        let token = self.read("auth.generate_token", json!([300, {}, true, true])).await?;
         let dialer = self.dialer();
         let mut socket = dialer.socket("/websocket/shell").await?;
         let broken = |why: String| RpcError::Broken { place: dialer.address.to_string(), why };

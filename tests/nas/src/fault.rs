@@ -28,6 +28,9 @@ pub struct Faults {
     pub fails: Vec<FailRule>,
     /// Each connection is cut after this many frames of the client.
     pub drop_after: Option<u64>,
+    /// At so many frames from clients from now on a connection is cut, once; whether what the frame asks
+    /// for is done all the same.
+    pub drop_once: Option<(u64, bool)>,
     /// A connection is cut when it calls this method, before it is run.
     pub drop_at: Vec<String>,
     /// The middleware restarts this often.
@@ -56,6 +59,11 @@ impl Faults {
             "jitter" => self.jitter = millis()?,
             "fail" => self.fails.push(rule(value)?),
             "drop-after" => self.drop_after = Some(number()?),
+            "drop-once" => {
+                let (count, done) = value.split_once(' ').unwrap_or((value, ""));
+                let count = count.parse().map_err(|e| format!("{value}: {e}"))?;
+                self.drop_once = Some((count, done == "done"));
+            }
             "drop-at" => self.drop_at.push(value.to_owned()),
             "restart-every" => self.restart_every = Some(millis()?),
             "dhcp-delay" => self.dhcp_delay = millis()?,
@@ -67,6 +75,18 @@ impl Faults {
             _ => return Err(format!("no such fault: {name}")),
         }
         Ok(())
+    }
+
+    /// Whether a connection is to be cut at this frame, and whether that is done all the same.
+    pub fn drops(&mut self) -> Option<bool> {
+        let (left, done) = self.drop_once.as_mut()?;
+        *left = left.saturating_sub(1);
+        let done = *done;
+        if *left > 0 {
+            return None;
+        }
+        self.drop_once = None;
+        Some(done)
     }
 
     /// Whether `method` is to fail now; counts down.
@@ -87,7 +107,7 @@ impl Faults {
         json!({
             "latency": self.latency.as_millis() as u64, "jitter": self.jitter.as_millis() as u64,
             "fail": self.fails.iter().map(|r| format!("{}={}", r.method, crate::fail::errname(r.errno))).collect::<Vec<_>>(),
-            "drop_after": self.drop_after, "drop_at": self.drop_at,
+            "drop_after": self.drop_after, "drop_once": self.drop_once.map(|(left, _)| left), "drop_at": self.drop_at,
             "restart_every": self.restart_every.map(|d| d.as_millis() as u64),
             "dhcp_delay": self.dhcp_delay.as_millis() as u64,
             "sshd_delay": self.sshd_delay.as_millis() as u64,

@@ -88,7 +88,14 @@ pub async fn serve(
                     if nas.faults(|f| f.drop_after.is_some_and(|n| frames > n)) {
                         break;
                     }
-                    rpc::text(&session, &text);
+                    match nas.faults(crate::fault::Faults::drops) {
+                        Some(true) => {
+                            rpc::text(&session, &text);
+                            break;
+                        }
+                        Some(false) => break,
+                        None => rpc::text(&session, &text),
+                    }
                 }
                 Some(Ok(Message::Binary(bytes))) => rpc::binary(&session, &bytes),
                 // The pong goes out by itself.
