@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::{Refusal, RpcError};
@@ -296,11 +296,22 @@ async fn write(
             sent = to.send(message) => sent,
         };
         if let Err(error) = sent {
-            break error.to_string();
+            break plain(&error);
         }
     };
     shared.break_off(&why);
     let _ = tokio::time::timeout(Duration::from_secs(1), to.close()).await;
+}
+
+/// Why a line broke, in words for people.
+fn plain(error: &tungstenite::Error) -> String {
+    match error {
+        tungstenite::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "the server is gone".to_owned()
+        }
+        tungstenite::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
 }
 
 async fn read(shared: Arc<Shared>, mut from: SplitStream<Socket>) {
@@ -317,7 +328,7 @@ async fn read(shared: Arc<Shared>, mut from: SplitStream<Socket>) {
             }
             Some(Ok(Message::Close(_))) | None => break "the server closes it".to_owned(),
             Some(Ok(_)) => {}
-            Some(Err(error)) => break error.to_string(),
+            Some(Err(error)) => break plain(&error),
         }
     };
     shared.break_off(&why);
