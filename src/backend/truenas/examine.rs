@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::agent::{Agent, Where};
 use super::api::Api;
 use super::release::{self, Release};
-use super::{Access, TrueNasConfig};
+use super::{Access, TrueNasBackend, TrueNasConfig};
 use crate::sandbox::{Check, Error};
 use crate::transport::Trust;
 use crate::transport::jsonrpc::{Client, Login, RpcError, release_name};
@@ -84,7 +83,7 @@ impl Examination<'_> {
         let shell = self.rights(&client, &user, release.api).await;
         self.pool(&client, release.api).await;
         self.network(&client, release.api).await;
-        self.shell(&client, &user, shell).await;
+        self.shell(&user, shell).await;
     }
 
     /// Whether one gets there, and to whom.
@@ -265,23 +264,31 @@ impl Examination<'_> {
     }
 
     /// Whether commands can be run on the NAS itself.
-    async fn shell(&mut self, client: &Client, user: &str, may: bool) {
+    async fn shell(&mut self, user: &str, may: bool) {
         let what = "snapshots";
         if !may {
             return self.poor(what, "the NAS's shell can't be opened", "see commands, files");
         }
-        match Agent::start(client, &Where::Host { sudo: user != "root" }).await {
-            Ok(_) => self.good(what, "the NAS's shell, as its root"),
-            Err(fail) => self.poor(
-                what,
-                format!("the NAS's shell can't be used: {}", fail.plain("opening it")),
-                match user {
-                    "root" => "look at System > Shell there".to_owned(),
-                    user => format!(
-                        "let {user} use sudo without a password: Credentials > Users > {user}"
-                    ),
-                },
-            ),
-        }
+        let done = async {
+            TrueNasBackend::open(self.config.clone()).await?.0.host(&["id", "-u"], None).await
+        };
+        let why = match done.await {
+            Ok(Ok(user)) if user.trim_ascii() == b"0" => {
+                return self.good(what, "the NAS's shell, as its root");
+            }
+            Ok(Ok(_)) => "it is not its root's".to_owned(),
+            Ok(Err(said)) => said,
+            Err(error) => error.hint().unwrap_or_else(|| error.to_string()),
+        };
+        self.poor(
+            what,
+            format!("the NAS's shell can't be used: {why}"),
+            match user {
+                "root" => "look at System > Shell there".to_owned(),
+                user => {
+                    format!("let {user} use sudo without a password: Credentials > Users > {user}")
+                }
+            },
+        );
     }
 }

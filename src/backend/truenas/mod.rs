@@ -30,7 +30,6 @@ use serde_json::json;
 use self::agent::Where;
 use self::api::Api;
 use self::host::HOST;
-use self::release::Release;
 use super::guest::{Agent, Attached, Fail, Guests, Record, Sessions, Turns};
 use crate::sandbox::{Capabilities, Error, Result, State, WindowSize};
 use crate::transport::jsonrpc::{Address, Client, Login, NasConfig};
@@ -189,7 +188,7 @@ impl TrueNasBackend {
             Login::Token(_) => None,
         };
         let client = Client::open(config.nas).await?;
-        let Release { api, unknown } =
+        let release::Release { api, unknown } =
             release::of(client.versions().newest(), config.assume_release.as_deref())?;
         let early = match api {
             Api::Virt => false,
