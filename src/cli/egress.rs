@@ -261,13 +261,14 @@ impl Egress {
                 Ok(())
             })?,
             Verb::Log { name, format } => {
-                let (name, log) = session.work(false, |work| async move {
+                let (name, log, policy) = session.work(false, |work| async move {
                     let log = work.backend.egress_log(&name, &work.cancel).await?;
-                    Ok((name, log))
+                    let policy = work.backend.policy(&name, &work.cancel).await?;
+                    Ok((name, log, policy))
                 })?;
                 match format.json() {
                     true => output.json(&view::egress_log_json(&name, &log)),
-                    false => print_log(output, &name, &log),
+                    false => print_log(output, &name, &log, &policy),
                 }
             }
             Verb::Refresh { name, guest, yes } => return refresh(session, name, guest, yes),
@@ -349,9 +350,14 @@ fn policy_text(policy: &Policy) -> String {
     text
 }
 
-fn print_log(output: &Output, name: &str, log: &EgressLog) {
+fn print_log(output: &Output, name: &str, log: &EgressLog, policy: &Policy) {
     if log.denied.is_empty() && log.carried.is_empty() {
-        output.note("nothing was refused, and nothing was carried");
+        output.note(match policy {
+            Policy::None => {
+                "its policy is none: it has no network, and what it tries there is seen by nobody"
+            }
+            _ => "nothing was refused, and nothing was carried",
+        });
         return;
     }
     if !log.denied.is_empty() {
@@ -390,8 +396,13 @@ fn print_log(output: &Output, name: &str, log: &EgressLog) {
             .collect();
         output.table(&["REACHED", "CONNECTIONS", "SENT", "RECEIVED"], &rows);
     }
-    let mut rules: Vec<String> =
-        log.denied.iter().filter_map(|denied| denied.rule()).map(|rule| quoted(&rule)).collect();
+    let mut rules: Vec<String> = log
+        .denied
+        .iter()
+        .filter_map(|denied| denied.rule())
+        .filter(|rule| !policy.refuses(rule))
+        .map(|rule| quoted(&rule))
+        .collect();
     rules.sort();
     rules.dedup();
     // A guest may have asked for thousands.

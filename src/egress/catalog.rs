@@ -150,6 +150,9 @@ impl Catalog {
         asker: &Asker<'_>,
         origin: &Origin,
     ) -> Result<Resolved> {
+        if let Asked::Rules { rules, .. } = asked {
+            rules.iter().try_for_each(|rule| self.may_be_allowed(rule))?;
+        }
         if let Some(policy) = asked.plain() {
             return Ok(Resolved { policy: self.guard(policy)?, notes: Vec::new() });
         }
@@ -197,10 +200,19 @@ impl Catalog {
 
     /// The policy with one more rule. What the profile forbids stays closed.
     pub fn allow(&self, policy: &Policy, rule: &Rule) -> Result<Policy> {
-        if let Some(profile) = &self.profile
-            && let Some(forbidden) = profile.forbid.iter().find(|other| other.covers(rule))
-        {
-            return Err(Error::invalid_hint(
+        self.may_be_allowed(rule)?;
+        let mut policy = policy.clone();
+        policy.allow(rule)?;
+        self.guard(policy)
+    }
+
+    /// Fails for a rule that lies in what the profile forbids: it would allow nothing.
+    fn may_be_allowed(&self, rule: &Rule) -> Result<()> {
+        let Some(profile) = &self.profile else { return Ok(()) };
+        let covers = |other: &&Rule| rule.action == Action::Allow && other.covers(rule);
+        match profile.forbid.iter().find(covers) {
+            None => Ok(()),
+            Some(forbidden) => Err(Error::invalid_hint(
                 "egress",
                 format!(
                     "the profile '{}' forbids '{}'",
@@ -208,11 +220,8 @@ impl Catalog {
                     forbidden.with(Action::Allow)
                 ),
                 "who has set it up can take it out of 'forbid' in the user's configuration",
-            ));
+            )),
         }
-        let mut policy = policy.clone();
-        policy.allow(rule)?;
-        self.guard(policy)
     }
 
     /// Whether a rule can be added as it is: nothing of it is forbidden.

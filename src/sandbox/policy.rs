@@ -88,7 +88,14 @@ impl Policy {
     /// It goes behind the other rules, or in front of them when one of those denies some of what it
     /// matches. A `deny` of exactly this rule is taken back.
     pub fn allow(&mut self, rule: &Rule) -> Result<()> {
-        let rule = rule.with(Action::Allow);
+        if rule.action == Action::Deny {
+            return Err(Error::invalid_hint(
+                "egress",
+                format!("'{rule}' refuses, and is to allow"),
+                format!("to allow it, say '{}'", rule.with(Action::Allow)),
+            ));
+        }
+        let rule = rule.clone();
         let rules = match self {
             Policy::Unrestricted => return Ok(()),
             Policy::None => {
@@ -109,6 +116,11 @@ impl Policy {
             (None, false) => rules.rules.push(rule),
         }
         Ok(())
+    }
+
+    /// Whether a rule of its own, or of its preset, refuses all that `rule` matches.
+    pub fn refuses(&self, rule: &Rule) -> bool {
+        self.rules().any(|other| other.action == Action::Deny && other.covers(rule))
     }
 
     /// Closes what a rule matches. A rule of exactly this text is taken away; what other rules still
@@ -243,6 +255,8 @@ mod tests {
         one.allow(&rule("b.test")).unwrap();
         one.allow(&rule("a.test")).unwrap();
         assert_eq!((&one, one.clone()), (&once, policy(&["a.test", "b.test"])));
+        let wrong = one.allow(&rule("deny a.test")).unwrap_err();
+        insta::assert_snapshot!(format!("{wrong} ({})", wrong.hint().unwrap()), @"egress: 'deny a.test' refuses, and is to allow (to allow it, say 'a.test')");
         let mut none = Policy::None;
         none.allow(&rule("a.test")).unwrap();
         assert_eq!(none, policy(&["a.test"]));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{Carried, Denied, EgressLog, Protocol, Reason};
+use crate::sandbox::{Action, Carried, Denied, EgressLog, Policy, Protocol, Reason, Rule};
 
 /// Of so many refused hosts each is told, and of so many that were reached.
 const TOLD: usize = 20;
@@ -47,6 +47,9 @@ pub struct CellEgress {
     /// Whom it reached, and how much went there and came back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub carried: Vec<Carried>,
+    /// The policy that it had, which the line that would allow more keeps.
+    #[serde(skip)]
+    pub policy: Option<Box<Policy>>,
 }
 
 impl CellEgress {
@@ -69,7 +72,12 @@ impl CellEgress {
         let denied = denied.into_iter().take(TOLD).map(one).collect();
         let mut carried = log.carried;
         carried.truncate(REACHED);
-        CellEgress { refused, denied, carried }
+        CellEgress { refused, denied, carried, policy: None }
+    }
+
+    /// With the policy that it had.
+    pub fn under(self, policy: Option<Policy>) -> CellEgress {
+        CellEgress { policy: policy.map(Box::new), ..self }
     }
 
     /// Whether there is nothing to tell.
@@ -89,30 +97,62 @@ impl CellEgress {
         Some(format!("{what}: {}{more}", said.join(", ")))
     }
 
-    /// The line of a script, in its language, that would allow what was refused.
+    /// The line of a script, in its language, that would allow what was refused beside what was allowed
+    /// before. What a rule refuses was meant to be refused.
     pub fn remedy(&self, script: Option<&str>) -> Option<String> {
-        let mut rules: Vec<&str> = Vec::new();
+        let meant = |rule: &str| match (self.policy.as_deref(), rule.parse::<Rule>()) {
+            (Some(policy), Ok(rule)) => policy.refuses(&rule),
+            _ => false,
+        };
+        let mut rules: Vec<String> = Vec::new();
         for rule in self.denied.iter().filter_map(|one| one.rule.as_deref()) {
-            if !rules.contains(&rule) {
-                rules.push(rule);
+            if !rules.iter().any(|known| known == rule) && !meant(rule) {
+                rules.push(rule.to_owned());
             }
         }
         if rules.is_empty() {
             return None;
         }
         rules.truncate(TAUGHT);
-        let list: Vec<String> = rules.iter().map(|rule| format!("\"{rule}\"")).collect();
-        let list = list.join(", ");
-        Some(match script.is_some_and(|script| script.ends_with(".lua")) {
-            true => format!("egress = {{ allow = {{ {list} }} }}"),
-            false => format!("egress: #{{ allow: [{list}] }}"),
-        })
+        let (mut preset, mut deny) = (None, Vec::new());
+        if let Some(Policy::Rules(now)) = self.policy.as_deref() {
+            preset = now.preset.as_ref().map(|preset| preset.name.as_str());
+            let of = |action: Action| {
+                let all = now.rules.iter().filter(move |rule| rule.action == action);
+                all.map(|rule| rule.with(Action::Allow).to_string())
+            };
+            rules = of(Action::Allow).chain(rules).collect();
+            deny = of(Action::Deny).collect();
+        }
+        let lua = script.is_some_and(|script| script.ends_with(".lua"));
+        let list = |rules: &[String]| {
+            let rules: Vec<String> = rules.iter().map(|rule| format!("\"{rule}\"")).collect();
+            match lua {
+                true => format!("{{ {} }}", rules.join(", ")),
+                false => format!("[{}]", rules.join(", ")),
+            }
+        };
+        let mut fields = Vec::new();
+        if let Some(preset) = preset {
+            fields.push(("preset", format!("\"{preset}\"")));
+        }
+        fields.push(("allow", list(&rules)));
+        if !deny.is_empty() {
+            fields.push(("deny", list(&deny)));
+        }
+        let is = if lua { " =" } else { ":" };
+        let fields: Vec<String> =
+            fields.into_iter().map(|(key, value)| format!("{key}{is} {value}")).collect();
+        let open = if lua { "{" } else { "#{" };
+        Some(format!("egress{is} {open} {} }}", fields.join(", ")))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
+
+    use crate::sandbox::Preset;
 
     use super::*;
 
@@ -143,6 +183,17 @@ mod tests {
         egress: #{ allow: ["a.test:443"] }
         egress = { allow = { "a.test:443" } }
         "#);
+        let under = |policy: Policy, script| {
+            let log = EgressLog { denied: vec![denied("a.test", 443, 1)], ..EgressLog::default() };
+            CellEgress::of(log).under(Some(policy)).remedy(script)
+        };
+        let mut policy = Policy::allowlist(["deny c.test", "b.test:80"]).unwrap();
+        insta::assert_snapshot!(under(policy.clone(), None).unwrap(), @r#"egress: #{ allow: ["b.test:80", "a.test:443"], deny: ["c.test"] }"#);
+        if let Policy::Rules(rules) = &mut policy {
+            rules.preset = Some(Preset { name: "git".into(), rules: Vec::new() });
+        }
+        insta::assert_snapshot!(under(policy, Some("x.lua")).unwrap(), @r#"egress = { preset = "git", allow = { "b.test:80", "a.test:443" }, deny = { "c.test" } }"#);
+        assert_eq!(under(Policy::allowlist(["deny *.test", "x.org"]).unwrap(), None), None);
         let many = (0..7).map(|n| denied(&format!("h{n}.test"), 80, n + 1)).collect();
         insta::assert_snapshot!(log(many), @r#"
         28 connections were refused: h0.test:80, h1.test:80 (2 times), h2.test:80 (3 times), h3.test:80 (4 times), h4.test:80 (5 times), …

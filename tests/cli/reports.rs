@@ -349,8 +349,10 @@ fn a_blocked_download_is_explained_in_every_report() {
     let args = ["run", "x.lua"].into_iter();
     let run = environment.run(args.chain(reports.iter().flat_map(|kind| ["--report", *kind])));
     assert_eq!(run.code, Some(1), "{run}");
-    let (said, remedy) =
-        ("1 connection was refused: pkg.test:8080", r#"egress = { allow = { "pkg.test:8080" } }"#);
+    let (said, remedy) = (
+        "1 connection was refused: pkg.test:8080",
+        r#"egress = { allow = { "allowed.test", "pkg.test:8080" } }"#,
+    );
     let plain = |text: String| text.replace("&quot;", "\"").replace("\\\"", "\"");
     let all = [
         ("the terminal", plain(run.stderr.clone())),

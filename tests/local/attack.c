@@ -143,6 +143,15 @@ int main(void) {
 #endif
     int raw = socket(AF_PACKET, SOCK_RAW, 0);
     must_fail("AF_PACKET", raw);
+    /* Bluetooth, RDS, TIPC, AF_ALG, NFC, vsock, KCM, QIPCRTR, SMC, XDP. */
+    int families[] = {31, 21, 30, 38, 39, 40, 41, 42, 43, 44};
+    for (unsigned i = 0; i < sizeof families / sizeof *families; i++) {
+        char what[32];
+        snprintf(what, sizeof what, "socket family %d", families[i]);
+        must_fail(what, socket(families[i], SOCK_STREAM, 0));
+        must_fail(what, socket(families[i], SOCK_DGRAM, 0));
+        must_fail(what, socket(families[i], SOCK_SEQPACKET, 0));
+    }
 
     no_write("/proc/sys/kernel/core_pattern", "|/tmp/x\n");
     no_write("/proc/sys/kernel/modprobe", "/tmp/x\n");

@@ -231,6 +231,8 @@ async fn devices(nas: &Small, release: Release) {
     let root = nas.sim.root();
     std::fs::create_dir_all(root.join("mnt/tank/work/in")).unwrap();
     std::fs::write(root.join("mnt/tank/work/in/said"), "from the NAS\n").unwrap();
+    std::fs::create_dir_all(root.join("mnt/tank/other/in")).unwrap();
+    std::os::unix::fs::symlink("../other", root.join("mnt/tank/work/link")).unwrap();
     let mut config = TrueNasConfig::new(nas.config(nas.key()));
     config.mounts = vec!["/mnt/tank/work".into()];
     config.network = Some("lan".into());
@@ -243,6 +245,8 @@ async fn devices(nas: &Small, release: Release) {
         ("/mnt/tank/work/../other", "is none of the folders"),
         ("/mnt/tank/workshop", "is none of the folders"),
         ("/etc", "is none of the folders"),
+        ("/mnt/tank/work/link", "is a link, or below one"),
+        ("/mnt/tank/work/link/in", "is a link, or below one"),
     ] {
         let spec = Spec { mounts: vec![mount(source)], ..Spec::new("nope") };
         let error = backend.create(&spec, &cancel).await.unwrap_err();

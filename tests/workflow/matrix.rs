@@ -377,7 +377,7 @@ async fn a_cell_says_what_it_was_refused_and_what_it_reached() {
         });
         let bad = bad.unwrap();
         assert_eq!(bad.said().unwrap(), "3 connections were refused: pkg.test:443 (3 times)");
-        assert_eq!(bad.remedy(None).unwrap(), "egress: #{ allow: [\"pkg.test:443\"] }");
+        assert_eq!(bad.remedy(None).unwrap(), "egress: #{ allow: [\"a.test\", \"pkg.test:443\"] }");
         assert_eq!(bad.carried, std::slice::from_ref(&carried));
     }
 }

@@ -136,7 +136,7 @@ my %orders = (
     I => sub { my ($id, $data) = @_; my $c = $channels{$id} or return; return unless $c->{in}; $c->{todo} .= $data; feed($id, $c) },
     E => sub { my ($id) = @_; my $c = $channels{$id} or return; $c->{done} = 1; feed($id, $c) },
     W => sub { my ($id, $rest) = @_; my $c = $channels{$id} or return; my ($stream, $more) = unpack 'C N', $rest; $c->{room}{$stream} += $more },
-    C => sub { my ($id, $rest) = @_; my $c = $channels{$id} or return; delete $c->{ ord $rest } },
+    C => sub { my ($id, $rest) = @_; my $c = $channels{$id} or return; closed($id, $c, ord $rest) },
     S => sub { my ($id, $rest) = @_; my $c = $channels{$id} or return; kill unpack('N', $rest), $c->{pid} unless defined $c->{status} },
     R => sub { my ($id, $rest) = @_; my $c = $channels{$id} or return; size($c->{in}, unpack 'n n', $rest) if $c->{tty} && $c->{in} },
     F => sub {

@@ -21,6 +21,8 @@ const HEAD: usize = 9;
 /// How much of an input is sent at once, and how much may be under way.
 const CHUNK: usize = 16 << 10;
 const WINDOW: usize = 256 << 10;
+/// The status of what could not be started.
+const NOT_STARTED: u32 = u32::MAX;
 /// No frame is longer; whoever sends one that is, is not this program.
 const LONGEST: usize = 1 << 20;
 
@@ -206,7 +208,9 @@ impl Agent {
             feeding.abort();
             ordering.abort();
             over.send_replace(Some(match status {
-                Some(u32::MAX) => Err(Fail::Failed("no other process can be started".into(), None)),
+                Some(NOT_STARTED) => {
+                    Err(Fail::Failed("no other process can be started".into(), None))
+                }
                 Some(status) => Ok(status as i32),
                 None => Err(gone()),
             }));
@@ -319,7 +323,8 @@ fn hear(shared: &Shared, kind: u8, id: u32, rest: Bytes) -> bool {
                 if waiting > WINDOW || rest.is_empty() {
                     return false;
                 }
-                let _ = output.pieces.send(Piece::Bytes(rest));
+                // A copy: it would hold all that was read along with it.
+                let _ = output.pieces.send(Piece::Bytes(Bytes::copy_from_slice(&rest)));
             }
         }
         b'e' => {
@@ -330,7 +335,7 @@ fn hear(shared: &Shared, kind: u8, id: u32, rest: Bytes) -> bool {
         }
         b'w' => {
             let more = number(0) as usize;
-            if more > WINDOW || channel.input.available_permits() > WINDOW {
+            if more > WINDOW || channel.input.available_permits() + more > WINDOW {
                 return false;
             }
             channel.input.add_permits(more);
@@ -339,10 +344,15 @@ fn hear(shared: &Shared, kind: u8, id: u32, rest: Bytes) -> bool {
             if let Some(exit) = channel.exit.take() {
                 let _ = exit.send(number(0));
             }
+            // What was never started has no output that could end.
+            if number(0) == NOT_STARTED {
+                channels.remove(&id);
+                return true;
+            }
         }
         b'f' => {
             if let Some(file) = channel.file.take() {
-                let _ = file.send(rest);
+                let _ = file.send(Bytes::copy_from_slice(&rest));
             }
             channels.remove(&id);
             return true;
@@ -426,6 +436,58 @@ async fn pass_on(out: mpsc::Sender<Bytes>, id: u32, mut orders: mpsc::UnboundedR
         };
         if out.send(order).await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An agent, and the other end of its line, where nobody is.
+    async fn agent() -> (Agent, DuplexStream) {
+        let (line, mut other) = tokio::io::duplex(64 << 10);
+        other.write_all(&frame(b'H', 0, &[])).await.unwrap();
+        let (from, to) = tokio::io::split(line);
+        (Agent::greet(from, to, BytesMut::new()).await.unwrap(), other)
+    }
+
+    async fn in_time<T>(work: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(20), work).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_started_ends() {
+        let (agent, mut other) = agent().await;
+        let mut attached = agent.attach("", None, false).await.unwrap();
+        other.write_all(&frame(b'X', 1, &NOT_STARTED.to_be_bytes())).await.unwrap();
+        let mut rest = Vec::new();
+        in_time(attached.stdout.read_to_end(&mut rest)).await.unwrap();
+        in_time(attached.stderr.unwrap().read_to_end(&mut rest)).await.unwrap();
+        assert!(rest.is_empty());
+        let end = in_time(attached.end.wait_for(Option::is_some)).await.unwrap().clone();
+        assert!(matches!(end, Some(Err(Fail::Failed(_, None)))), "{end:?}");
+        assert!(!agent.is_over());
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_more_than_was_granted_is_hung_up_on() {
+        for bad in [
+            // More than a window of an output that nobody reads.
+            (0..=2 * WINDOW / CHUNK + 1)
+                .flat_map(|_| frame(b'2', 1, &[0; CHUNK]))
+                .collect::<Vec<_>>(),
+            frame(b'1', 1, &[]).to_vec(),
+            frame(b'w', 1, &(WINDOW as u32).to_be_bytes()).repeat(2),
+            [b"1\0\0\0\x01".as_slice(), &(LONGEST as u32 + 1).to_be_bytes()].concat(),
+        ] {
+            let (agent, mut other) = agent().await;
+            let attached = agent.attach("", None, false).await.unwrap();
+            // It may have hung up before all of it was written.
+            let _ = in_time(other.write_all(&bad)).await;
+            in_time(agent.end().cancelled()).await;
+            assert!(agent.is_over());
+            drop(attached);
         }
     }
 }

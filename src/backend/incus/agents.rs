@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -11,6 +12,9 @@ use super::attach;
 use super::client::{Client, Fail};
 use super::record::Record;
 use crate::backend::guest::{AGENT, Agent};
+
+/// How long it may take until one listens.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The agents that run, by sandbox.
 #[derive(Default)]
@@ -82,7 +86,11 @@ async fn start(client: &Arc<Client>, name: &str) -> Result<Agent, Fail> {
     if let Some(mut stderr) = attached.stderr {
         tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
     }
-    let agent = Agent::greet(attached.stdout, stdin, BytesMut::new()).await?;
+    let greeted = Agent::greet(attached.stdout, stdin, BytesMut::new());
+    let agent = match tokio::time::timeout(PATIENCE, greeted).await {
+        Ok(agent) => agent?,
+        Err(_) => return Err(Fail::Lost("the agent does not answer".into())),
+    };
     let end = agent.end();
     tokio::spawn(async move {
         end.cancelled().await;

@@ -37,6 +37,8 @@ impl Inner {
 
     /// Changes what is known of a sandbox.
     async fn change(&self, name: &str, change: impl FnOnce(&mut Record)) -> Result<()> {
+        self.instance(name).await?;
+        let _lock = self.changing(name).await?;
         let (_, mut record) = self.instance(name).await?;
         change(&mut record);
         let body = json!({"config": record.keys()?});

@@ -33,14 +33,36 @@ impl Inner {
         }
     }
 
-    /// Lets what has just started have what its record says.
-    pub(super) async fn admit(&self, name: &str, record: &Record) -> Result<()> {
-        match self.gate_of(record)? {
-            Some(host) if is_gated(record) => {
-                let lock = host.changing(name).await?;
-                self.admit_locked(host, &lock, name, record).await
+    /// Lets what has just started have what its record says. With a lock of the caller's that is the record at
+    /// hand; else the one that is there now: somebody else may have changed it since that was read.
+    pub(super) async fn admit(
+        &self,
+        name: &str,
+        record: &Record,
+        lock: Option<&Lock>,
+    ) -> Result<()> {
+        let Some(host) = self.gate_of(record)? else { return Ok(()) };
+        let (own, now);
+        let (lock, record) = match lock {
+            Some(lock) => (lock, record),
+            None if !is_gated(record) && !host.keeps(name) => return Ok(()),
+            None => {
+                own = host.changing(name).await?;
+                (_, now) = self.instance(name).await?;
+                (&own, &now)
             }
-            _ => Ok(()),
+        };
+        match record.gate && is_gated(record) {
+            true => self.admit_locked(host, lock, name, record).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Nobody else changes a sandbox's network as long as it is held; none where this machine has no part in it.
+    pub(super) async fn changing(&self, name: &str) -> Result<Option<Lock>> {
+        match &self.host {
+            Ok(host) => host.changing(name).await.map(Some),
+            Err(_) => Ok(None),
         }
     }
 
@@ -80,11 +102,11 @@ impl Inner {
         if !(host.keeps(name) || record.gate && is_gated(record)) {
             return Ok(());
         }
-        if host.is_served(name).await {
+        if host.is_ready(name).await {
             return host.revive().await;
         }
         let (_, record) = self.instance(name).await?;
-        match self.admit(name, &record).await {
+        match self.admit(name, &record, None).await {
             // The command says it better.
             Err(Error::NotRunning { .. } | Error::Busy { .. }) => Ok(()),
             done => done,
@@ -120,16 +142,21 @@ impl Inner {
             // First it loses the interface that it has.
             self.set_interfaces(name, instance, &record).await?;
         }
-        let served = running && host.is_served(name).await;
-        if running && !served && is_gated(&record) {
-            self.admit_locked(host, &lock, name, &record).await?;
-        } else if served {
-            host.set(&lock, name, &record.egress).await?;
+        // Also while it is being frozen or stopped: what is served must not stay as it was.
+        let served = host.is_served(name).await;
+        let mut in_force = served;
+        let mut done = Ok(());
+        if served {
+            done = host.set(&lock, name, &record.egress).await;
+        } else if running && is_gated(&record) {
+            in_force = true;
+            done = self.admit_locked(host, &lock, name, &record).await;
         }
-        if before.gate
-            && let Err(error) = self.write_down(name, &record).await
-        {
-            if served {
+        if done.is_ok() && before.gate {
+            done = self.write_down(name, &record).await;
+        }
+        if let Err(error) = done {
+            if in_force && before.gate && host.is_served(name).await {
                 host.set(&lock, name, &before.egress).await?;
             }
             return Err(error);

@@ -138,7 +138,7 @@ impl Host {
     pub async fn admit(&self, lock: &Lock, name: &str, record: &Record, pid: u64) -> Result<bool> {
         let entry = match self.entry(name, pid) {
             Ok(entry) => entry,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => {
                 return Err(Error::io(format!("looking at sandbox '{name}'"), error));
             }
@@ -151,6 +151,11 @@ impl Host {
     /// Whether it is served.
     pub async fn is_served(&self, name: &str) -> bool {
         self.gatehouse.is_served(name).await
+    }
+
+    /// Whether it is served, and was let in to the end.
+    pub async fn is_ready(&self, name: &str) -> bool {
+        self.gatehouse.is_ready(name).await
     }
 
     /// Whether it was served since it was made.
@@ -220,6 +225,12 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// Whether a process ended while it was looked at.
+fn is_gone(error: &io::Error) -> bool {
+    let gone = rustix::io::Errno::SRCH.raw_os_error();
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(gone)
 }
 
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {

@@ -11,7 +11,7 @@ use super::Inner;
 use super::client::{Fail, escape};
 use super::cluster::{Verdict, at};
 use super::devices::devices;
-use super::host::{SERVER, is_gated};
+use super::host::{Lock, SERVER, is_gated};
 use super::record::{self, Record};
 use crate::backend::guest::{Ask, guarded};
 use crate::sandbox::{
@@ -298,8 +298,18 @@ impl Inner {
 
     /// Waits until a command has run, and makes the guest the machine that it is.
     pub(super) async fn settle(&self, name: &str, record: &Record) -> Result<()> {
+        self.settle_by(name, record, None).await
+    }
+
+    /// The same, with the lock of whoever changes the sandbox's network.
+    pub(super) async fn settle_by(
+        &self,
+        name: &str,
+        record: &Record,
+        lock: Option<&Lock>,
+    ) -> Result<()> {
         self.agents.expect(name);
-        tokio::try_join!(self.admit(name, record), self.identify(name, record))?;
+        tokio::try_join!(self.admit(name, record, lock), self.identify(name, record))?;
         if record.egress != Policy::None && !record.gate {
             let seconds = NETWORK.as_secs().to_string();
             let fields = self.ask_once(name, &["network", &seconds]).await?;
@@ -517,7 +527,7 @@ impl Inner {
     }
 
     /// Stops a sandbox at once, whatever it does.
-    async fn halt(&self, name: &str) -> Result<()> {
+    pub(super) async fn halt(&self, name: &str) -> Result<()> {
         self.forget(name);
         for _ in 0..TRIES {
             let (instance, _) = self.instance(name).await?;

@@ -39,6 +39,10 @@ impl Host {
         match self.0 {}
     }
 
+    pub async fn is_ready(&self, _: &str) -> bool {
+        match self.0 {}
+    }
+
     pub fn keeps(&self, _: &str) -> bool {
         match self.0 {}
     }

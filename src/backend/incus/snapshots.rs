@@ -206,18 +206,39 @@ impl Inner {
         options: Restore,
         cancel: &Cancel,
     ) -> Result<()> {
-        let (instance, record) = self.instance(name).await?;
+        self.instance(name).await?;
         let wanted = self.snapshot_of(name, label).await?;
+        // What it may reach stays what it is now, whoever wants to change it meanwhile.
+        let lock = self.changing(name).await?;
+        let (instance, record) = self.instance(name).await?;
         self.gate_of(&record)?;
         if self.pool.driver == "zfs" {
             self.make_newest(name, &wanted, options).await?;
         }
         let (inner, name) = (Arc::clone(self), name.to_owned());
         let label = label.to_owned();
-        guarded(
-            cancel,
-            move |_| async move { inner.go_back(&name, &label, &instance, &record).await },
-        )
+        guarded(cancel, move |_| async move {
+            let state = record::state(&instance);
+            // Restored while it runs, it would be started with the devices that it had in the snapshot.
+            if state == State::Frozen {
+                let _ = inner.act(&name, "unfreeze", 0, false).await;
+            }
+            if state != State::Stopped {
+                inner.halt(&name).await?;
+            }
+            inner.forget(&name);
+            let back = inner.go_back(&name, &label, &instance, &record).await;
+            if state != State::Stopped {
+                // As it was, when there was no way back.
+                let started = inner.act(&name, "start", 0, false).await;
+                let settled = match started {
+                    Ok(()) => inner.settle_by(&name, &record, lock.as_ref()).await,
+                    Err(fail) => Err(fail.plain(&format!("starting sandbox '{name}'"))),
+                };
+                return back.and(settled);
+            }
+            back
+        })
         .await
     }
 
@@ -240,6 +261,7 @@ impl Inner {
         Ok(())
     }
 
+    /// The disk of a stopped sandbox, and nothing else.
     async fn go_back(
         &self,
         name: &str,
@@ -247,11 +269,6 @@ impl Inner {
         before: &Value,
         record: &Record,
     ) -> Result<()> {
-        let state = record::state(before);
-        if state == State::Frozen {
-            let _ = self.act(name, "unfreeze", 0, false).await;
-        }
-        self.forget(name);
         let path = format!("/1.0/instances/{name}");
         let mut tries = 0;
         while let Err(fail) = self.client.run(Method::PUT, &path, &json!({"restore": label})).await
@@ -274,15 +291,7 @@ impl Inner {
         if record.limits.disk.is_some() && self.pool.driver == "btrfs" {
             self.renew_disk(name, &before["devices"]["root"]).await?;
         }
-        if state == State::Stopped {
-            return Ok(());
-        }
-        if record::state(&after) == State::Stopped {
-            self.act(name, "start", 0, false)
-                .await
-                .map_err(|fail| fail.plain(&format!("starting sandbox '{name}'")))?;
-        }
-        self.settle(name, record).await
+        Ok(())
     }
 
     pub(super) async fn clone_box(

@@ -49,6 +49,8 @@ struct Note {
     token: String,
     /// Tells one start of it from the next one.
     network: u64,
+    /// Whether it was let in to the end.
+    ready: bool,
 }
 
 impl Entry {
@@ -123,6 +125,7 @@ impl Gatehouse {
             kept: Kept { spec: guest.clone(), gated, published: Vec::new() },
             token: token.to_owned(),
             network: entry.inode,
+            ready: false,
         };
         if before.token != token {
             let _ = fs::remove_file(self.store.folder(name).join(LOG));
@@ -140,10 +143,17 @@ impl Gatehouse {
             })?;
         }
         match (gated, served) {
-            (false, _) => Ok(()),
-            (true, false) => self.gate.attach(&self.store, name, &guest.egress).await,
-            (true, true) => self.gate.set(&self.store, name, &guest.egress).await,
+            (false, _) => {}
+            (true, false) => self.gate.attach(&self.store, name, &guest.egress).await?,
+            (true, true) => self.gate.set(&self.store, name, &guest.egress).await?,
         }
+        note.ready = true;
+        self.save(&note)
+    }
+
+    /// Whether a guest that runs was let in to the end, so that only the gate may have to be started again.
+    pub async fn is_ready(&self, name: &str) -> bool {
+        self.note(name).is_ok_and(|note| note.ready) && self.is_served(name).await
     }
 
     /// Whether a guest that runs is served, by the gate or by what comes before it.

@@ -63,8 +63,10 @@ pub(super) async fn publish(
     (port, at): (u16, Option<SocketAddr>),
     save: impl Fn(&[Published]) -> Result<()>,
 ) -> Result<SocketAddr> {
-    let known = |open: &&Published| open.port == port && open.at.ip().is_loopback();
-    if let (None, Some(open)) = (at, open.iter().find(known)) {
+    let known = |open: &&Published| {
+        open.port == port && at.map_or(open.at.ip().is_loopback(), |at| open.at == at)
+    };
+    if let Some(open) = open.iter().find(known) {
         gate.revive(store).await?;
         return Ok(open.at);
     }

@@ -37,8 +37,35 @@ const NAMED: &[&str] = &[
     "virt.global.get_network",
 ];
 
-/// Whether a method changes nothing.
+/// Whose answers hold keys, passwords or what they can be found from.
+const SECRETS: &[&str] = &[
+    "acme.",
+    "api_key.",
+    "certificate",
+    "cloud",
+    "directoryservices.",
+    "keychaincredential.",
+    "kerberos.",
+    "kmip.",
+    "mail.",
+    "replication.",
+    "rsynctask.",
+    "snmp.",
+    "ups.",
+    "user.",
+    "vmware.",
+];
+
+/// Whether a method tells secrets.
+fn tells(method: &str) -> bool {
+    SECRETS.iter().any(|prefix| method.starts_with(prefix)) && !method.ends_with("_choices")
+}
+
+/// Whether a method changes nothing, and tells nothing that a script has no business with.
 fn looks(method: &str) -> bool {
+    if tells(method) {
+        return false;
+    }
     let last = method.rsplit('.').next().unwrap_or_default();
     LOOKS.contains(&last) || last.ends_with("_choices") || NAMED.contains(&method)
 }
@@ -64,9 +91,10 @@ impl Inner {
             self.client.read(method, params).await
         } else {
             if !change {
+                let what = if tells(method) { "may tell secrets of" } else { "may change" };
                 return Err(Error::invalid_hint(
                     "method",
-                    format!("'{method}' may change the NAS"),
+                    format!("'{method}' {what} the NAS"),
                     "if it is meant, allow that: --allow-call",
                 ));
             }
@@ -106,6 +134,11 @@ mod tests {
     fn what_may_change_something_is_told_apart() {
         for method in ["pool.query", "virt.global.config", "lxc.bridge_choices", "core.ping"] {
             assert!(looks(method), "{method}");
+        }
+        for method in
+            ["certificate.query", "user.query", "mail.config", "cloudsync.credentials.query"]
+        {
+            assert!(!looks(method) && tells(method), "{method}");
         }
         for method in ["pool.create", "auth.generate_token", "query.x", "container.start", "", "x"]
         {

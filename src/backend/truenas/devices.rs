@@ -94,6 +94,23 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether these folders are there, and no links that lead elsewhere: guests write to them.
+    pub(super) async fn look_at_mounts(&self, mounts: &[Mount]) -> Result<()> {
+        for Mount { source, .. } in mounts {
+            let text = source.to_string_lossy();
+            let stat = self.client.read("filesystem.stat", json!([text])).await;
+            let stat = stat.map_err(|error| doing(error, &format!("looking at '{text}'")))?;
+            if stat["realpath"].as_str() != Some(text.trim_end_matches('/')) {
+                return Err(Error::invalid_hint(
+                    "mounts",
+                    format!("'{text}' is a link, or below one"),
+                    "name the folder that it leads to",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// What the settings say of the network card; none for the NAS's own choice.
     pub(super) async fn nic(&self) -> Result<Option<Nic>> {
         let Some(wanted) = self.network.as_deref() else { return Ok(None) };

@@ -66,7 +66,14 @@ impl Inner {
         let (fingerprint, nic) = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(Error::Cancelled),
-            found = async { tokio::try_join!(self.fingerprint(image), self.nic()) } => found?,
+            found = async {
+                let (found, nic, ()) = tokio::try_join!(
+                    self.fingerprint(image),
+                    self.nic(),
+                    self.look_at_mounts(&spec.mounts)
+                )?;
+                Ok::<_, Error>((found, nic))
+            } => found?,
         };
         let mut record = Record::new(spec, image.clone(), fingerprint);
         record.created = Some(crate::sandbox::wall_clock());

@@ -213,7 +213,13 @@ impl Shared {
         let cancel = Cancel::new();
         let log = lane.ctx.backend.egress_log(sandbox, &cancel);
         let log = tokio::time::timeout(Duration::from_secs(5), log).await;
-        CellEgress::of(log.ok().and_then(Result::ok).unwrap_or_default())
+        let egress = CellEgress::of(log.ok().and_then(Result::ok).unwrap_or_default());
+        if egress.denied.is_empty() {
+            return egress;
+        }
+        let policy = lane.ctx.backend.policy(sandbox, &cancel);
+        let policy = tokio::time::timeout(Duration::from_secs(5), policy).await;
+        egress.under(policy.ok().and_then(Result::ok))
     }
 
     /// Deletes a sandbox, also when the run was cancelled. Where nobody answers it is tried once

@@ -64,14 +64,16 @@ impl Thread {
 
 /// Has the thread stand still for as long as it has worked more than its share of one processor.
 async fn keep_to(share: f64) {
-    let mut pause = IDLE;
+    // What can be used up in one pause is made good in the next ones, of which none is long.
+    let idle = IDLE.mul_f64(share).max(BUSY);
+    let mut pause = idle;
     loop {
         let (start, before) = (Instant::now(), worked());
         tokio::time::sleep(pause).await;
         let used = worked().saturating_sub(before);
         let due = used.div_f64(share.max(0.01));
         std::thread::sleep(due.saturating_sub(start.elapsed()));
-        pause = if used < BUSY.mul_f64(share) { IDLE } else { BUSY };
+        pause = if used < BUSY.mul_f64(share) { idle } else { BUSY };
     }
 }
 

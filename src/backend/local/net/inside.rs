@@ -26,8 +26,8 @@ pub const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd73, 0x616e, 0x6473, 1, 0, 0, 0,
 /// What it has as a name server. Nothing is there: all questions are redirected.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
 
-const PORT: u16 = 3129;
-const DATAGRAMS: u16 = 3130;
+/// Where the gate's sockets are, and those for UDP one above: the first of these where nobody is.
+const PORTS: [u16; 6] = [3129, 43129, 33129, 23129, 13129, 53129];
 const TABLE: &str = "sandscript";
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
@@ -76,21 +76,37 @@ impl Inside {
     }
 }
 
-/// Makes it in the current network namespace, whose loopback interface is up.
+/// Makes it in the current network namespace, whose loopback interface is up. Programs in there may listen on
+/// ports already.
 pub fn enter() -> io::Result<Inside> {
-    let six = Ipv6Addr::LOCALHOST;
+    let mut busy = None;
+    for port in PORTS {
+        match enter_at(port) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => busy = Some(error),
+            done => return done,
+        }
+    }
+    Err(busy.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+}
+
+fn enter_at(port: u16) -> io::Result<Inside> {
+    let (v4, six) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
     let mut inside = Inside {
-        tcp: vec![TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?.into()],
-        udp: vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, PORT))?.into()],
-        datagrams: vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, DATAGRAMS))?.into()],
+        tcp: vec![TcpListener::bind((v4, port))?.into()],
+        udp: vec![UdpSocket::bind((v4, port))?.into()],
+        datagrams: vec![UdpSocket::bind((v4, port + 1))?.into()],
         raw: vec![raw(AddressFamily::INET)?],
     };
     receive_for_others(&inside.datagrams[0], false)?;
     // Where the machine has no IPv6, the guest has none.
-    if let Ok(tcp) = TcpListener::bind((six, PORT)) {
+    let tcp = match TcpListener::bind((six, port)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+        tcp => tcp.ok(),
+    };
+    if let Some(tcp) = tcp {
         inside.tcp.push(tcp.into());
-        inside.udp.push(UdpSocket::bind((six, PORT))?.into());
-        let datagrams = UdpSocket::bind((six, DATAGRAMS))?;
+        inside.udp.push(UdpSocket::bind((six, port))?.into());
+        let datagrams = UdpSocket::bind((six, port + 1))?;
         receive_for_others(&datagrams, true)?;
         inside.datagrams.push(datagrams.into());
         inside.raw.push(raw(AddressFamily::INET6)?);
@@ -102,7 +118,7 @@ pub fn enter() -> io::Result<Inside> {
     }
     link::address("lo", ADDRESS.into())?;
     let has_six = inside.tcp.len() > 1;
-    rules(has_six)?;
+    rules(port, has_six)?;
     // The last step: before it, nothing leads anywhere.
     if has_six {
         link::local_route(ADDRESS6.into())?;
@@ -160,15 +176,15 @@ pub fn dial(to: SocketAddr, from: Option<IpAddr>, protocol: Protocol) -> io::Res
     }
 }
 
-fn rules(has_six: bool) -> io::Result<()> {
-    match install(true, has_six) {
+fn rules(port: u16, has_six: bool) -> io::Result<()> {
+    match install(port, true, has_six) {
         // A kernel without the expression: no UDP then but the resolver's.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => install(false, has_six),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => install(port, false, has_six),
         other => other,
     }
 }
 
-fn install(datagrams: bool, has_six: bool) -> io::Result<()> {
+fn install(port: u16, datagrams: bool, has_six: bool) -> io::Result<()> {
     let mut batch = begin();
     // Whoever was here before may have left one.
     for kind in [NEW_TABLE, DELETE_TABLE, NEW_TABLE] {
@@ -180,14 +196,14 @@ fn install(datagrams: bool, has_six: bool) -> io::Result<()> {
     rule(&mut batch, TABLE, redirect, 0, |list| {
         meta(list, L4PROTO);
         compare(list, EQUAL, &[TCP]);
-        to_gate(list);
+        to_gate(list, port);
     });
     rule(&mut batch, TABLE, redirect, 0, |list| {
         meta(list, L4PROTO);
         compare(list, EQUAL, &[UDP]);
         payload(list, TRANSPORT, 2, 2);
         compare(list, EQUAL, &53u16.to_be_bytes());
-        to_gate(list);
+        to_gate(list, port);
     });
     let filter = "filter";
     new_chain(&mut batch, TABLE, filter, "filter", HOOK_OUTPUT, 0);
@@ -213,9 +229,9 @@ fn install(datagrams: bool, has_six: bool) -> io::Result<()> {
             compare(list, EQUAL, &[REPLY]);
             verdict(list, ACCEPT);
         });
-        to_datagrams(&mut batch, take, IPV4, &Ipv4Addr::LOCALHOST.octets());
+        to_datagrams(&mut batch, (take, port + 1), IPV4, &Ipv4Addr::LOCALHOST.octets());
         if has_six {
-            to_datagrams(&mut batch, take, IPV6, &Ipv6Addr::LOCALHOST.octets());
+            to_datagrams(&mut batch, (take, port + 1), IPV6, &Ipv6Addr::LOCALHOST.octets());
         }
         // Nobody took it.
         rule(&mut batch, TABLE, take, 0, |list| {
@@ -236,13 +252,13 @@ fn install(datagrams: bool, has_six: bool) -> io::Result<()> {
 }
 
 /// UDP goes to the gate's socket at an address of the loopback interface: the kernel would choose any.
-fn to_datagrams(batch: &mut Batch, chain: &str, family: u8, address: &[u8]) {
+fn to_datagrams(batch: &mut Batch, (chain, port): (&str, u16), family: u8, address: &[u8]) {
     rule(batch, TABLE, chain, 0, |list| {
         meta(list, NFPROTO);
         compare(list, EQUAL, &[family]);
         meta(list, L4PROTO);
         compare(list, EQUAL, &[UDP]);
-        load(list, 1, &DATAGRAMS.to_be_bytes());
+        load(list, 1, &port.to_be_bytes());
         load(list, 2, address);
         expression(list, "tproxy", |set| {
             set.put(1, &u32::from(family).to_be_bytes());
@@ -307,8 +323,8 @@ fn mask(list: &mut Batch, bits: &[u8]) {
     });
 }
 
-fn to_gate(list: &mut Batch) {
-    load(list, 1, &PORT.to_be_bytes());
+fn to_gate(list: &mut Batch, port: u16) {
+    load(list, 1, &port.to_be_bytes());
     expression(list, "redir", |set| set.put(1, &1u32.to_be_bytes()));
 }
 

@@ -91,6 +91,7 @@ impl SyscallFilter {
                 .map(|request| rule(1, SeccompCmpOp::Eq, *request))
                 .collect::<io::Result<_>>()?,
         );
+        rules.insert(libc::SYS_socket, vec![other_families()?]);
         let init = with_unknown(compile(rules)?, &X32);
         let mut rules = denied(DENIED_TO_COMMANDS);
         let namespaces = [
@@ -126,6 +127,19 @@ impl SyscallFilter {
         let rest = with_unknown(compile(rules)?, &[(JUMP_IF_EQUAL, clone3)]);
         Ok(SyscallFilter { init, command: with_gaps(rest, numbers) })
     }
+}
+
+/// Which kinds of sockets there are in a guest. Others are not all the namespace's own: by AF_VSOCK, a
+/// virtual machine talks to its host, whatever network it has.
+const FAMILIES: [libc::c_int; 5] =
+    [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET];
+
+fn other_families() -> io::Result<SeccompRule> {
+    let differs = |family: &libc::c_int| {
+        let family = *family as u64;
+        wrong(SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family))
+    };
+    wrong(SeccompRule::new(FAMILIES.iter().map(differs).collect::<io::Result<_>>()?))
 }
 
 fn denied<'a>(
