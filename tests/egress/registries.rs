@@ -97,7 +97,7 @@ matrix("open", #{ from: py, egress: "registries", axes: #{ n: [1] } }, |cell| {
 matrix("blocked", #{ from: py, egress: ["allowed.test"], axes: #{ n: [1] } }, |cell| {
     cell.sandbox.run(pip);
 });
-matrix("allowed", #{ from: py, egress: #{ allow: ["mirror.test"] }, axes: #{ n: [1] } }, |cell| {
+matrix("allowed", #{ from: py, egress: #{ allow: ["allowed.test", "mirror.test"] }, axes: #{ n: [1] } }, |cell| {
     cell.sandbox.run(pip);
 });
 "#;
@@ -120,7 +120,10 @@ fn package_manager(rig: &Rig) {
     assert_eq!(passed, [true, false, true], "{result:?} {}", tails().collect::<String>());
     let blocked = &reports[1].cells[0].egress;
     assert!(blocked.said().unwrap().contains("refused: mirror.test"), "{blocked:?}");
-    assert_eq!(blocked.remedy(None).unwrap(), "egress: #{ allow: [\"mirror.test\"] }");
+    assert_eq!(
+        blocked.remedy(None).unwrap(),
+        "egress: #{ allow: [\"allowed.test\", \"mirror.test\"] }"
+    );
     let carried = &reports[0].cells[0].egress.carried;
     assert!(
         carried.iter().any(|one| one.host == "mirror.test" && one.received > 500),
