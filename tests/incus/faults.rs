@@ -92,7 +92,9 @@ pub fn an_answer_that_is_cut_off(daemon: &mut Daemon) {
         // A command's start that is lost is no exit code.
         proxy.cut("POST /1.0/instances/cut/exec", 150);
         let line = Command::shell("true");
-        let error = exec(&backend, "cut", &line, &cancel).await.unwrap_err();
+        // The first one of a connection asks the server.
+        let other = open_at(&proxy.socket, "small").await;
+        let error = exec(&other, "cut", &line, &cancel).await.unwrap_err();
         assert!(matches!(error, Error::Transport { .. }), "{error:?}");
         for name in ["cut", "lost"] {
             backend.delete(name, &cancel).await.unwrap();

@@ -213,6 +213,14 @@ struct Watching<G> {
 impl<G: Guests> Watching<G> {
     async fn told(&self, code: std::result::Result<i32, Fail>) -> Result<Exit> {
         let what = format!("a command in '{}'", self.name);
+        if let Err(fail @ Fail::Lost(_)) = &code {
+            // The line may have gone with the member of a cluster that the sandbox is on.
+            let doing = "running a command";
+            let why = self.guests.explain(&self.name, fail.clone(), doing).await;
+            if matches!(why, Error::MemberAway { .. }) {
+                return Err(why);
+            }
+        }
         let code = code.map_err(|fail| match fail {
             // It was cut off in the middle: nobody knows what it did.
             Fail::Failed(text, _) => {
