@@ -229,37 +229,37 @@ async fn planted_links(nas: &Small, release: Release) {
 async fn devices(nas: &Small, release: Release) {
     let cancel = Cancel::new();
     let root = nas.sim.root();
-    std::fs::create_dir_all(root.join("mnt/tank/work/in")).unwrap();
-    std::fs::write(root.join("mnt/tank/work/in/said"), "from the NAS\n").unwrap();
+    std::fs::create_dir_all(root.join("mnt/tank/code/in")).unwrap();
+    std::fs::write(root.join("mnt/tank/code/in/said"), "from the NAS\n").unwrap();
     std::fs::create_dir_all(root.join("mnt/tank/other/in")).unwrap();
-    std::os::unix::fs::symlink("../other", root.join("mnt/tank/work/link")).unwrap();
+    std::os::unix::fs::symlink("../other", root.join("mnt/tank/code/link")).unwrap();
     let mut config = TrueNasConfig::new(nas.config(nas.key()));
-    config.mounts = vec!["/mnt/tank/work".into()];
+    config.mounts = vec!["/mnt/tank/code".into()];
     config.network = Some("lan".into());
     config.autostart = true;
     let backend = TrueNasBackend::open(config.clone()).await.unwrap();
     let mount =
-        |source: &str| Mount { source: source.into(), target: "/work".into(), readonly: false };
+        |source: &str| Mount { source: source.into(), target: "/code".into(), readonly: false };
     for (source, why) in [
         ("/mnt/tank", "is none of the folders"),
-        ("/mnt/tank/work/../other", "is none of the folders"),
-        ("/mnt/tank/workshop", "is none of the folders"),
+        ("/mnt/tank/code/../other", "is none of the folders"),
+        ("/mnt/tank/codeshop", "is none of the folders"),
         ("/etc", "is none of the folders"),
-        ("/mnt/tank/work/link", "is a link, or below one"),
-        ("/mnt/tank/work/link/in", "is a link, or below one"),
+        ("/mnt/tank/code/link", "is a link, or below one"),
+        ("/mnt/tank/code/link/in", "is a link, or below one"),
     ] {
         let spec = Spec { mounts: vec![mount(source)], ..Spec::new("nope") };
         let error = backend.create(&spec, &cancel).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
     }
-    let readonly = Mount { readonly: true, ..mount("/mnt/tank/work/in") };
+    let readonly = Mount { readonly: true, ..mount("/mnt/tank/code/in") };
     let spec = Spec { mounts: vec![readonly], ..Spec::new("nope") };
     let error = backend.create(&spec, &cancel).await.unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
-    let spec = Spec { mounts: vec![mount("/mnt/tank/work/in")], ..Spec::new("with") };
+    let spec = Spec { mounts: vec![mount("/mnt/tank/code/in")], ..Spec::new("with") };
     let info = backend.create(&spec, &cancel).await.unwrap();
     assert_eq!(info.mounts, spec.mounts);
-    assert_eq!(say(&backend, "with", "cat /work/said").await, "from the NAS\n");
+    assert_eq!(say(&backend, "with", "cat /code/said").await, "from the NAS\n");
     let rows = match release.is_26() {
         true => backend.call("container.query", Vec::new(), false, &cancel).await.unwrap(),
         false => backend.call("virt.instance.query", Vec::new(), false, &cancel).await.unwrap(),
@@ -274,7 +274,7 @@ async fn devices(nas: &Small, release: Release) {
     };
     assert!(cards.to_string().contains("\"eno1\""), "{cards}");
     Backend::clone(&backend, "with", &CloneSpec::new("twin"), &cancel).await.unwrap();
-    assert_eq!(say(&backend, "twin", "cat /work/said").await, "from the NAS\n");
+    assert_eq!(say(&backend, "twin", "cat /code/said").await, "from the NAS\n");
     for name in ["twin", "with"] {
         backend.delete(name, &cancel).await.unwrap();
     }

@@ -27,7 +27,7 @@ pub(super) fn of(api: Api, image: Option<String>, mounts: bool) -> Capabilities 
         (Capability::LimitDisk, "backend 'truenas' sets no quotas yet"),
         (Capability::LimitInodes, "a NAS has no limit on the number of files"),
         (Capability::LimitPids, "a NAS has no limit on the number of processes"),
-        (Capability::Mounts, "no folder of the NAS is named that sandboxes may have: mounts = [\"/mnt/tank/work\"] for it in your config.toml"),
+        (Capability::Mounts, "no folder of the NAS is named that sandboxes may have: mounts = [\"/mnt/tank/code\"] for it in your config.toml"),
         (Capability::Networks, "backend 'truenas' makes no networks yet"),
         (Capability::Publish, "backend 'truenas' publishes no ports yet"),
         (Capability::TarImage, "a NAS takes images of its registry only, such as debian/12"),
