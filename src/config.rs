@@ -90,6 +90,8 @@ pub struct NasConfig {
     pub assume_release: Option<String>,
     /// Whether new sandboxes start when it does.
     pub autostart: bool,
+    /// Which way commands go: `ssh` or `shell`; what works when not given.
+    pub exec: Option<String>,
     /// Its folders that sandboxes may have.
     pub mounts: Vec<String>,
     /// What new sandboxes are plugged into: one of its interfaces, or `lan`.
@@ -102,8 +104,27 @@ pub struct NasConfig {
     pub key: Option<SecretSource>,
     /// The pool that new sandboxes are on.
     pub pool: Option<String>,
+    /// How commands go by SSH.
+    pub ssh: NasSsh,
     /// Whose key it is; `root` when not given.
     pub user: Option<String>,
+}
+
+/// How commands go to guests by SSH.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NasSsh {
+    /// The machine that guests are reached by, as `user@host:port`.
+    pub jump: Option<String>,
+    /// The SHA-256 of its host key, as `ssh-keygen -l` shows it.
+    pub jump_key: Option<String>,
+    /// A file with a key, or `agent`; one of our own when not given.
+    pub key: Option<PathBuf>,
+}
+
+impl NasSsh {
+    /// The word that takes the place of a file.
+    pub const AGENT: &str = "agent";
 }
 
 /// Which entries of bases `base prune` keeps.
@@ -303,6 +324,11 @@ impl Config {
         let mut config =
             Config::parse(&text).map_err(|error| ConfigError { path: path.to_owned(), ..error })?;
         let folder = path.parent().unwrap_or(Path::new("/"));
+        for key in config.truenas.values_mut().filter_map(|nas| nas.ssh.key.as_mut()) {
+            if key.as_os_str() != NasSsh::AGENT {
+                *key = folder.join(&*key);
+            }
+        }
         let keys = config.truenas.values_mut().filter_map(|nas| nas.key.as_mut());
         let files = config.secrets.values_mut().chain(keys).filter_map(|source| match source {
             SecretSource::File(path) => Some(path),

@@ -13,7 +13,6 @@ pub mod lang;
 pub mod sandbox;
 pub mod suggest;
 pub mod transfer;
-#[cfg(any(feature = "incus", feature = "truenas"))]
 pub mod transport;
 pub mod workflow;
 

@@ -454,8 +454,9 @@ function Sandbox:pull(from, to) end
 
 ---@class (exact) Sandbox.snapshot.Options
 ---@field labels? table<string, string|number|boolean> Labels of your own, kept with it.
+---@field expires? Duration After this long gc or the server deletes it. Default: never.
 
----Takes a snapshot; the sandbox goes on as it was. Gives label, created, size, frozen (seconds that its processes stood still) and labels.
+---Takes a snapshot; the sandbox goes on as it was. Gives label, created, size, frozen (seconds that its processes stood still), labels and expires.
 ---
 ---- error `already_exists`: There is one with that label.
 ---- error `not_found`: It is not there any more.
@@ -516,6 +517,8 @@ function Sandbox:restore(label, options) end
 ---@field disk? Size How much it may write to disk.
 ---@field inodes? integer How many files it may create.
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
+---@field devices? table<string, table<string, any>> Devices of the machine's in it, by name; of a clone, beside its source's.
+---@field nesting? boolean Let containers run in it, which weakens what keeps it in. Default: false; a clone is as its source.
 ---@field hostname? string Its host name; the sandbox's name when not given.
 ---@field egress? string|string[]|table<string, any> What it may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: nothing; of a clone, what its source may.
 ---@field network? Network|Network[] Networks that it is in, a network or a list: it reaches the others in them by name, whatever egress says. Default: none, of a clone, too.
@@ -930,12 +933,22 @@ local Error = {}
 ---@field mounts? (table<string, any>)[] Host folders in it: a list of #{ source, target, readonly }.
 ---@field user? string User of every command that names none.
 ---@field cwd? string Working directory of every command that names none.
+---@field pool? string The pool of a NAS that its files are on.
+---@field cpus? string The CPUs that it runs on, such as "0-3" or "0,2".
+---@field mac? string Its card's hardware address.
+---@field address? string A fixed address with the length of its network, such as "192.168.1.50/24".
+---@field users? string[] Accounts to make in it, each with a home.
+---@field keys? string[] Public keys that let one in by SSH, as root and each of users.
+---@field dns? string[] Addresses of the servers that it asks for names.
+---@field tools? string[] Packages of its distribution to install. It needs egress for that.
 ---@field cpu? number CPUs it may use, such as 0.5 or 2.
 ---@field memory? Size Memory it may use.
 ---@field pids? integer How many processes it may have.
 ---@field disk? Size How much it may write to disk.
 ---@field inodes? integer How many files it may create.
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
+---@field devices? table<string, table<string, any>> Devices of the machine's in it, by name; of a clone, beside its source's.
+---@field nesting? boolean Let containers run in it, which weakens what keeps it in. Default: false; a clone is as its source.
 ---@field hostname? string Its host name; the sandbox's name when not given.
 ---@field egress? string|string[]|table<string, any> What it may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: nothing; of a clone, what its source may.
 ---@field network? Network|Network[] Networks that it is in, a network or a list: it reaches the others in them by name, whatever egress says. Default: none, of a clone, too.
@@ -1024,6 +1037,8 @@ function network(name) end
 ---@field pids? integer How many processes it may have.
 ---@field disk? Size How much it may write to disk.
 ---@field inodes? integer How many files it may create.
+---@field devices? table<string, table<string, any>> Devices of the machine's that its steps have, by name.
+---@field nesting? boolean Let containers run in it, which weakens what keeps it in. Default: false; a clone is as its source.
 ---@field expires? Duration After this long without use gc may delete it. Default: what the settings say, else 30 days.
 
 ---Builds a base out of steps, each of which ends in a snapshot that is kept. When nothing that a step depends on has changed, it is not done again: not in the next run either, nor in another script.
@@ -1067,6 +1082,7 @@ function build_bases(bases) end
 ---@field include? (table<string, string|number|boolean>)[] Cells to add, or values to add to those that fit.
 ---@field exclude? (table<string, string|number|boolean>)[] Combinations to leave out.
 ---@field parallel? integer How many run at once. Default: what the backend can do.
+---@field pool? integer How many started clones are to wait for the cells of the next run, which then begin at once: a later run takes them, and makes new ones while its last cells run. They go with gc after an hour. No more than the matrix has cells. Cells with caches or networks, and those that are not cloned from a snapshot or a base, are never made ahead. Where clones take milliseconds it does nothing. Default: 0.
 ---@field timeout? Duration How long one attempt of a cell may take.
 ---@field warn_after? Duration After how long a cell that still runs is told of, again and again. Default: half of its timeout.
 ---@field retries? integer How often a cell that failed is tried again, each time in a fresh sandbox. One that then passes is flaky. Default: 0.
@@ -1081,6 +1097,8 @@ function build_bases(bases) end
 ---@field egress? string|string[]|table<string, any> What cells may reach: "none", "unrestricted", a preset such as "agent", a list of rules, or #{ preset, allow, deny }. Default: what their source may.
 ---@field env? table<string, string|number|boolean> Added to the environment of their commands.
 ---@field caches? table<string, string|table<string, any>> Folders that outlive it and are in no snapshot: by name the path, or #{ path, share }. One that is not shared is waited for while another sandbox that runs has it.
+---@field devices? table<string, table<string, any>> Devices of the machine's that every cell has, by name.
+---@field nesting? boolean Let containers run in it, which weakens what keeps it in. Default: false; a clone is as its source.
 ---@field network? Network|Network[] Networks that all cells are in, a network or a list: they reach each other, too. Default: none.
 ---@field target? string Where in a cluster the cells are: a member's name, or @ and a group's. Default: where the cluster puts them. When a member goes away, its cells begin again elsewhere.
 ---@field cpu? number CPUs it may use, such as 0.5 or 2.

@@ -8,6 +8,7 @@
 mod facts;
 #[path = "../../tests/incus/rig/mod.rs"]
 mod rig;
+mod scale;
 #[path = "../peers/table.rs"]
 mod table;
 
@@ -75,6 +76,11 @@ fn main() {
         if wanted("list") {
             bench.list(&mut table).await;
         }
+        // Only where it is asked for: it takes minutes.
+        if chosen.iter().any(|one| one == "scale") {
+            let daemon = &bench.daemon;
+            scale::scale(daemon.socket(), &bench.folder).await.unwrap();
+        }
     });
     table.note(
         "raw requests make no machine-id and no host name, and wait for no command but `true`",
@@ -93,6 +99,21 @@ async fn timed<T>(work: impl Future<Output = T>) -> Duration {
     start.elapsed()
 }
 
+impl Drop for Bench {
+    /// Ends the process that keeps the backend open between commands.
+    fn drop(&mut self) {
+        let sockets = std::fs::read_dir(self.folder.join("sandscript")).into_iter().flatten();
+        for socket in sockets.flatten() {
+            let Ok(stream) = std::os::unix::net::UnixStream::connect(socket.path()) else {
+                continue;
+            };
+            if let Ok(peer) = rustix::net::sockopt::socket_peercred(&stream) {
+                let _ = rustix::process::kill_process(peer.pid, rustix::process::Signal::TERM);
+            }
+        }
+    }
+}
+
 impl Bench {
     /// How long a program takes that must succeed.
     fn program(&self, program: &str, args: &[&str]) -> Duration {
@@ -105,6 +126,7 @@ impl Bench {
             .env("HOME", &self.folder)
             .env("SANDSCRIPT_BACKEND", "incus")
             .env("SANDSCRIPT_GC_EVERY", "never")
+            .env("XDG_RUNTIME_DIR", &self.folder)
             .env_remove("SANDSCRIPT_HOST")
             .stdin(Stdio::null())
             .output()

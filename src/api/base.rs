@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
+use super::device;
 use super::egress;
 use super::exec::{command_options, command_with, like};
 use super::files::write_options;
@@ -212,6 +213,8 @@ pub(super) async fn build(
         limits: limits(args)?,
         expires: args.duration("expires")?,
         caches: Vec::new(),
+        devices: device::devices(ctx, args)?,
+        nesting: args.flag("nesting"),
         rebuild: wanted.as_ref().is_some_and(|wanted| wanted.rebuild && wanted.has(name)),
     };
     let opened = BaseBuilder::open(&ctx.run(), name, options).await;
@@ -504,6 +507,10 @@ pub(super) fn specs() -> Vec<FnSpec> {
                   its function gets copies of the variables it uses. Default: false.",
             )
             .options(limit_options())
+            .options(vec![
+                device::option("Devices of the machine's that its steps have, by name."),
+                device::nesting(),
+            ])
             .option(
                 "expires",
                 Type::Duration,

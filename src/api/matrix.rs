@@ -13,7 +13,7 @@ use super::memory::Cells;
 use super::sandbox::{SandboxObject, limit_options, limits, scalar};
 use super::{
     Args, Callable, Ctx, ErrorKind, FnSpec, Handle, Host, Object, Opt, Position, Result,
-    ScriptError, Type, Value, cache, member,
+    ScriptError, Type, Value, cache, device, member,
 };
 use super::{egress, network, secret};
 use crate::sandbox::{Error, ReadOptions};
@@ -259,6 +259,7 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
         include: combinations(&args, "include")?,
         exclude: combinations(&args, "exclude")?,
         parallel: plan.parallel.or(parallel),
+        pool: args.count("pool")?.map_or(0, count),
         timeout: args.duration("timeout")?,
         warn: args.duration("warn_after")?,
         retries,
@@ -279,6 +280,8 @@ async fn matrix(ctx: Ctx, args: Args) -> Result<Value> {
             egress: None,
             networks: network::networks(&ctx, &args)?,
             caches: cache::caches(&args)?,
+            devices: device::devices(&ctx, &args)?,
+            nesting: args.flag("nesting"),
             env: args.string_map("env"),
             target: member::target(&args)?,
         },
@@ -443,6 +446,15 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "How many run at once. Default: what the backend can \
                   do.",
             )
+            .option(
+                "pool",
+                Type::Int,
+                "How many started clones are to wait for the cells of the next run, which then begin at \
+                  once: a later run takes them, and makes new ones while its last cells run. They go \
+                  with gc after an hour. No more than the matrix has cells. Cells with caches or networks, and those that are not cloned \
+                  from a snapshot or a base, are never made ahead. Where clones take milliseconds it \
+                  does nothing. Default: 0.",
+            )
             .option("timeout", Type::Duration, "How long one attempt of a cell may take.")
             .option(
                 "warn_after",
@@ -489,7 +501,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "What cells may reach: \"none\", \"unrestricted\", a preset such as \"agent\", a list of rules, or #{ preset, allow, deny }. Default: what their source may.",
             )])
             .option("env", Type::map_of(scalar()), "Added to the environment of their commands.")
-            .options(vec![cache::option(), network::option("Networks that all cells are in, a network or a list: they reach each other, too. Default: none."), member::option("Where in a cluster the cells are: a member's name, or @ and a group's. Default: where the cluster puts them. When a member goes away, its cells begin again elsewhere.")])
+            .options(vec![cache::option(), device::option("Devices of the machine's that every cell has, by name."), device::nesting(), network::option("Networks that all cells are in, a network or a list: they reach each other, too. Default: none."), member::option("Where in a cluster the cells are: a member's name, or @ and a group's. Default: where the cluster puts them. When a member goes away, its cells begin again elsewhere.")])
             .options(limit_options())
             .param("body", on_cell(), "Is run in each cell.")
             .returns(Type::Map)

@@ -11,6 +11,7 @@ mod budget;
 mod cache;
 mod cell_own;
 mod ctx;
+mod device;
 pub(crate) mod egress;
 mod env;
 mod error;

@@ -9,11 +9,12 @@ use super::base::{source, source_options};
 use super::host::{DELETED, OVER};
 use super::{
     Args, Ctx, FnSpec, HandlerFuture, Host, Map, Object, Opt, Result, ScriptError, Type, Value,
-    cache, member, path, port,
+    cache, device, member, path, port,
 };
 use super::{egress, network, secret};
 use crate::sandbox::{
-    CloneSpec, Error, Info, Kind, Limits, Mount, Spec, State, StopOptions, check_name,
+    CloneSpec, Error, Hardware, Info, Kind, Limits, Mount, Setup, Spec, State, StopOptions,
+    check_name,
 };
 use crate::workflow::{OutputSink, Source};
 
@@ -107,6 +108,10 @@ pub(super) fn machine_options() -> Vec<Opt> {
     let mut options = limit_options();
     options.extend([
         cache::option(),
+        device::option(
+            "Devices of the machine's in it, by name; of a clone, beside its source's.",
+        ),
+        device::nesting(),
         option("hostname", Type::String, "Its host name; the sandbox's name when not given."),
         egress::option(
             "What it may reach: \"none\", \"unrestricted\", a preset such as \"agent\", a list of rules, or #{ preset, allow, deny }. Default: \
@@ -193,6 +198,42 @@ fn mounts(ctx: &Ctx, args: &Args) -> Result<Vec<Mount>> {
         .collect()
 }
 
+/// The options that say what a new machine is like and what is put into it.
+fn hardware_options() -> Vec<Opt> {
+    let option = |name, ty, doc| Opt { name, ty, doc };
+    let texts = || Type::list(Type::String);
+    vec![
+        option("pool", Type::String, "The pool of a NAS that its files are on."),
+        option("cpus", Type::String, "The CPUs that it runs on, such as \"0-3\" or \"0,2\"."),
+        option("mac", Type::String, "Its card's hardware address."),
+        option(
+            "address",
+            Type::String,
+            "A fixed address with the length of its network, such as \"192.168.1.50/24\".",
+        ),
+        option("users", texts(), "Accounts to make in it, each with a home."),
+        option("keys", texts(), "Public keys that let one in by SSH, as root and each of users."),
+        option("dns", texts(), "Addresses of the servers that it asks for names."),
+        option(
+            "tools",
+            texts(),
+            "Packages of its distribution to install. It needs egress for that.",
+        ),
+    ]
+}
+
+fn setup(args: &Args) -> Result<Setup> {
+    let address = |text: String| {
+        text.parse().map_err(|_| args.wrong("dns", format!("'{text}' is no address")))
+    };
+    Ok(Setup {
+        dns: args.strings("dns").into_iter().map(address).collect::<Result<_>>()?,
+        keys: args.strings("keys"),
+        tools: args.strings("tools"),
+        users: args.strings("users"),
+    })
+}
+
 async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     secret::check_kept(&ctx, &args)?;
     let keep = args.flag("keep");
@@ -203,12 +244,16 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
     let hostname = args.string("hostname").map(str::to_owned);
     let (owner, expires) = (ctx.host.owner(keep), expires(&args)?);
     let caches = cache::caches(&args)?;
+    let devices = device::devices(&ctx, &args)?;
+    let nesting = args.flag("nesting");
     let networks = network::networks(&ctx, &args)?;
     let target = member::target(&args)?;
     let (image, sha256) = match source {
         Source::Image { image, sha256 } => (image, sha256),
         other => {
-            let fixed = ["mounts", "user", "cwd"].into_iter().find(|name| args.has(name));
+            let own = hardware_options().into_iter().map(|option| option.name);
+            let fixed =
+                ["mounts", "user", "cwd"].into_iter().chain(own).find(|name| args.has(name));
             if let Some(fixed) = fixed {
                 return Err(args
                     .wrong(fixed, "a clone has what its source has")
@@ -226,6 +271,8 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
                 egress,
                 networks,
                 caches,
+                devices,
+                nesting,
                 env: env.into_iter().chain(args.string_map("env")).collect(),
                 labels: args.string_map("labels"),
                 owner,
@@ -244,8 +291,17 @@ async fn create(ctx: Ctx, args: Args) -> Result<Value> {
         sha256,
         hostname,
         limits: limits.unwrap_or_default(),
+        hardware: Hardware {
+            address: args.string("address").map(str::to_owned),
+            cpus: args.string("cpus").map(str::to_owned),
+            mac: args.string("mac").map(str::to_owned),
+            pool: args.string("pool").map(str::to_owned),
+        },
+        setup: setup(&args)?,
         mounts: mounts(&ctx, &args)?,
         caches,
+        devices,
+        nesting,
         egress: egress.unwrap_or_default(),
         networks,
         env: args.string_map("env"),
@@ -405,6 +461,12 @@ fn info_map(info: Info) -> Value {
         ("disk", size(info.limits.disk)),
         ("inodes", size(info.limits.inodes)),
     ]);
+    let hardware = Value::map([
+        ("pool", Value::option(info.hardware.pool)),
+        ("cpus", Value::option(info.hardware.cpus)),
+        ("mac", Value::option(info.hardware.mac)),
+        ("address", Value::option(info.hardware.address)),
+    ]);
     let mounts: Vec<Value> = info
         .mounts
         .iter()
@@ -438,8 +500,11 @@ fn info_map(info: Info) -> Value {
         ("used".into(), info.used.into()),
         ("source".into(), Value::option(info.source)),
         ("limits".into(), limits),
+        ("hardware".into(), hardware),
         ("mounts".into(), mounts.into()),
         ("caches".into(), caches.into()),
+        ("devices".into(), device::map(&info.devices)),
+        ("nesting".into(), info.nesting.into()),
         ("egress".into(), info.egress.to_string().into()),
         ("networks".into(), network::names(&info.networks)),
         ("env".into(), info.env.into()),
@@ -452,6 +517,7 @@ fn info_map(info: Info) -> Value {
         ("ports".into(), port::list(&info.ports)),
         ("member".into(), Value::option(info.member)),
         ("dataset".into(), Value::option(info.dataset)),
+        ("exec".into(), Value::option(info.exec)),
     ]);
     map.into()
 }
@@ -479,6 +545,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
             )
             .option("user", Type::String, "User of every command that names none.")
             .option("cwd", Type::String, "Working directory of every command that names none.")
+            .options(hardware_options())
             .options(machine_options())
             .returns(Type::Object(on))
             .error("already_exists", "There is one of that name.")

@@ -1,7 +1,7 @@
 //! Snapshots, restoring and cloning.
 
 use super::sandbox::{expires, fresh_name, limits, machine_options, made, name_of, scalar};
-use super::{Args, Ctx, FnSpec, Result, Type, Value, cache, member};
+use super::{Args, Ctx, FnSpec, Result, Type, Value, cache, device, member};
 use super::{egress, network, secret};
 use crate::sandbox::{
     CloneSpec, Error, Kind, Limits, Restore, Snapshot, SnapshotSpec, check_label, check_name,
@@ -14,6 +14,7 @@ fn map(snapshot: Snapshot) -> Value {
         ("size", snapshot.size.into()),
         ("frozen", snapshot.frozen.into()),
         ("labels", snapshot.labels.into()),
+        ("expires", Value::option(snapshot.expires)),
     ])
 }
 
@@ -21,7 +22,11 @@ async fn snapshot(ctx: Ctx, args: Args) -> Result<Value> {
     secret::check_kept(&ctx, &args)?;
     let (name, label) = (name_of(&args)?, args.need("label")?);
     check_label(label)?;
-    let spec = SnapshotSpec { label: label.to_owned(), labels: args.string_map("labels") };
+    let spec = SnapshotSpec {
+        label: label.to_owned(),
+        labels: args.string_map("labels"),
+        expires: expires(&args)?,
+    };
     let taken =
         ctx.backend().snapshot(&name, &spec, ctx.cancel()).await.map_err(|e| ctx.error(e))?;
     Ok(map(taken))
@@ -74,6 +79,8 @@ async fn clone(ctx: Ctx, args: Args) -> Result<Value> {
         egress: egress::from(&ctx, &args, egress::Origin::Sandbox(source.clone())).await?,
         networks: network::networks(&ctx, &args)?,
         caches: cache::caches(&args)?,
+        devices: device::devices(&ctx, &args)?,
+        nesting: args.flag("nesting"),
         env: args.string_map("env"),
         labels: args.string_map("labels"),
         owner: ctx.host.owner(keep),
@@ -104,10 +111,11 @@ pub(super) fn specs() -> Vec<FnSpec> {
         FnSpec::method(on, "snapshot", snapshot)
             .doc(
                 "Takes a snapshot; the sandbox goes on as it was. Gives label, created, size, \
-                  frozen (seconds that its processes stood still) and labels.",
+                  frozen (seconds that its processes stood still), labels and expires.",
             )
             .param("label", Type::String, label)
             .option("labels", Type::map_of(scalar()), "Labels of your own, kept with it.")
+            .option("expires", Type::Duration, "After this long gc or the server deletes it. Default: never.")
             .returns(Type::Map)
             .error("already_exists", "There is one with that label.")
             .error("not_found", "It is not there any more.")

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::sandbox::{Backend, Check, Error, Kind, Result};
 
 pub mod fake;
@@ -13,6 +15,7 @@ pub mod incus;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod plan;
+pub mod session;
 #[cfg(feature = "truenas")]
 pub mod truenas;
 
@@ -28,7 +31,7 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// What a backend is opened with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Config {
     /// The machine that the backend drives, for those that drive another one.
     pub host: Option<String>,
@@ -49,6 +52,29 @@ pub struct Config {
     pub truenas: truenas::Access,
     /// For `local`: do without the user's subordinate ids.
     pub single_id: bool,
+}
+
+impl Config {
+    /// Tells one from another: two that would not open the same backend have not the same digest. It is
+    /// made of the secrets, too, and says nothing of them; of folders with certificates it knows when
+    /// they were changed.
+    ///
+    /// An error is a path in it that is no text.
+    pub fn digest(&self, name: &str) -> Result<String> {
+        let text = serde_json::to_vec(self)
+            .map_err(|error| Error::internal(format!("the settings can't be told: {error}")))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(name.as_bytes());
+        hasher.update(b"\0");
+        hasher.update(&text);
+        for folder in self.incus_folders.iter().filter(|_| name == "incus") {
+            for file in ["config.yml", "client.crt", "client.key", "servercerts"] {
+                let changed = std::fs::metadata(folder.join(file)).and_then(|meta| meta.modified());
+                hasher.update(format!("{:?}\0", changed.ok()).as_bytes());
+            }
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
 }
 
 /// Looks at the machine that a backend drives, as far as one comes, before it is opened. Nothing where

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::config::Settings;
 use crate::api::HostBuilder;
-use crate::sandbox::{self, Limits, Network, Placement, PublishSpec};
+use crate::sandbox::{self, Device, DeviceKeys, Limits, Network, Placement, PublishSpec};
 use crate::workflow::{Order, Partition, SecretSource};
 
 /// How an answer is printed.
@@ -117,6 +117,22 @@ pub fn network(text: &str) -> Result<Network, String> {
         let message = message.strip_prefix("network: ").unwrap_or(&message);
         format!("{message}; {}", error.hint().unwrap_or_default())
     })
+}
+
+/// A device: `NAME=TYPE,KEY=VALUE,…`.
+pub fn device(text: &str) -> Result<Device, String> {
+    let how = || "write it as NAME=TYPE,KEY=VALUE: web=proxy,listen=9000,connect=80".to_owned();
+    let (name, rest) = key_value(text).map_err(|_| how())?;
+    let mut parts = rest.split(',');
+    let mut keys = DeviceKeys::new();
+    keys.insert("type".into(), parts.next().unwrap_or_default().to_owned());
+    for part in parts {
+        let (key, value) = key_value(part).map_err(|_| how())?;
+        if keys.insert(key.clone(), value).is_some() {
+            return Err(format!("'{key}' is given twice"));
+        }
+    }
+    Device::new(&name, keys).map_err(sentence)
 }
 
 /// Where in a cluster.

@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use super::args::{FormatArg, key_value, network, target};
+use super::args::{FormatArg, device, key_value, network, target};
 use super::egress::{self, EgressArgs};
 use super::session::Session;
 use super::{Result, view};
 use crate::egress::{Asked, Origin};
-use crate::sandbox::{Backend, CloneSpec, Network, Placement, check_name};
+use crate::sandbox::{Backend, CloneSpec, Device, Network, Placement, check_name};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +34,10 @@ pub struct Clone {
     /// A variable added to the source's environment
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     env: Vec<(String, String)>,
+    /// A device of the server's machine in it, as create has it; those of the source that two may have
+    /// are taken over
+    #[arg(long, value_name = "NAME=TYPE,KEY=VALUE", value_parser = device)]
+    device: Vec<Device>,
     /// A network that the clone is in, as create has it; the source's are not taken over
     #[arg(long, value_name = "NAME", value_parser = network)]
     network: Vec<Network>,
@@ -61,6 +65,7 @@ impl Clone {
             hostname: self.hostname,
             env: self.env.into_iter().collect(),
             networks: self.network,
+            devices: self.device,
             bare: self.bare,
             target: self.target,
             ..CloneSpec::new(self.new)

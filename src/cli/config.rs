@@ -8,8 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CommandError, Global, Result};
+#[cfg(feature = "truenas")]
+use crate::backend::truenas::{Jump, SshConfig};
+#[cfg(feature = "truenas")]
+use crate::config::NasSsh;
 use crate::config::{Config, ConfigError, Every, NasConfig};
 use crate::egress::Catalog;
+#[cfg(feature = "truenas")]
+use crate::transport::KeySource;
 use crate::workflow::{BASES_EXPIRE, KeepPolicy, SecretSource};
 
 /// How often a call looks for what may go, when nothing else is said.
@@ -44,6 +50,8 @@ pub struct Environment {
     pub jobs: Option<String>,
     /// `NO_COLOR`: no colour.
     pub no_color: bool,
+    /// `SANDSCRIPT_NO_SESSION`: as `--no-session`.
+    pub no_session: bool,
     /// `GITHUB_STEP_SUMMARY`: the file of what GitHub shows of a step.
     pub step_summary: Option<PathBuf>,
     /// `SANDSCRIPT_PROFILE`: as `--profile`.
@@ -52,6 +60,8 @@ pub struct Environment {
     pub store: Option<PathBuf>,
     /// `TERM`.
     pub term: Option<String>,
+    /// `SSH_AUTH_SOCK`: the socket of an SSH agent.
+    pub ssh_agent: Option<PathBuf>,
     /// `TRUENAS_API_KEY`: the key for a NAS that the settings say nothing of.
     pub truenas_key: Option<String>,
     /// `TRUENAS_FINGERPRINT`: the SHA-256 of its certificate.
@@ -62,6 +72,8 @@ pub struct Environment {
     pub xdg_config: Option<PathBuf>,
     /// `XDG_DATA_HOME`.
     pub xdg_data: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`.
+    pub xdg_runtime: Option<PathBuf>,
     /// `XDG_STATE_HOME`.
     pub xdg_state: Option<PathBuf>,
 }
@@ -88,7 +100,9 @@ impl Environment {
             incus_socket: var("INCUS_SOCKET").map(PathBuf::from),
             jobs: text("SANDSCRIPT_JOBS"),
             no_color: var("NO_COLOR").is_some(),
+            no_session: on("SANDSCRIPT_NO_SESSION"),
             profile: text("SANDSCRIPT_PROFILE"),
+            ssh_agent: var("SSH_AUTH_SOCK").map(PathBuf::from),
             step_summary: var("GITHUB_STEP_SUMMARY").map(PathBuf::from),
             store: var("SANDSCRIPT_STORE").map(PathBuf::from),
             term: text("TERM"),
@@ -97,6 +111,7 @@ impl Environment {
             truenas_user: text("TRUENAS_USER"),
             xdg_config: var("XDG_CONFIG_HOME").and_then(absolute),
             xdg_data: var("XDG_DATA_HOME").and_then(absolute),
+            xdg_runtime: var("XDG_RUNTIME_DIR").and_then(absolute),
             xdg_state: var("XDG_STATE_HOME").and_then(absolute),
         }
     }
@@ -129,6 +144,36 @@ impl Environment {
         let state = self.xdg_state.clone();
         let state = state.or_else(|| Some(self.home.as_ref()?.join(".local/state")))?;
         Some(state.join("sandscript"))
+    }
+
+    /// The folder of the sockets of this user's sessions.
+    pub fn runtime(&self) -> PathBuf {
+        match &self.xdg_runtime {
+            Some(folder) => folder.join("sandscript"),
+            None if rustix::process::geteuid().is_root() => "/run/sandscript/sessions".into(),
+            None => format!("/tmp/sandscript-{}", rustix::process::geteuid().as_raw()).into(),
+        }
+    }
+
+    /// What SSH to the guests of a NAS needs; nothing where there is no folder for a key.
+    #[cfg(feature = "truenas")]
+    fn ssh(&self, said: &NasSsh) -> Option<crate::sandbox::Result<SshConfig>> {
+        let folder = self.config_folder()?.join("sandscript/ssh");
+        let key = match &said.key {
+            None => Ok(KeySource::Made(folder.join("id_ed25519"))),
+            Some(word) if word.as_os_str() == NasSsh::AGENT => match &self.ssh_agent {
+                Some(socket) => Ok(KeySource::Agent(socket.clone())),
+                None => Err(crate::sandbox::Error::invalid_hint(
+                    "ssh.key",
+                    "there is no agent",
+                    "start one (eval $(ssh-agent); ssh-add), or name a file with a key",
+                )),
+            },
+            Some(file) => Ok(KeySource::File(file.clone())),
+        };
+        let jump = said.jump.as_deref().map(|jump| Jump::parse(jump, said.jump_key.clone()));
+        let config = |key, jump| SshConfig { key, known: Some(folder.join("known")), jump };
+        Some(key.and_then(|key| Ok(config(key, jump.transpose()?))))
     }
 
     /// The socket of this machine's Incus daemon, where it is not in its usual place.
@@ -166,6 +211,10 @@ pub struct Settings {
     pub egress: Arc<Catalog>,
     /// Which entries of bases are kept.
     pub keep: KeepPolicy,
+    /// Whether nothing is left to a process that keeps a backend open between commands.
+    pub no_session: bool,
+    /// The folder of the sockets of this user's sessions.
+    pub sessions: PathBuf,
     /// After how long without use bases expire; never without it.
     pub bases_expire: Option<Duration>,
     /// How often a call looks for what may go; never without it.
@@ -195,6 +244,9 @@ pub struct Settings {
     /// The same for any other NAS.
     #[cfg(feature = "truenas")]
     nas: crate::backend::truenas::Access,
+    /// What SSH to the guests of each NAS needs.
+    #[cfg(feature = "truenas")]
+    ssh: BTreeMap<String, crate::sandbox::Result<SshConfig>>,
 }
 
 impl Settings {
@@ -238,6 +290,7 @@ impl Settings {
             (&environment.backend, &environment.host),
             (&config.backend, &config.host),
         ]);
+        let absolute = |all: Vec<PathBuf>| all.iter().map(|one| folder.join(one)).collect();
         let mut hosts = config.hosts;
         hosts.extend([&global.host, &environment.host].into_iter().flatten().cloned());
         let settings = Settings {
@@ -254,24 +307,33 @@ impl Settings {
                 max_age: config.base.max_age,
             },
             image_server: config.image_server,
-            incus_folders: environment.incus_folders(),
+            incus_folders: absolute(environment.incus_folders()),
             incus_project: environment.incus_project.clone(),
-            incus_socket: environment.incus(),
+            incus_socket: environment.incus().map(|socket| folder.join(socket)),
             jobs,
             max_memory: config.max_memory,
             max_operations: config.max_operations,
             profile_from,
             secrets: config.secrets,
             store,
-            truenas: config.truenas,
+            no_session: global.no_session || environment.no_session,
+            sessions: environment.runtime(),
             #[cfg(feature = "truenas")]
             nas: crate::backend::truenas::Access {
                 user: environment.truenas_user.clone(),
                 key: environment.truenas_key.clone().map(Ok),
                 fingerprint: environment.truenas_fingerprint.clone(),
                 assume_release: global.assume_release.clone(),
+                ssh: environment.ssh(&NasSsh::default()),
                 ..Default::default()
             },
+            #[cfg(feature = "truenas")]
+            ssh: config
+                .truenas
+                .iter()
+                .filter_map(|(name, nas)| Some((name.clone(), environment.ssh(&nas.ssh)?)))
+                .collect(),
+            truenas: config.truenas,
         };
         // A project is somebody else's word: it does not say where your credentials go.
         if let Some(host) = settings.host.as_ref().filter(|host| !settings.may_use(host)) {
@@ -317,6 +379,8 @@ impl Settings {
             autostart: said.autostart,
             mounts: said.mounts.clone(),
             assume_release: self.nas.assume_release.clone().or_else(|| said.assume_release.clone()),
+            exec: said.exec.clone(),
+            ssh: host.and_then(|host| self.ssh.get(host)).cloned(),
         }
     }
 

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::args::{FormatArg, LimitArgs, key_value, network, port, target};
+use super::args::{FormatArg, LimitArgs, device, key_value, network, port, target};
 use super::egress::{self, EgressArgs};
 use super::session::Session;
 use super::{Result, publish, view};
 use crate::egress::Origin;
-use crate::sandbox::{CacheMount, Cancel, Mount, Network, Placement, Policy, PublishSpec, Spec};
+use crate::sandbox::{
+    CacheMount, Cancel, Device, DeviceKind, Hardware, Mount, Network, Placement, Policy,
+    PublishSpec, Setup, Spec,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,6 +46,13 @@ pub struct Create {
     /// A folder of the backend's that outlives it, in the guest: who has it has it alone
     #[arg(long, value_name = "NAME=PATH", value_parser = key_value)]
     cache: Vec<(String, String)>,
+    /// A device of the server's machine in it: disk, gpu, nic, proxy or usb, with its keys, such as
+    /// data=disk,pool=fast,source=vol,target=/data or web=proxy,listen=9000,connect=80
+    #[arg(long, value_name = "NAME=TYPE,KEY=VALUE", value_parser = device)]
+    device: Vec<Device>,
+    /// Let containers run in it, which weakens what keeps it in
+    #[arg(long)]
+    nesting: bool,
     /// A port that its programs listen on, to be opened on this machine until it stops: 8080,
     /// 9000:8080 or ADDRESS:9000:8080; without ADDRESS for this machine only
     #[arg(long, value_name = "PORT", value_parser = port, conflicts_with = "bare")]
@@ -68,6 +78,30 @@ pub struct Create {
     /// Where in a cluster: a member's name, or @ and a group's [default: where the cluster puts it]
     #[arg(long, value_name = "MEMBER", value_parser = target)]
     target: Option<Placement>,
+    /// The pool of a NAS that its files are on [default: the NAS's choice]
+    #[arg(long)]
+    pool: Option<String>,
+    /// The CPUs that it runs on, such as 0-3 or 0,2
+    #[arg(long, value_name = "SET", conflicts_with = "cpu")]
+    cpus: Option<String>,
+    /// Its card's hardware address
+    #[arg(long)]
+    mac: Option<String>,
+    /// A fixed address with the length of its network, such as 192.168.1.50/24
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    address: Option<String>,
+    /// An account to make in it
+    #[arg(long, value_name = "USER")]
+    account: Vec<String>,
+    /// A public key that lets one in by SSH, as root and each --account
+    #[arg(long, value_name = "LINE")]
+    ssh_key: Vec<String>,
+    /// Whom it asks for names
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<std::net::IpAddr>,
+    /// A package of its distribution to install; it needs egress for that
+    #[arg(long, value_name = "PACKAGE")]
+    tool: Vec<String>,
     /// Leave it stopped
     #[arg(long)]
     bare: bool,
@@ -83,14 +117,34 @@ impl Create {
         for mount in &mut mounts {
             mount.source = folder.join(&mount.source);
         }
+        let mut devices = self.device;
+        for device in &mut devices {
+            if let DeviceKind::Disk { source, pool: None, .. } = &mut device.kind {
+                *source = folder.join(&*source).to_string_lossy().into_owned();
+            }
+        }
         let spec = Spec {
             name: self.name,
             image: self.image,
             sha256: self.sha256,
             hostname: self.hostname,
             limits: self.limits.limits(),
+            hardware: Hardware {
+                address: self.address,
+                cpus: self.cpus,
+                mac: self.mac,
+                pool: self.pool,
+            },
+            setup: Setup {
+                dns: self.dns,
+                keys: self.ssh_key,
+                tools: self.tool,
+                users: self.account,
+            },
             mounts,
             caches: self.cache.into_iter().map(|(n, path)| CacheMount::new(n, path)).collect(),
+            devices,
+            nesting: self.nesting,
             egress: Policy::None,
             networks: self.network,
             env: self.env.into_iter().collect(),

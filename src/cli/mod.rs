@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod background;
 mod base;
 mod cache;
 mod check;
@@ -32,6 +33,7 @@ mod repl;
 mod reports;
 mod run;
 mod runs;
+mod serve;
 mod session;
 mod show;
 mod signals;
@@ -105,6 +107,9 @@ struct Global {
     /// Folder of the local backend's sandboxes and layers
     #[arg(long, global = true, value_name = "FOLDER")]
     store: Option<PathBuf>,
+    /// Open the backend anew, without the process that keeps it open between commands
+    #[arg(long, global = true)]
+    no_session: bool,
     /// When to use colour; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
     color: Color,
@@ -141,6 +146,8 @@ enum Verb {
     Exec(exec::Exec),
     Enter(enter::Enter),
     Runs(runs::Runs),
+    #[command(hide = true)]
+    Serve(serve::Serve),
     Snapshot(snapshot::Snapshot),
     Egress(egress::Egress),
     Publish(publish::Publish),
@@ -180,6 +187,7 @@ impl Verb {
             | Verb::Start(_)
             | Verb::Stop(_)
             | Verb::Delete(_)
+            | Verb::Serve(_)
             | Verb::Init(_)
             | Verb::Enter(_)
             | Verb::Stubs(_) => false,
@@ -204,6 +212,7 @@ impl Verb {
             Verb::Exec(verb) => verb.call(session),
             Verb::Enter(verb) => verb.call(session),
             Verb::Runs(verb) => verb.call(session),
+            Verb::Serve(_) => serve::Serve::call(),
             Verb::Snapshot(verb) => verb.call(session),
             Verb::Egress(verb) => verb.call(session),
             Verb::Publish(verb) => verb.call(session),
@@ -251,6 +260,13 @@ pub fn main() -> u8 {
     let environment = config::Environment::read();
     let output = Output::new(&cli.global, &environment);
     let json = cli.verb.json();
+    // It is told all that it needs.
+    if matches!(cli.verb, Verb::Serve(_)) {
+        return serve::Serve::call().unwrap_or_else(|error| {
+            output.error(&error, false);
+            error.code
+        });
+    }
     let session = Session::new(cli.global, environment, &output);
     let done = session.and_then(|session| match cli.verb {
         Verb::Run(verb) if about => verb.help(&session),

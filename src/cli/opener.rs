@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::background;
 use super::config::Settings;
 use super::run::sweep;
 use crate::api::Opener;
-use crate::backend::{self, plan::PlanBackend};
+use crate::backend::plan::PlanBackend;
 use crate::sandbox::{self, Backend, Error};
 
 /// Opens what a script names. Which machine that is with your credentials is yours to say.
@@ -33,8 +34,8 @@ impl Opener for Backends {
                 self.settings.way_to_use(host),
             ));
         }
-        let config = self.settings.backend(host.map(str::to_owned));
-        let opened = backend::open(name, &config).await?;
+        let host = host.map(str::to_owned);
+        let opened = background::open(name, host, &self.settings, false).await?;
         if self.dry {
             return Ok(Arc::new(PlanBackend::new(opened)));
         }

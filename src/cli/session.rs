@@ -5,6 +5,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::background;
 use super::config::{Environment, Settings};
 use super::housekeeping::Housekeeping;
 use super::output::Output;
@@ -120,7 +121,10 @@ impl<'a> Session<'a> {
             .build()
             .map_err(|error| CommandError::system("the runtime can't be started", &error))?;
         let done = runtime.block_on(async {
-            let backend = self.open(&self.settings).await?;
+            let backend = match parallel {
+                true => self.open(&self.settings).await?,
+                false => self.open_shared(&self.settings).await?,
+            };
             let (listing, cancel) = (Arc::clone(&backend), signals.stop.clone());
             let work = Work { backend, cancel, signals: signals.clone() };
             let done = match verb(work).await {
@@ -160,6 +164,12 @@ impl<'a> Session<'a> {
         self.open_named(&settings.backend, settings.host.clone(), settings).await
     }
 
+    /// The same for a call that is soon over: what other calls have opened does.
+    async fn open_shared(&self, settings: &Settings) -> Result<Arc<dyn Backend>> {
+        let opened = background::open(&settings.backend, settings.host.clone(), settings, true);
+        opened.await.map_err(CommandError::from)
+    }
+
     /// Opens another one than the settings name.
     pub async fn open_named(
         &self,
@@ -167,7 +177,7 @@ impl<'a> Session<'a> {
         host: Option<String>,
         settings: &Settings,
     ) -> Result<Arc<dyn Backend>> {
-        backend::open(name, &settings.backend(host)).await.map_err(CommandError::from)
+        background::open(name, host, settings, false).await.map_err(CommandError::from)
     }
 }
 

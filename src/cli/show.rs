@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::args::FormatArg;
 use super::session::Session;
 use super::{Result, view};
-use crate::sandbox::{Info, Network, Snapshot, State, format_size};
+use crate::sandbox::{Device, Info, Network, Snapshot, State, format_size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,6 +59,7 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
             format!("{}:{}{end}", mount.source.display(), mount.target)
         })
         .collect();
+    let devices: Vec<String> = info.devices.iter().map(Device::to_string).collect();
     let networks: Vec<String> = info.networks.iter().map(Network::said).collect();
     let ports: Vec<String> = info.ports.iter().map(ToString::to_string).collect();
     let until = info.owner.as_ref().and_then(|owner| owner.until);
@@ -75,13 +76,17 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
         ("expires", expires.map(view::timestamp).unwrap_or_default()),
         ("owner", owner.unwrap_or_default()),
         ("limits", view::limits(&info.limits)),
+        ("hardware", info.hardware.said()),
         ("egress", info.egress.to_string()),
         ("member", info.member.clone().unwrap_or_default()),
         ("dataset", info.dataset.clone().unwrap_or_default()),
+        ("commands by", info.exec.clone().unwrap_or_default()),
         ("networks", networks.join(", ")),
         ("addresses", info.addresses.join(" ")),
         ("ports", ports.join(", ")),
         ("mounts", mounts.join(" ")),
+        ("devices", devices.join(", ")),
+        ("nesting", if info.nesting { "yes".into() } else { String::new() }),
         ("env", pairs(&info.env)),
         ("user", info.user.clone().unwrap_or_default()),
         ("cwd", info.cwd.clone().unwrap_or_default()),
@@ -94,7 +99,9 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
     for (index, snapshot) in snapshots.iter().enumerate() {
         let key = if index == 0 { "snapshots" } else { "" };
         let (size, age) = (format_size(snapshot.size), view::age(snapshot.created));
-        text.push_str(&format!("{key:<12}  {} ({size}, {age})\n", snapshot.label));
+        let end = snapshot.expires.map(|end| format!(", expires {}", view::timestamp(end)));
+        let end = end.unwrap_or_default();
+        text.push_str(&format!("{key:<12}  {} ({size}, {age}{end})\n", snapshot.label));
     }
     text
 }

@@ -1,9 +1,11 @@
 //! `sandscript snapshot`.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::args::{FormatArg, key_value};
+use super::args::{FormatArg, duration, key_value};
 use super::session::Session;
 use super::{Result, view};
 use crate::sandbox::{Restore, SnapshotSpec, check_label, format_duration, format_size};
@@ -11,6 +13,7 @@ use crate::sandbox::{Restore, SnapshotSpec, check_label, format_duration, format
 const EXAMPLES: &str = "\
 Examples:
   sandscript snapshot create web clean
+  sandscript snapshot create web before --expires 2h
   sandscript snapshot list web
   sandscript snapshot restore web clean
   sandscript snapshot delete web clean";
@@ -34,6 +37,9 @@ enum Verb {
         /// A label to find it by
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
         labels: Vec<(String, String)>,
+        /// After this long it is deleted, by gc or by the server: 2h, 7d [default: never]
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        expires: Option<Duration>,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -76,9 +82,11 @@ impl Snapshot {
     pub fn call(self, session: &Session<'_>) -> Result {
         let output = session.output;
         match self.verb {
-            Verb::Create { name, label, labels, format } => {
+            Verb::Create { name, label, labels, expires, format } => {
                 check_label(&label)?;
-                let spec = SnapshotSpec { label, labels: labels.into_iter().collect() };
+                let expires =
+                    expires.and_then(|after| crate::sandbox::wall_clock().checked_add(after));
+                let spec = SnapshotSpec { label, labels: labels.into_iter().collect(), expires };
                 let taken = session.work(false, |work| async move {
                     Ok(work.backend.snapshot(&name, &spec, &work.cancel).await?)
                 })?;
@@ -103,11 +111,17 @@ impl Snapshot {
                 } else if all.is_empty() {
                     output.note("there are no snapshots");
                 } else {
+                    let expiring = all.iter().any(|one| one.expires.is_some());
                     let row = |one: &crate::sandbox::Snapshot| {
-                        vec![one.label.clone(), format_size(one.size), view::age(one.created)]
+                        let end = one.expires.map(view::timestamp).unwrap_or_default();
+                        let age = view::age(one.created);
+                        let mut row = vec![one.label.clone(), format_size(one.size), age];
+                        row.extend(expiring.then_some(end));
+                        row
                     };
                     let rows: Vec<_> = all.iter().map(row).collect();
-                    output.table(&["LABEL", "SIZE", "CREATED"], &rows);
+                    let titles = ["LABEL", "SIZE", "CREATED", "EXPIRES"];
+                    output.table(&titles[..if expiring { 4 } else { 3 }], &rows);
                 }
             }
             Verb::Restore { name, label, discard_newer } => {

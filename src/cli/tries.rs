@@ -153,7 +153,7 @@ fn limits(capability: Capability) -> Option<Limits> {
         Capability::LimitCpu => Limits { cpu: Some(1.0), ..none },
         Capability::LimitMemory => Limits { memory: Some(256 << 20), ..none },
         Capability::LimitPids => Limits { pids: Some(100), ..none },
-        Capability::LimitDisk => Limits { disk: Some(64 << 20), ..none },
+        Capability::LimitDisk => Limits { disk: Some(2 << 30), ..none },
         Capability::LimitInodes => Limits { inodes: Some(10_000), ..none },
         _ => return None,
     })

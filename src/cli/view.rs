@@ -25,8 +25,11 @@ pub fn sandbox_json(info: &Info) -> Value {
         "used": timestamp(info.used),
         "source": info.source,
         "limits": info.limits,
+        "hardware": info.hardware,
         "mounts": info.mounts,
         "caches": info.caches,
+        "devices": info.devices,
+        "nesting": info.nesting,
         "egress": info.egress.to_string(),
         "networks": info.networks,
         "env": info.env,
@@ -43,6 +46,7 @@ pub fn sandbox_json(info: &Info) -> Value {
         "ports": info.ports,
         "member": info.member,
         "dataset": info.dataset,
+        "exec": info.exec,
     })
 }
 
@@ -54,6 +58,7 @@ pub fn snapshot_json(snapshot: &Snapshot) -> Value {
         "size": snapshot.size,
         "frozen": snapshot.frozen.as_secs_f64(),
         "labels": snapshot.labels,
+        "expires": snapshot.expires.map(timestamp),
     })
 }
 

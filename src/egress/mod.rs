@@ -21,6 +21,8 @@ mod gate;
 mod http;
 #[cfg(feature = "local")]
 mod names;
+#[cfg(any(feature = "incus", feature = "local", feature = "truenas"))]
+pub(crate) mod nft;
 #[cfg(feature = "local")]
 mod peers;
 mod preset;
@@ -49,3 +51,4 @@ pub use programs::{Caller, Programs};
 #[cfg(feature = "local")]
 pub use resolver::Resolver;
 pub use sources::{Answer, Source};
+pub use special::special_ranges;

@@ -40,11 +40,15 @@ pub fn special(address: IpAddr) -> Option<Cidr> {
     range(address).or_else(|| is_own(address).then(|| Cidr::single(address)))
 }
 
-fn range(address: IpAddr) -> Option<Cidr> {
+/// The private and special ranges themselves, of which none lies in another one.
+pub fn special_ranges() -> impl Iterator<Item = Cidr> {
     let four = FOUR.iter().map(|(bytes, prefix)| (IpAddr::V4(Ipv4Addr::from(*bytes)), *prefix));
     let six = SIX.iter().map(|(parts, prefix)| (IpAddr::V6(Ipv6Addr::from(*parts)), *prefix));
-    let mut all = four.chain(six).filter_map(|(start, prefix)| Cidr::new(start, prefix).ok());
-    let found = all.find(|range| range.has(address))?;
+    four.chain(six).filter_map(|(start, prefix)| Cidr::new(start, prefix).ok())
+}
+
+fn range(address: IpAddr) -> Option<Cidr> {
+    let found = special_ranges().find(|range| range.has(address))?;
     // Inside a private range the host's own address is still only opened by itself.
     Some(if is_own(address) { Cidr::single(address) } else { found })
 }

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error, FileEntry,
-    Info, Kind, Member, Placement, Policy, Process, Published, ReadOptions, Reader, Restore,
-    Result, Rule, Snapshot, SnapshotSpec, Spec, Stock, StopOptions, Usage, WriteOptions,
+    Adoption, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error,
+    FileEntry, Info, Kind, Member, Placement, Policy, Process, Published, ReadOptions, Reader,
+    Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, Stock, StopOptions, Usage, WriteOptions,
 };
 
 /// What a `gc` found, or would delete.
@@ -17,7 +17,7 @@ use super::{
 pub struct GcReport {
     /// Sandboxes whose run is dead or whose time is over.
     pub sandboxes: Vec<String>,
-    /// Layers, leases and folders that nothing refers to.
+    /// Layers, leases and folders that nothing refers to, and snapshots whose time is over.
     pub leftovers: usize,
     /// Bytes freed, where the backend knows.
     pub bytes: u64,
@@ -318,6 +318,13 @@ pub trait Backend: Send + Sync {
 
     /// Keeps a sandbox whose run ends: takes the owner off.
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()>;
+
+    /// Takes over a sandbox that was made ahead, if it still can be taken ([`Adoption::fits`]); says
+    /// whether it did. Of several who try at once, one does.
+    async fn adopt(&self, name: &str, _adoption: &Adoption, cancel: &Cancel) -> Result<bool> {
+        self.get(name, cancel).await?;
+        self.capabilities().require(Capability::Pool).map(|()| false)
+    }
 
     /// Finds what dead runs left and what has expired; deletes it unless `dry_run`. Never touches
     /// what a live run owns.

@@ -16,6 +16,10 @@ pub enum Capability {
     Caches,
     /// Several machines behind one address: a sandbox can be put on one of them.
     Cluster,
+    /// Which CPUs a sandbox runs on.
+    CpuSet,
+    /// Devices of the machine's in a sandbox: disks, interfaces, proxies, GPUs, USB.
+    Devices,
     /// Egress policies with rules: the guest reaches what they allow.
     EgressAllowlist,
     /// Egress policy `unrestricted`: the guest reaches the network.
@@ -38,12 +42,24 @@ pub enum Capability {
     LimitPids,
     /// Host folders mounted into the guest.
     Mounts,
+    /// A hardware address and a fixed address of a sandbox's card.
+    NetworkCard,
+    /// Containers in a sandbox, where that is asked for.
+    Nesting,
     /// Networks that sandboxes of one run share.
     Networks,
+    /// A sandbox that was made ahead can be taken over: `pool` in a matrix.
+    Pool,
     /// Real Linux programs run in the guest: pipes, devices and terminals are the kernel's.
     Programs,
     /// Ports of a sandbox on this host.
     Publish,
+    /// Accounts, keys, name servers and packages that a sandbox is made with.
+    Setup,
+    /// Which pool of the machine's a sandbox's files are on.
+    StoragePool,
+    /// Snapshots that are deleted when their time is over.
+    SnapshotExpiry,
     /// The guest may change the image's system folders (`/usr`), whatever image it is.
     SystemWritable,
     /// Images from a tarball.
@@ -59,6 +75,8 @@ impl Capability {
     pub const ALL: &[Capability] = &[
         Capability::Caches,
         Capability::Cluster,
+        Capability::CpuSet,
+        Capability::Devices,
         Capability::EgressAllowlist,
         Capability::EgressUnrestricted,
         Capability::Freeze,
@@ -70,9 +88,15 @@ impl Capability {
         Capability::LimitMemory,
         Capability::LimitPids,
         Capability::Mounts,
+        Capability::NetworkCard,
+        Capability::Nesting,
         Capability::Networks,
+        Capability::Pool,
         Capability::Programs,
         Capability::Publish,
+        Capability::Setup,
+        Capability::StoragePool,
+        Capability::SnapshotExpiry,
         Capability::SystemWritable,
         Capability::TarImage,
         Capability::Usage,
@@ -84,6 +108,8 @@ impl Capability {
         match self {
             Capability::Caches => "caches",
             Capability::Cluster => "cluster",
+            Capability::CpuSet => "cpu-set",
+            Capability::Devices => "devices",
             Capability::EgressAllowlist => "egress-allowlist",
             Capability::EgressUnrestricted => "egress-unrestricted",
             Capability::Freeze => "freeze",
@@ -95,9 +121,15 @@ impl Capability {
             Capability::LimitMemory => "limit-memory",
             Capability::LimitPids => "limit-pids",
             Capability::Mounts => "mounts",
+            Capability::NetworkCard => "network-card",
+            Capability::Nesting => "nesting",
             Capability::Networks => "networks",
+            Capability::Pool => "pool",
             Capability::Programs => "programs",
             Capability::Publish => "publish",
+            Capability::Setup => "setup",
+            Capability::StoragePool => "storage-pool",
+            Capability::SnapshotExpiry => "snapshot-expiry",
             Capability::SystemWritable => "system-writable",
             Capability::TarImage => "tar-image",
             Capability::Usage => "usage",
@@ -145,6 +177,18 @@ impl Capabilities {
         self.has.contains(&capability)
     }
 
+    /// Ok when a sandbox's machine can be like that, and be given that, here.
+    pub fn require_machine(&self, spec: &super::Spec) -> crate::sandbox::Result<()> {
+        let hardware = &spec.hardware;
+        let asked = [
+            (hardware.cpus.is_some(), Capability::CpuSet),
+            (hardware.mac.is_some() || hardware.address.is_some(), Capability::NetworkCard),
+            (hardware.pool.is_some(), Capability::StoragePool),
+            (!spec.setup.is_empty(), Capability::Setup),
+        ];
+        asked.into_iter().filter(|(asked, _)| *asked).try_for_each(|(_, what)| self.require(what))
+    }
+
     /// Ok when a sandbox can be put there: anywhere, or there is a cluster.
     pub fn require_target(&self, target: Option<&super::Placement>) -> crate::sandbox::Result<()> {
         match target {
@@ -167,6 +211,28 @@ impl Capabilities {
         match networks.is_empty() {
             true => Ok(()),
             false => self.require(Capability::Networks),
+        }
+    }
+
+    /// Ok when a sandbox can have these devices here, and containers in it where that is asked for.
+    pub fn require_devices(
+        &self,
+        devices: &[super::Device],
+        nesting: bool,
+    ) -> crate::sandbox::Result<()> {
+        if !devices.is_empty() {
+            self.require(Capability::Devices)?;
+        }
+        // A folder of the machine is what a mount is.
+        let is_folder = |device: &super::Device| {
+            matches!(device.kind, super::DeviceKind::Disk { pool: None, .. })
+        };
+        if devices.iter().any(is_folder) {
+            self.require(Capability::Mounts)?;
+        }
+        match nesting {
+            true => self.require(Capability::Nesting),
+            false => Ok(()),
         }
     }
 

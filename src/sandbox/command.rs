@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use bytes::Bytes;
 
 /// What is executed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Program {
     /// Delivered exactly, without a shell. Never empty.
     Argv(Vec<String>),
@@ -61,7 +63,7 @@ pub enum Stdin {
 }
 
 /// A terminal's size in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowSize {
     /// Rows.
     pub rows: u16,
@@ -74,7 +76,7 @@ pub struct WindowSize {
 /// The environment is clean: `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG=C.UTF-8`,
 /// `container=sandscript` (and `TERM` with a terminal), then the sandbox's own `env`, then this
 /// command's. Nothing of the host's environment gets in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Command {
     /// What to run.
     pub program: Program,
@@ -88,7 +90,8 @@ pub struct Command {
     pub login: bool,
     /// Attach a terminal: stdout and stderr are then one stream.
     pub tty: Option<WindowSize>,
-    /// Standard input.
+    /// Standard input. It is not part of what is written down of a command.
+    #[serde(skip)]
     pub stdin: Stdin,
     /// Kill the whole process tree after this long.
     pub timeout: Option<Duration>,

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The result of a domain call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a [`Error::NotFound`] or [`Error::AlreadyExists`] is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Kind {
     /// A backend name.
@@ -50,7 +52,7 @@ impl fmt::Display for Kind {
 }
 
 /// Everything that can go wrong in a domain call.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Error {
     /// The named thing is in use already.

@@ -40,7 +40,7 @@ pub struct FileEntry {
 }
 
 /// What part of a file to read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadOptions {
     /// First byte.
     pub offset: u64,
@@ -49,7 +49,7 @@ pub struct ReadOptions {
 }
 
 /// How to write a file. Mode and owner hold on overwrite too.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteOptions {
     /// Permission bits; when not given, those of the file that is replaced, else `0o644`.
     pub mode: Option<u32>,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheMount, Limits, Mount, Network, Owner, Policy, Published};
+use super::{CacheMount, Device, Hardware, Limits, Mount, Network, Owner, Policy, Published};
 
 /// The state a sandbox is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,10 +58,17 @@ pub struct Info {
     pub source: Option<String>,
     /// The limits as set.
     pub limits: Limits,
+    /// What its machine is like, as far as that was asked for.
+    #[serde(default, skip_serializing_if = "Hardware::is_plain")]
+    pub hardware: Hardware,
     /// Host folders in it.
     pub mounts: Vec<Mount>,
     /// Folders of the backend's in it that outlive it.
     pub caches: Vec<CacheMount>,
+    /// Devices of the machine's in it.
+    pub devices: Vec<Device>,
+    /// Containers may run in it.
+    pub nesting: bool,
     /// The egress policy as set.
     pub egress: Policy,
     /// Networks that it is in.
@@ -88,4 +95,7 @@ pub struct Info {
     /// Where its files are on the machine that holds it, as that calls it: a ZFS dataset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
+    /// How commands come to it, where the backend has more than one way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<String>,
 }

@@ -117,7 +117,7 @@ impl Member {
 }
 
 /// What many sandboxes are about to be made from; see [`super::Backend::prepare`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stock {
     /// An image; the backend's default when not given.
     Image(Option<String>),

@@ -5,21 +5,25 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheMount, Limits, Network, Owner, Placement, Policy, Result, Spec, check_label};
+use super::{
+    CacheMount, Device, Limits, Network, Owner, Placement, Policy, Result, Spec, check_label,
+};
 
 /// What a snapshot is to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotSpec {
     /// Unique among the sandbox's snapshots.
     pub label: String,
     /// Free-form labels, kept with it.
     pub labels: BTreeMap<String, String>,
+    /// When `gc` or the machine itself may delete it.
+    pub expires: Option<SystemTime>,
 }
 
 impl SnapshotSpec {
     /// A snapshot with this label.
     pub fn new(label: impl Into<String>) -> Self {
-        SnapshotSpec { label: label.into(), labels: BTreeMap::new() }
+        SnapshotSpec { label: label.into(), ..SnapshotSpec::default() }
     }
 }
 
@@ -36,17 +40,20 @@ pub struct Snapshot {
     pub frozen: Duration,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
+    /// When it may be deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<SystemTime>,
 }
 
 /// How to restore.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restore {
     /// Allow a backend that can't do otherwise to delete snapshots newer than the restored one.
     pub discard_newer: bool,
 }
 
 /// What a clone is to be.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CloneSpec {
     /// The new sandbox's name.
     pub name: String,
@@ -62,6 +69,10 @@ pub struct CloneSpec {
     pub networks: Vec<Network>,
     /// The clone's caches. The source's are not taken over.
     pub caches: Vec<CacheMount>,
+    /// Beside the source's, of which it has those that two may have; one of the same name replaces it.
+    pub devices: Vec<Device>,
+    /// Containers may run in it; as in its source when not said.
+    pub nesting: bool,
     /// Added to the source's environment.
     pub env: BTreeMap<String, String>,
     /// The clone's labels. The source's are not taken over.
@@ -101,6 +112,7 @@ impl CloneSpec {
         made.env = self.env.clone();
         made.caches = self.caches.clone();
         made.networks = self.networks.clone();
+        made.devices = self.devices.clone();
         made.check()
     }
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheMount, Error, Network, Placement, Policy, Result, check_name};
+use super::{
+    CacheMount, Device, Error, Hardware, Network, Placement, Policy, Result, Setup, check_name,
+};
 
 /// Upper bounds. What a backend can't limit here is `Unsupported`, never ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,11 +69,20 @@ pub struct Spec {
     pub hostname: Option<String>,
     /// Upper bounds.
     pub limits: Limits,
+    /// What its machine is to be like, where another one holds it.
+    #[serde(default, skip_serializing_if = "Hardware::is_plain")]
+    pub hardware: Hardware,
     /// Host folders in the guest.
     pub mounts: Vec<Mount>,
     /// Folders of the backend's that outlive it. Clones and snapshots have none of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caches: Vec<CacheMount>,
+    /// Devices of the machine's in it. Clones have those that two may have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// Containers may run in it, which weakens what keeps it in. Clones may, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nesting: bool,
     /// What it may reach.
     pub egress: Policy,
     /// Networks that it is in, whatever it may reach besides. Clones and snapshots are in none of them.
@@ -89,6 +100,9 @@ pub struct Spec {
     pub owner: Option<Owner>,
     /// When `gc` may take it, whoever owns it.
     pub expires: Option<SystemTime>,
+    /// What is put into it when it is made.
+    #[serde(default, skip_serializing_if = "Setup::is_empty")]
+    pub setup: Setup,
     /// Create it stopped, without provisioning.
     pub bare: bool,
     /// Where in a cluster; where the cluster puts it when not given.
@@ -111,6 +125,18 @@ impl Spec {
             })?;
         }
         self.limits.check()?;
+        self.hardware.check()?;
+        self.setup.check()?;
+        if self.bare && !self.setup.is_empty() {
+            return Err(Error::invalid_hint(
+                "bare",
+                "nothing is put into a sandbox that is left stopped",
+                "leave bare out, or users, keys, dns and tools",
+            ));
+        }
+        if self.limits.cpu.is_some() && self.hardware.cpus.is_some() {
+            return Err(Error::invalid("cpus", "give a number of CPUs or which ones, not both"));
+        }
         for mount in &self.mounts {
             if !mount.source.is_absolute() {
                 return Err(Error::invalid(
@@ -122,6 +148,7 @@ impl Spec {
         }
         super::cache::check(self)?;
         super::network::check(&self.networks)?;
+        super::device::check(&self.devices)?;
         let mut probe = super::Command::argv(["true"]);
         probe.env = self.env.clone();
         probe.cwd = self.cwd.clone();
@@ -190,7 +217,7 @@ impl Limits {
 }
 
 /// How to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopOptions {
     /// How long processes get between SIGTERM and SIGKILL.
     pub grace: Duration,

@@ -9,7 +9,7 @@ mod bridge;
 mod extract;
 mod hash;
 mod manifest;
-#[cfg(feature = "incus")]
+#[cfg(any(feature = "incus", feature = "truenas"))]
 mod members;
 mod pack;
 mod place;
@@ -22,7 +22,7 @@ pub use extract::{Devices, Extractor, Owners, Rules, Stats};
 pub use hash::hash;
 
 pub use manifest::{Digests, Manifest, Paths};
-#[cfg(feature = "incus")]
+#[cfg(any(feature = "incus", feature = "truenas"))]
 pub use members::members;
 pub use pack::pack;
 pub use place::confine;

@@ -30,6 +30,7 @@ const CHOSEN: &[&str] = &[
     "clone_is_another_machine",
     "create_hostname",
     "egress_none_is_none",
+    "egress_rules_are_given_back_as_set",
     "egress_unrestricted_has_a_way_out",
     "exec_argv_exact",
     "exec_exit_codes",
@@ -42,7 +43,10 @@ const CHOSEN: &[&str] = &[
 ];
 
 /// Those that run on one of them besides.
-const AREAS: &[&str] = &["streams_", "terminal_"];
+const AREAS: &[&str] = &["egress_", "streams_", "terminal_"];
+
+/// Those that run where commands go by SSH; what is not about commands and files goes the same way.
+const BY_SSH: &[&str] = &["exec_", "files_round", "streams_", "terminal_"];
 
 /// Whether a case runs on this rig. Each machine of a NAS boots a whole system: of the others a choice is
 /// made, so that the suite does not take minutes.
@@ -52,6 +56,7 @@ fn chosen(rig: &Rig, case: &str) -> bool {
         rig::Choice::Areas => {
             CHOSEN.contains(&case) || AREAS.iter().any(|area| case.starts_with(area))
         }
+        rig::Choice::BySsh => BY_SSH.iter().any(|area| case.starts_with(area)),
         rig::Choice::Few => CHOSEN.contains(&case),
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sandscript::backend::fake::FakeBackend;
+use sandscript::backend::session;
 use sandscript::sandbox::{
     Backend, Cancel, Capability, CloneSpec, Error, Info, Kind, Owner, Result, Spec,
 };
@@ -28,6 +29,17 @@ pub const RIGS: &[fn() -> Option<Opening>] = &[
     || (!is_root()).then(|| Box::pin(local("local/user", false)) as _),
     #[cfg(feature = "local")]
     || (!is_root()).then(|| Box::pin(local("local/one-id", true)) as _),
+    || Some(Box::pin(async { by_session("session/fake", fake().await?).await })),
+    #[cfg(feature = "local")]
+    || {
+        let (name, of) = match is_root() {
+            true => ("session/local/root", "local/root"),
+            false => ("session/local/user", "local/user"),
+        };
+        Some(Box::pin(async move {
+            Ok(Rig { choice: Choice::Areas, ..by_session(name, local(of, false).await?).await? })
+        }))
+    },
     #[cfg(feature = "incus")]
     incus_here,
     #[cfg(all(feature = "incus", feature = "truenas"))]
@@ -38,6 +50,8 @@ pub const RIGS: &[fn() -> Option<Opening>] = &[
     || truenas_here(nas_sim::Release::V26Beta),
     #[cfg(all(feature = "incus", feature = "truenas"))]
     || truenas_here(nas_sim::Release::V26Rc),
+    #[cfg(all(feature = "incus", feature = "ssh"))]
+    truenas_by_ssh,
 ];
 
 /// What must happen first thing in `main`.
@@ -63,6 +77,8 @@ pub struct Rig {
     nas: Option<nas_sim::Sim>,
     /// Which cases run on it.
     pub choice: Choice,
+    /// Ends the session that the backend is kept open by.
+    session: Option<tokio::task::AbortHandle>,
 }
 
 /// Which cases run on a rig.
@@ -73,6 +89,9 @@ pub enum Choice {
     /// Those chosen for each release of a NAS, and some areas.
     #[cfg_attr(not(all(feature = "incus", feature = "truenas")), allow(dead_code))]
     Areas,
+    /// Those about commands and files, in sandboxes that have a network.
+    #[cfg_attr(not(all(feature = "incus", feature = "ssh")), allow(dead_code))]
+    BySsh,
     /// Those chosen for each release of a NAS.
     #[cfg_attr(not(all(feature = "incus", feature = "truenas")), allow(dead_code))]
     Few,
@@ -115,7 +134,33 @@ async fn fake() -> Result<Rig> {
         #[cfg(feature = "truenas")]
         nas: None,
         choice: Choice::All,
+        session: None,
     })
+}
+
+/// The same backend, kept open by a session.
+async fn by_session(name: &'static str, rig: Rig) -> Result<Rig> {
+    struct Socket(PathBuf);
+
+    #[async_trait::async_trait]
+    impl session::Connect for Socket {
+        async fn connect(&self) -> Result<tokio::net::UnixStream> {
+            let connected = tokio::net::UnixStream::connect(&self.0).await;
+            connected.map_err(|error| Error::Transport { message: error.to_string() })
+        }
+    }
+
+    let socket = rig.host.path().join("session");
+    let listener = tokio::net::UnixListener::bind(&socket)
+        .map_err(|error| Error::internal(format!("{}: {error}", socket.display())))?;
+    let kept = session::Session {
+        digest: name.to_owned(),
+        backend: Ok(rig.backend.clone()),
+        idle: Duration::from_secs(3600),
+    };
+    let task = tokio::spawn(session::serve(listener, kept, || ()));
+    let backend = session::SessionBackend::open(Arc::new(Socket(socket)), name.to_owned()).await?;
+    Ok(Rig { name, backend: Arc::new(backend), session: Some(task.abort_handle()), ..rig })
 }
 
 #[cfg(feature = "local")]
@@ -151,6 +196,7 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
         #[cfg(feature = "truenas")]
         nas: None,
         choice: Choice::All,
+        session: None,
     })
 }
 
@@ -159,7 +205,7 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
 fn incus_here() -> Option<Opening> {
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     if wanted.is_some_and(|word| {
-        ["fake", "local", "truenas"].iter().any(|other| word.starts_with(other))
+        ["fake", "local", "session", "truenas"].iter().any(|other| word.starts_with(other))
     }) {
         return None;
     }
@@ -210,6 +256,7 @@ async fn incus() -> Result<Rig> {
         #[cfg(feature = "truenas")]
         nas: None,
         choice: Choice::All,
+        session: None,
     })
 }
 
@@ -233,12 +280,34 @@ fn truenas_here(release: nas_sim::Release) -> Option<Opening> {
     };
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     let other = |word: &String| {
-        ["fake", "local", "incus"].iter().any(|other| word.starts_with(other))
+        ["fake", "local", "incus", "session"].iter().any(|other| word.starts_with(other))
             || word.starts_with("truenas/") && !word.starts_with(name)
     };
     if wanted.as_ref().is_some_and(other) {
         return None;
     }
+    nas_here(name, release)
+}
+
+/// One that is worked on by SSH.
+#[cfg(all(feature = "incus", feature = "ssh"))]
+fn truenas_by_ssh() -> Option<Opening> {
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    let other = |word: &String| {
+        ["fake", "local", "incus"].iter().any(|other| word.starts_with(other))
+            || word.starts_with("truenas/") && !word.starts_with(BY_SSH)
+    };
+    match wanted.as_ref().is_some_and(other) {
+        true => None,
+        false => nas_here(BY_SSH, nas_sim::Release::V25_10),
+    }
+}
+
+#[cfg(all(feature = "incus", feature = "truenas"))]
+const BY_SSH: &str = "truenas/ssh";
+
+#[cfg(all(feature = "incus", feature = "truenas"))]
+fn nas_here(name: &'static str, release: nas_sim::Release) -> Option<Opening> {
     match crate::daemon::lacks() {
         None => Some(Box::pin(truenas(name, release))),
         Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") && is_root() => {
@@ -254,7 +323,8 @@ fn truenas_here(release: nas_sim::Release) -> Option<Opening> {
 /// A run of it is dead when its time is over.
 #[cfg(all(feature = "incus", feature = "truenas"))]
 async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
-    use sandscript::backend::truenas::{TrueNasBackend, TrueNasConfig};
+    use sandscript::backend::truenas::{SshConfig, TrueNasBackend, TrueNasConfig, Ways};
+    use sandscript::transport::KeySource;
     use sandscript::transport::jsonrpc::{Address, Login, NasConfig};
     use sandscript::transport::{Fingerprint, Trust};
     let store = scratch()?;
@@ -267,7 +337,15 @@ async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
     let login = Login::ApiKey { user: "root".into(), key: nas.keys[0].clone() };
     let address = Address::parse(&nas.address.to_string())?;
     let config = NasConfig::new(address, Trust::Fingerprint(pinned), login);
-    let config = TrueNasConfig::new(config);
+    let config = TrueNasConfig {
+        ways: if name == BY_SSH { Ways::Ssh } else { Ways::Any },
+        ssh: (name == BY_SSH).then(|| SshConfig {
+            key: KeySource::Made(store.path().join("ssh/id_ed25519")),
+            known: None,
+            jump: None,
+        }),
+        ..TrueNasConfig::new(config)
+    };
     let backend = Arc::new(TrueNasBackend::open(config).await?);
     let shared = backend.clone();
     Ok(Rig {
@@ -289,10 +367,12 @@ async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
         daemon: None,
         nas: Some(nas),
         choice: match release {
+            _ if name == BY_SSH => Choice::BySsh,
             _ if std::env::var_os("SANDSCRIPT_ALL_CASES").is_some() => Choice::All,
             nas_sim::Release::V25_10 => Choice::Areas,
             _ => Choice::Few,
         },
+        session: None,
     })
 }
 
@@ -355,6 +435,9 @@ impl Rig {
         }
         self.backend.gc(false, &Cancel::new()).await?;
         drop((self.begin, self.backend));
+        if let Some(session) = self.session {
+            session.abort();
+        }
         #[cfg(feature = "incus")]
         drop(self.daemon);
         #[cfg(feature = "truenas")]
@@ -435,6 +518,9 @@ impl Scope {
 
     pub async fn sandbox_of(&self, change: impl FnOnce(&mut Spec)) -> CaseResult<Sandbox> {
         let mut spec = Spec::new(self.name());
+        if self.rig.choice == Choice::BySsh {
+            spec.egress = sandscript::sandbox::Policy::Unrestricted;
+        }
         change(&mut spec);
         self.backend().create(&spec, &self.cancel).await?;
         Ok(self.at(&spec.name))

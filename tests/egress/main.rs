@@ -6,6 +6,7 @@
 mod attacks;
 #[path = "../incus/rig/mod.rs"]
 mod daemon;
+mod guest;
 mod incus;
 mod internet;
 mod names;
@@ -45,6 +46,11 @@ ip route add default via 203.0.113.2
 # As with docker or a firewall: what is forwarded is dropped. There is nothing to forward.
 ! command -v nft >/dev/null || nft 'table inet others { chain forward { type filter hook forward priority 0; policy drop; }; }'
 echo 0 > /proc/sys/net/ipv4/ip_forward
+if [ -n "$DAEMON" ]; then
+  # But for guests with an interface on the daemon's own bridge.
+  echo 1 > /proc/sys/net/ipv4/ip_forward
+  nft 'add rule inet others forward iifname "ssincus*" accept; add rule inet others forward oifname "ssincus*" accept'
+fi
 echo go >&3
 set +e
 if [ -n "$DAEMON" ]; then
@@ -202,13 +208,14 @@ fn ranges(uid: u32) -> Option<[(u32, u32); 2]> {
 /// Whether tests are asked for that need an Incus daemon.
 fn wants_daemon() -> bool {
     let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
-    rig::is_root() && words.next().is_none_or(|word| word.starts_with("incus"))
+    let wanted = |word: String| word.starts_with("incus") || word.starts_with("guest");
+    rig::is_root() && words.next().is_none_or(wanted)
 }
 
 /// Runs an Incus daemon as long as somebody listens, and says where its socket is, or why there is none.
 fn serve_daemon() -> ExitCode {
     let folder = tempfile::Builder::new().prefix("sandscript-egress-").tempdir().unwrap();
-    let started = daemon::lacks().map_or_else(|| daemon::Daemon::alone(folder.path()), Err);
+    let started = daemon::lacks().map_or_else(|| daemon::Daemon::start(folder.path()), Err);
     match &started {
         Ok(daemon) => println!("{}", daemon.socket().display()),
         Err(why) => println!("{why}"),
@@ -217,18 +224,30 @@ fn serve_daemon() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// A rig, what its tests' names begin with, and these.
+type Server = (Arc<Rig>, &'static str, Vec<Test>);
+
 /// The tests on an Incus daemon, where there is one.
-fn on_incus() -> Result<Option<Arc<Rig>>, String> {
+fn on_incus() -> Result<Vec<Server>, String> {
     match std::env::var("SANDSCRIPT_TEST_INCUS") {
-        Err(_) => Ok(None),
+        Err(_) => Ok(Vec::new()),
         Ok(socket) if socket.starts_with('/') => {
-            let rig = Rig::open_server(socket.as_ref()).map_err(|error| error.to_string())?;
-            Ok(Some(Arc::new(rig)))
+            let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+            let all = [("incus_", false, incus::tests()), ("guest_", true, guest::tests())];
+            let all = all.into_iter().filter(|(prefix, _, _)| {
+                let kind = &prefix[..5];
+                wanted.as_ref().is_none_or(|word| word.starts_with(kind))
+            });
+            let open = |(prefix, elsewhere, tests)| {
+                let rig = Rig::open_server(socket.as_ref(), elsewhere);
+                rig.map(|rig| (Arc::new(rig), prefix, tests)).map_err(|error| error.to_string())
+            };
+            all.map(open).collect()
         }
         Ok(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => Err(why),
         Ok(why) => {
             println!("skipped incus: {why}");
-            Ok(None)
+            Ok(Vec::new())
         }
     }
 }
@@ -260,8 +279,8 @@ fn host() -> ExitCode {
         programs::TESTS,
         speed::TESTS,
     ];
-    let server = match on_incus() {
-        Ok(server) => server,
+    let servers = match on_incus() {
+        Ok(servers) => servers,
         Err(why) => {
             eprintln!("no Incus daemon: {why}");
             return ExitCode::FAILURE;
@@ -269,14 +288,16 @@ fn host() -> ExitCode {
     };
     let mut trials: Vec<Trial> =
         all.into_iter().flatten().map(|(name, test)| trial(name, &rig, *test)).collect();
-    if let Some(server) = &server {
-        let all = incus::tests().into_iter();
-        trials.extend(all.map(|(name, test)| trial(&format!("incus_{name}"), server, test)));
+    for (server, prefix, tests) in &servers {
+        let all = tests.iter();
+        trials.extend(all.map(|(name, test)| trial(&format!("{prefix}{name}"), server, *test)));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    if let Some(Err(left)) = server.map(|server| server.close()) {
-        eprintln!("not left clean: {left}");
-        return ExitCode::from(101);
+    for (server, _, _) in servers {
+        if let Err(left) = server.close() {
+            eprintln!("not left clean: {left}");
+            return ExitCode::from(101);
+        }
     }
     let left = rig.close();
     if let Err(left) = &left {

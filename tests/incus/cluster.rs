@@ -73,6 +73,7 @@ fn program(cluster: &Cluster, home: &std::path::Path, args: &[&str]) -> Program 
         .env("HOME", home)
         .env("SANDSCRIPT_BACKEND", "incus")
         .env("SANDSCRIPT_GC_EVERY", "never")
+        .env("SANDSCRIPT_NO_SESSION", "1")
         .env("INCUS_SOCKET", cluster.socket("a"))
         .current_dir(home);
     program

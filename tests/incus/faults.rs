@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandscript::sandbox::{
-    Backend, Cancel, CloneSpec, Command, Error, Exit, Kind, SnapshotSpec, Spec, State,
+    Backend, Cancel, CloneSpec, Command, Error, Exit, Kind, Policy, SnapshotSpec, Spec, State,
     WriteOptions, exec,
 };
 
 use crate::proxy::Proxy;
 use crate::rig::Daemon;
-use crate::{SOON, open, open_at, sh, wait};
+use crate::{Home, SOON, open, open_at, open_elsewhere, sh, wait};
 
 pub fn a_daemon_that_dies_mid_copy(daemon: &mut Daemon) {
     wait(async {
@@ -65,6 +65,55 @@ pub fn a_daemon_that_dies_mid_copy(daemon: &mut Daemon) {
         for name in ["origin", "copy"] {
             backend.delete(name, &cancel).await.unwrap();
         }
+    });
+}
+
+/// Between the server's restore and the sandbox's own settings.
+pub fn a_restore_that_is_killed(daemon: &mut Daemon) {
+    let (folder, home) = (tempfile::tempdir().unwrap(), Home::new());
+    wait(async {
+        let (backend, cancel) = (open_elsewhere(daemon, "small").await, Cancel::new());
+        let mut spec = Spec::new("torn");
+        spec.egress = Policy::Unrestricted;
+        spec.env.insert("WHEN".into(), "before".into());
+        backend.create(&spec, &cancel).await.unwrap();
+        sh(&backend, "torn", "echo old > /root/f").await;
+        backend.snapshot("torn", &SnapshotSpec::new("open"), &cancel).await.unwrap();
+        backend.set_policy("torn", &Policy::None, &cancel).await.unwrap();
+        sh(&backend, "torn", "echo new > /root/f").await;
+        // A clone of the snapshot has no interface either: the policy of now holds.
+        let spec = CloneSpec::of("open", "twin");
+        let clone = Backend::clone(&backend, "torn", &spec, &cancel).await.unwrap();
+        assert_eq!(clone.egress, Policy::None);
+        assert_eq!(sh(&backend, "twin", "ls /sys/class/net").await, "lo");
+        backend.delete("twin", &cancel).await.unwrap();
+
+        let proxy = Proxy::new(folder.path(), daemon.socket());
+        proxy.hold("PUT /1.0/instances/torn ", 1);
+        let args = ["--no-session", "snapshot", "restore", "torn", "open"];
+        let socket = [("INCUS_SOCKET", proxy.socket.as_path())];
+        let mut child = home.command(folder.path(), &socket, &args).spawn().unwrap();
+        let until = std::time::Instant::now() + SOON;
+        while !proxy.is_holding() && std::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(proxy.is_holding(), "{:?}", proxy.seen.lock().unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let raw = || daemon.incus(&["query", "/1.0/instances/torn"]).unwrap();
+        assert!(raw().contains("eth0"), "nothing was torn: {}", raw());
+        // Whoever comes next puts what holds in force again, before anything else.
+        let other = open_elsewhere(daemon, "small").await;
+        assert_eq!(other.list(&cancel).await.unwrap()[0].egress, Policy::None);
+        assert!(!raw().contains("eth0"), "{}", raw());
+        other.start("torn", &cancel).await.unwrap();
+        assert_eq!(sh(&other, "torn", "cat /root/f; ls /sys/class/net").await, "old\nlo");
+        let left = daemon.incus(&["profile", "list", "-f", "csv"]).unwrap();
+        assert_eq!(left.lines().count(), 1, "{left}");
+        // A restore that nobody interrupts leaves nothing of it.
+        other.restore("torn", "open", Default::default(), &cancel).await.unwrap();
+        assert_eq!(other.get("torn", &cancel).await.unwrap().egress, Policy::None);
+        other.delete("torn", &cancel).await.unwrap();
     });
 }
 

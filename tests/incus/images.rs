@@ -16,8 +16,9 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
+use crate::proxy::Proxy;
 use crate::rig::Daemon;
-use crate::{open, sh, wait};
+use crate::{open, open_at, sh, wait};
 
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -206,4 +207,69 @@ pub fn a_disk_that_is_limited(daemon: &mut Daemon) {
             backend.delete(name, &cancel).await.unwrap();
         }
     });
+}
+
+/// Any snapshot can be restored on folders, too; of what can only go back to the newest, newer ones must be
+/// allowed to go.
+pub fn a_snapshot_on_other_storage(daemon: &mut Daemon) {
+    let folder = tempfile::tempdir().unwrap();
+    let take = async |backend: &IncusBackend, name: &str| {
+        for label in ["one", "two", "three"] {
+            sh(backend, name, &format!("echo {label} > /root/f; echo {label} >> /root/all")).await;
+            backend.snapshot(name, &SnapshotSpec::new(label), &Cancel::new()).await.unwrap();
+        }
+    };
+    let labels = async |backend: &IncusBackend, name: &str| {
+        let all = backend.snapshots(name, &Cancel::new()).await.unwrap();
+        all.into_iter().map(|one| one.label).collect::<Vec<_>>()
+    };
+    // This kernel has no ZFS: the server says that it had.
+    wait(async {
+        let proxy = Proxy::new(folder.path(), daemon.socket());
+        proxy.replace("\"storage\":\"btrfs\"", "\"storage\":\"zfs\"");
+        proxy.replace("\"driver\":\"btrfs\"", "\"driver\":\"zfs\"");
+        let (backend, cancel) = (open_at(&proxy.socket, "small").await, Cancel::new());
+        backend.create(&Spec::new("newest"), &cancel).await.unwrap();
+        take(&backend, "newest").await;
+        let to = async |label: &str, discard_newer: bool| {
+            let options = Restore { discard_newer };
+            backend.restore("newest", label, options, &cancel).await
+        };
+        let error = to("one", false).await.unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        insta::assert_snapshot!(error, @"restoring 'one' without losing three, two is not supported by backend 'incus' here");
+        assert_eq!(labels(&backend, "newest").await, ["one", "two", "three"]);
+        assert_eq!(sh(&backend, "newest", "cat /root/f").await, "three");
+        sh(&backend, "newest", "echo four > /root/f").await;
+        to("three", false).await.unwrap();
+        assert_eq!(sh(&backend, "newest", "cat /root/f").await, "three");
+        to("one", true).await.unwrap();
+        assert_eq!(sh(&backend, "newest", "cat /root/all").await, "one");
+        assert_eq!(labels(&backend, "newest").await, ["one"]);
+        backend.delete("newest", &cancel).await.unwrap();
+    });
+    daemon.incus(&["storage", "create", "plain", "dir"]).unwrap();
+    daemon.incus(&["profile", "device", "set", "default", "root", "pool=plain"]).unwrap();
+    wait(async {
+        let (backend, cancel) = (open(daemon, "small").await, Cancel::new());
+        let mut spec = Spec::new("any");
+        spec.limits.disk = Some(32 << 20);
+        let error = backend.create(&spec, &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        backend.create(&Spec::new("any"), &cancel).await.unwrap();
+        take(&backend, "any").await;
+        for (label, all) in [("one", "one"), ("three", "one\ntwo\nthree"), ("two", "one\ntwo")] {
+            backend.restore("any", label, Restore::default(), &cancel).await.unwrap();
+            let found = sh(&backend, "any", "cat /root/all").await;
+            assert_eq!(found, all, "{label}");
+            assert_eq!(labels(&backend, "any").await, ["one", "two", "three"]);
+        }
+        Backend::clone(&backend, "any", &CloneSpec::of("three", "twin"), &cancel).await.unwrap();
+        assert_eq!(sh(&backend, "twin", "cat /root/f; hostname").await, "three\ntwin");
+        for name in ["any", "twin"] {
+            backend.delete(name, &cancel).await.unwrap();
+        }
+    });
+    daemon.incus(&["profile", "device", "set", "default", "root", "pool=default"]).unwrap();
+    daemon.incus(&["storage", "delete", "plain"]).unwrap();
 }

@@ -15,6 +15,12 @@ pub struct Proxy {
     daemon: PathBuf,
     /// How requests start whose answers are cut off, each once, and after how many bytes.
     cuts: Arc<Mutex<Vec<(String, usize)>>>,
+    /// A request that is not passed on, when so many others that start like it were; nor is any that follows.
+    hold: Arc<Mutex<Option<(String, usize)>>>,
+    /// It came.
+    held: Arc<AtomicUsize>,
+    /// What stands in answers, and what does instead; of the same length.
+    words: Arc<Mutex<Vec<(String, String)>>>,
     /// Ends the streams of events that are open.
     events: Arc<Mutex<CancellationToken>>,
     /// How often one was opened.
@@ -28,6 +34,9 @@ impl Proxy {
             socket: folder.join("proxy.socket"),
             daemon,
             cuts: Arc::default(),
+            hold: Arc::default(),
+            held: Arc::default(),
+            words: Arc::default(),
             events: Arc::default(),
             opened: Arc::default(),
             seen: Arc::default(),
@@ -47,6 +56,23 @@ impl Proxy {
         self.cuts.lock().unwrap().push((start.to_owned(), after));
     }
 
+    /// Holds the request that starts like this and comes after so many others that do.
+    pub fn hold(&self, start: &str, after: usize) {
+        *self.hold.lock().unwrap() = Some((start.to_owned(), after));
+    }
+
+    /// Whether a request is held.
+    pub fn is_holding(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > 0
+    }
+
+    /// From now on answers have other words.
+    pub fn replace(&self, words: &str, by: &str) {
+        assert!(by.len() <= words.len());
+        let by = format!("{by:<width$}", width = words.len());
+        self.words.lock().unwrap().push((words.to_owned(), by));
+    }
+
     /// Whether all that was to be cut was.
     pub fn is_done(&self) -> bool {
         self.cuts.lock().unwrap().is_empty()
@@ -64,6 +90,7 @@ impl Proxy {
         let left = Arc::new(Mutex::new(None::<usize>));
         let end = Arc::new(Mutex::new(CancellationToken::new()));
         let (proxy, cutting, ending) = (self.clone(), Arc::clone(&left), Arc::clone(&end));
+        let speaking = self.clone();
         let up = async move {
             let mut buffer = vec![0; 64 << 10];
             while let Ok(size @ 1..) = from_client.read(&mut buffer).await {
@@ -84,6 +111,18 @@ impl Proxy {
                 if cut.is_some() {
                     *cutting.lock().unwrap() = cut;
                 }
+                let holds = match proxy.hold.lock().unwrap().as_mut() {
+                    Some((start, 0)) if line.starts_with(start.as_str()) => true,
+                    Some((start, after)) if line.starts_with(start.as_str()) => {
+                        *after -= 1;
+                        false
+                    }
+                    _ => false,
+                };
+                if holds {
+                    proxy.held.fetch_add(1, Ordering::Relaxed);
+                    std::future::pending::<()>().await;
+                }
                 if to_server.write_all(&buffer[..size]).await.is_err() {
                     break;
                 }
@@ -101,6 +140,15 @@ impl Proxy {
                         _ => break,
                     },
                 };
+                for (words, by) in speaking.words.lock().unwrap().iter() {
+                    let mut at = 0;
+                    while at + words.len() <= size {
+                        if buffer[at..].starts_with(words.as_bytes()) {
+                            buffer[at..at + words.len()].copy_from_slice(by.as_bytes());
+                        }
+                        at += 1;
+                    }
+                }
                 let most = *left.lock().unwrap();
                 let most = most.unwrap_or(size).min(size);
                 if to_client.write_all(&buffer[..most]).await.is_err() || most < size {

@@ -47,6 +47,11 @@ pub fn by_token(daemon: &mut Daemon) {
     let (code, out, err) = home.run(&[], &exec);
     assert_eq!((code, out.as_str(), err.as_str()), (Some(7), "out\n", "err\n"));
     said(&home, &["snapshot", "create", "far", "clean", "--host", "nas"]);
+    // By the address that the server is reached at.
+    let opened = said(&home, &["publish", "far", "8080", "--host", "nas"]);
+    assert!(opened.contains("127.0.0.1:"), "{opened}");
+    let devices = daemon.incus(&["config", "device", "show", "far"]).unwrap();
+    assert!(devices.contains("listen: tcp:127.0.0.1:"), "{devices}");
     let url = format!("https://127.0.0.1:{port}");
     let listed = said(&home, &["list", "--host", &url]);
     assert!(listed.contains("far"), "{listed}");

@@ -148,7 +148,7 @@ async fn round_trips(nas: &Small, release: Release) {
     assert!(began <= 3, "restore: {called:?}");
     backend.delete("trip", &cancel).await.unwrap();
     let (called, began) = since();
-    assert!(began == 1 || release.is_26() && began == 2, "delete: {called:?}");
+    assert_eq!(began, 1, "delete: {called:?}");
     for name in ["twin", "warm"] {
         backend.delete(name, &cancel).await.unwrap();
     }

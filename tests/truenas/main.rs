@@ -7,10 +7,15 @@ mod daemon;
 mod calls;
 mod client;
 mod cuts;
+mod faults;
+mod hardware;
 mod jobs;
 mod life;
 mod program;
 mod rig;
+mod session;
+#[cfg(feature = "ssh")]
+mod ssh;
 
 use std::process::ExitCode;
 
@@ -28,9 +33,14 @@ fn main() -> ExitCode {
         calls::trials(),
         client::trials(),
         cuts::trials(),
+        faults::trials(),
+        hardware::trials(),
         jobs::trials(),
         life::trials(),
         program::trials(),
+        session::trials(),
+        #[cfg(feature = "ssh")]
+        ssh::trials(),
     ]
     .into_iter()
     .flatten()

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         each("doctor", TWO, |release| Box::pin(doctor(release))),
         each("doctor_lacks_rights", TWO, |release| Box::pin(lacks(release))),
         each("doctor_does_not_come_in", ONE, |release| Box::pin(outside(release))),
+        big("scripts", ONE, |nas, _| Box::pin(scripts(nas))),
         big("repl", TWO, |nas, _| Box::pin(repl(nas))),
         each("doctor_as_json", ONE, |release| Box::pin(as_json(release))),
     ]
@@ -37,18 +38,20 @@ impl Said {
     }
 }
 
-/// Calls the program with a home of its own; `NAME=` unsets a variable.
-pub async fn call(nas: &Small, change: &[(&str, &str)], args: &[&str]) -> Said {
+/// The program with a home of its own; `NAME=` unsets a variable.
+pub fn program(nas: &Small, change: &[(&str, &str)], args: &[&str]) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sandscript"));
     let home = nas.folder.path().join("home");
     std::fs::create_dir_all(&home).unwrap();
     command
+        .args(args)
         .env_clear()
         .env("HOME", &home)
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("SANDSCRIPT_BACKEND", "truenas")
         .env("SANDSCRIPT_HOST", nas.sim.address.to_string())
         .env("SANDSCRIPT_STORE", home.join("store"))
+        .env("SANDSCRIPT_NO_SESSION", "1")
         .env("TRUENAS_API_KEY", &nas.sim.keys[0])
         .env("TRUENAS_FINGERPRINT", &nas.sim.fingerprint)
         .current_dir(&home)
@@ -59,7 +62,12 @@ pub async fn call(nas: &Small, change: &[(&str, &str)], args: &[&str]) -> Said {
             false => command.env(name, value),
         };
     }
-    let output = command.args(args).output().await.unwrap();
+    command
+}
+
+/// Calls it to its end.
+pub async fn call(nas: &Small, change: &[(&str, &str)], args: &[&str]) -> Said {
+    let output = program(nas, change, args).output().await.unwrap();
     let text = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).unwrap();
         let shown = nas.sim.fingerprint.replace(':', "").to_lowercase();
@@ -87,7 +95,7 @@ async fn repl(nas: &Small) {
     let home = nas.folder.path().join("home");
     std::fs::create_dir_all(&home).unwrap();
     let line = format!(
-        "trap : INT; HOME={home} SANDSCRIPT_STORE={home}/store TRUENAS_API_KEY={key} TRUENAS_FINGERPRINT={print} \
+        "trap : INT; HOME={home} SANDSCRIPT_STORE={home}/store SANDSCRIPT_NO_SESSION=1 TRUENAS_API_KEY={key} TRUENAS_FINGERPRINT={print} \
          {program} repl --backend truenas --host {at}; echo left $?; exec cat",
         home = home.display(),
         key = nas.sim.keys[0],
@@ -145,6 +153,31 @@ async fn repl(nas: &Small) {
     shows("left 0").await;
     let listed = call(nas, &[], &["list", "--format", "json"]).await;
     assert_eq!(listed.out, "[]\n");
+}
+
+/// The workflows that people start from, as they are.
+async fn scripts(nas: &Small) {
+    let home = nas.folder.path().join("home");
+    std::fs::create_dir_all(&home).unwrap();
+    let all = format!("{}/scripts", env!("CARGO_MANIFEST_DIR"));
+    let copied = std::process::Command::new("cp").args(["-r", &all]).arg(&home).status().unwrap();
+    assert!(copied.success());
+    let said = call(nas, &[], &["run", "scripts/build_base.rhai"]).await;
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(
+        said.out.contains("hello from a program that was compiled in a clone"),
+        "{}",
+        said.all()
+    );
+    assert!(said.out.contains("0 of 3 steps were cached"), "{}", said.all());
+    let said = call(nas, &[], &["run", "scripts/test_matrix.lua"]).await;
+    assert_eq!(said.code, 0, "{}", said.all());
+    let gone = call(nas, &[], &["gc", "--yes"]).await;
+    assert_eq!(gone.code, 0, "{}", gone.all());
+    let backend = nas.backend().await;
+    for name in crate::rig::names(&backend).await {
+        sandscript::sandbox::Backend::delete(&*backend, &name, &Default::default()).await.unwrap();
+    }
 }
 
 /// What was found out, without what was tried.

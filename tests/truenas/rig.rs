@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use nas_sim::{Options, Release, Sim};
+#[cfg(feature = "ssh")]
+use sandscript::backend::truenas::{Jump, SshConfig, Ways};
 use sandscript::backend::truenas::{TrueNasBackend, TrueNasConfig};
 use sandscript::sandbox::{Backend, Cancel, Command, Exit, exec};
+#[cfg(feature = "ssh")]
+use sandscript::transport::KeySource;
 use sandscript::transport::jsonrpc::{Address, Client, Login, NasConfig, RpcError};
 use sandscript::transport::{Fingerprint, Trust};
 use serde_json::Value;
@@ -167,6 +171,27 @@ impl Small {
     /// A backend on it, with root's key.
     pub async fn backend(&self) -> Arc<TrueNasBackend> {
         let config = TrueNasConfig::new(self.config(self.key()));
+        Arc::new(TrueNasBackend::open(config).await.unwrap())
+    }
+
+    /// A backend that works on guests in this way, with a key and a memory below a folder.
+    #[cfg(feature = "ssh")]
+    pub async fn by(&self, ways: Ways, folder: &std::path::Path) -> Arc<TrueNasBackend> {
+        self.by_way_of(ways, folder, None).await
+    }
+
+    /// The same, by another machine.
+    #[cfg(feature = "ssh")]
+    pub async fn by_way_of(
+        &self,
+        ways: Ways,
+        folder: &std::path::Path,
+        jump: Option<Jump>,
+    ) -> Arc<TrueNasBackend> {
+        let mut config = TrueNasConfig::new(self.config(self.key()));
+        config.ways = ways;
+        let key = KeySource::Made(folder.join("id_ed25519"));
+        config.ssh = Some(SshConfig { key, known: Some(folder.join("known")), jump });
         Arc::new(TrueNasBackend::open(config).await.unwrap())
     }
 

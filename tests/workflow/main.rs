@@ -10,5 +10,7 @@ mod cluster;
 mod gc;
 mod matrix;
 mod plan;
+mod pool;
+mod scale;
 mod steps;
 mod support;

@@ -1,7 +1,7 @@
 //! The contract, kept in memory.
 
 use std::io::Cursor;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::AsyncReadExt;
@@ -15,10 +15,11 @@ use super::process;
 use super::tree::{Data, Errno, Node};
 use super::users;
 use crate::sandbox::{
-    Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, Condition, EgressLog,
-    Error, FileEntry, GcReport, Info, Kind, Limits, Member, Placement, Policy, Process, Published,
-    ReadOptions, Reader, Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, State, Stock,
-    StopOptions, WriteOptions, check_label, check_name, check_path, check_port,
+    Adoption, Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, Condition,
+    Device, EgressLog, Error, FileEntry, GcReport, Info, Kind, Limits, Member, Placement, Policy,
+    Process, Published, ReadOptions, Reader, Restore, Result, Rule, Snapshot, SnapshotSpec, Spec,
+    State, Stock, StopOptions, WriteOptions, check_devices, check_label, check_name, check_path,
+    check_port,
 };
 
 impl FakeBackend {
@@ -181,6 +182,9 @@ impl Backend for FakeBackend {
         self.check_limits(&spec.limits)?;
         self.check_egress(&spec.egress)?;
         self.shared.capabilities.require_networks(&spec.networks)?;
+        self.shared.capabilities.require_machine(spec)?;
+        self.shared.capabilities.require_devices(&spec.devices, spec.nesting)?;
+        check_devices(&spec.devices, &spec.egress)?;
         self.shared.capabilities.require_target(spec.target.as_ref())?;
         if !spec.mounts.is_empty() {
             self.shared.capabilities.require(Capability::Mounts)?;
@@ -210,6 +214,8 @@ impl Backend for FakeBackend {
             limits: spec.limits.clone(),
             mounts: spec.mounts.clone(),
             caches: spec.caches.clone(),
+            devices: spec.devices.clone(),
+            nesting: spec.nesting,
             egress: spec.egress.clone(),
             networks: spec.networks.clone(),
             env: spec.env.clone(),
@@ -222,6 +228,8 @@ impl Backend for FakeBackend {
             ports: Vec::new(),
             member: self.shared.world().place(spec.target.as_ref())?,
             dataset: None,
+            exec: None,
+            hardware: Default::default(),
         };
         let half = self.begin(machine(info, &found), "creating")?;
         self.call(Verb::Create, &spec.name, image, cancel).await?;
@@ -525,6 +533,7 @@ impl Backend for FakeBackend {
             size: 0,
             frozen: Duration::ZERO,
             labels: spec.labels.clone(),
+            expires: spec.expires,
         };
         let tree = machine.own_tree();
         machine.shots.push(Shot { snapshot: snapshot.clone(), tree });
@@ -588,6 +597,7 @@ impl Backend for FakeBackend {
         self.check_limits(spec.limits.as_ref().unwrap_or(&Limits::default()))?;
         self.check_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
         self.shared.capabilities.require_networks(&spec.networks)?;
+        self.shared.capabilities.require_devices(&spec.devices, spec.nesting)?;
         self.shared.capabilities.require_target(spec.target.as_ref())?;
         if !spec.caches.is_empty() {
             self.shared.capabilities.require(Capability::Caches)?;
@@ -623,6 +633,9 @@ impl Backend for FakeBackend {
             info.limits = spec.limits.clone().unwrap_or(info.limits);
             info.egress = spec.egress.clone().unwrap_or(info.egress);
             info.caches = spec.caches.clone();
+            info.devices = Device::all_of_clone(&info.devices, &spec.devices);
+            info.nesting |= spec.nesting;
+            check_devices(&info.devices, &info.egress)?;
             info.networks = spec.networks.clone();
             info.env.extend(spec.env.clone());
             info.labels = spec.labels.clone();
@@ -767,32 +780,15 @@ impl Backend for FakeBackend {
         Ok(())
     }
 
+    async fn adopt(&self, name: &str, adoption: &Adoption, cancel: &Cancel) -> Result<bool> {
+        check_name(name)?;
+        self.call(Verb::Adopt, name, &adoption.pool, cancel).await?;
+        self.shared.world().adopt(name, adoption)
+    }
+
     async fn gc(&self, dry_run: bool, cancel: &Cancel) -> Result<GcReport> {
         self.call(Verb::Gc, "", if dry_run { "dry run" } else { "" }, cancel).await?;
         let now = self.shared.clock.now();
-        let mut world = self.shared.world();
-        let world = &mut *world;
-        let mut report = GcReport::default();
-        for (name, machine) in &world.machines {
-            let info = &machine.info;
-            let over = |end: Option<SystemTime>| end.is_some_and(|end| end <= now);
-            let dead = info
-                .owner
-                .as_ref()
-                .is_some_and(|owner| world.ended.contains(&owner.run) || over(owner.until));
-            let expired = over(info.expires);
-            if (dead || expired) && !matches!(info.state, State::Transitional(_)) {
-                report.sandboxes.push(name.clone());
-                report.bytes += machine.tree.usage().bytes.saturating_sub(machine.base.bytes);
-            }
-        }
-        if !dry_run {
-            for name in &report.sandboxes {
-                if let Some(mut machine) = world.take(name) {
-                    machine.halt();
-                }
-            }
-        }
-        Ok(report)
+        Ok(self.shared.world().collect(now, dry_run))
     }
 }

@@ -1,5 +1,7 @@
 //! A cluster in memory: which member a sandbox is on, and members that go away.
 
+use std::collections::HashMap;
+
 use super::FakeBackend;
 use super::machine::World;
 use crate::sandbox::{Error, Kind, Member, MemberState, Placement, Result};
@@ -54,10 +56,11 @@ impl World {
         {
             return Err(Error::not_found(Kind::Member, name));
         }
-        let count = |member: &&Member| {
-            let here = |name: &Option<String>| name.as_ref() == Some(&member.name);
-            self.machines.values().filter(|machine| here(&machine.info.member)).count()
-        };
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for member in self.machines.values().filter_map(|machine| machine.info.member.as_deref()) {
+            *counts.entry(member).or_default() += 1;
+        }
+        let count = |member: &&Member| counts.get(member.name.as_str()).copied();
         let fitting = members.iter().filter(|member| member.fits(target));
         match fitting.min_by_key(count) {
             Some(member) => Ok(Some(member.name.clone())),

@@ -24,6 +24,7 @@ macro_rules! verbs {
 }
 
 verbs! {
+    Adopt "adopt",
     Allow "allow",
     Caches "caches",
     Clone "clone",

@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::sandbox::{Capabilities, Capability, EgressLog, Enforcer, Member, MemberState, Result};
 
+mod adopt;
 mod archive;
 mod backend;
 mod builtin;
@@ -136,11 +137,17 @@ impl Default for FakeBuilder {
         let kernel = "the fake backend has no kernel";
         let missing = [
             (Capability::Cluster, "the fake backend is one machine here"),
+            (Capability::CpuSet, kernel),
+            (Capability::Devices, "the fake backend never touches this machine"),
             (Capability::EgressUnrestricted, "the fake backend has no network"),
             (Capability::HostImage, "the fake backend never touches this machine"),
             (Capability::Init, kernel),
             (Capability::Mounts, "the fake backend never touches this machine"),
+            (Capability::NetworkCard, "the fake backend has no network"),
+            (Capability::StoragePool, "the fake backend never touches this machine"),
+            (Capability::Nesting, kernel),
             (Capability::Programs, kernel),
+            (Capability::Setup, kernel),
             (Capability::TarImage, "the fake backend knows its images by name only"),
             (Capability::Usage, kernel),
         ];

@@ -116,6 +116,12 @@ impl Agent {
         self.shared.end.is_cancelled()
     }
 
+    /// Whether nothing runs by it.
+    #[cfg(feature = "truenas")]
+    pub fn is_idle(&self) -> bool {
+        self.shared.channels().is_empty()
+    }
+
     async fn send(&self, frame: Bytes) -> Result<(), Fail> {
         self.out.send(frame).await.map_err(|_| gone())
     }

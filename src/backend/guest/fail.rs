@@ -18,6 +18,8 @@ pub(in crate::backend) enum Fail {
     Lost(String),
     /// The member of the cluster that works on it does not answer.
     Away(String),
+    /// The way that was asked for leads nowhere: why, and what would help.
+    NoWay(String),
 }
 
 impl From<HttpError> for Fail {
@@ -45,7 +47,7 @@ impl Fail {
                 Error::internal(format!("{doing}: the server says: {text}"))
             }
             Fail::Away(member) => Error::MemberAway { member, what: doing.to_owned() },
-            Fail::Unreachable(text) | Fail::Lost(text) => {
+            Fail::Unreachable(text) | Fail::Lost(text) | Fail::NoWay(text) => {
                 Error::Transport { message: format!("{doing}: {text}") }
             }
         }

@@ -119,6 +119,7 @@ sub quotas {
     return '';
 }
 
+my $kept = '/etc/.sandscript-offline';
 my $count = 0;
 my %verbs = (
     stat => sub {
@@ -217,10 +218,224 @@ my %verbs = (
     still => \&stand_still,
     size => sub { answer('k', size(), quotas()) },
     network => \&network,
-    addresses => sub {
-        answer('k', map { /^\d+: (?!lo )\S+\s+inet6? ([^\s\/]+)/ ? $1 : () } `ip -o addr show scope global 2>/dev/null`);
+    addresses => sub { answer('k', addresses()) },
+    ssh => \&ssh,
+    setup => \&setup,
+    address => \&address,
+);
+
+sub addresses {
+    return map { /^\d+: (?!lo )\S+\s+inet6? ([^\s\/]+)/ ? $1 : () } `ip -o addr show scope global 2>/dev/null`;
+}
+
+# The port that an SSH server listens on for others than this machine.
+sub ssh_port {
+    my (@ports, %open);
+    for my $path ('/etc/ssh/sshd_config', glob '/etc/ssh/sshd_config.d/*.conf') {
+        open my $file, '<', $path or next;
+        push @ports, map { /^\s*Port[\s=]+(\d+)/i ? $1 : () } <$file>;
+    }
+    for my $path ('/proc/net/tcp', '/proc/net/tcp6') {
+        open my $file, '<', $path or next;
+        /^\s*\d+: ([0-9A-F]+):([0-9A-F]{4}) \S+ 0A / && $1 !~ /7F$|^0+1000000$/ && $open{ hex $2 }++ for <$file>;
+    }
+    return (grep { $open{$_} } @ports ? @ports : 22)[0] || 0;
+}
+
+# How one comes in by SSH: the port, whether there is a server at all, its keys, the addresses. Waits so
+# long for what is not there yet. A key that is told is let in as root. A word is written for whoever comes in
+# and reads it: so it is known that it was this machine.
+sub ssh {
+    my ($key, $seconds, $proof, $word) = @_;
+    my $until = time + $seconds;
+    my $there = grep({ -x "$_/sshd" } qw(/usr/sbin /usr/local/sbin /sbin /usr/bin)) ? 1 : 0;
+    my ($port, @addresses);
+    while (1) {
+        ($port, @addresses) = (ssh_port(), addresses());
+        last if $port && @addresses || !$there || time >= $until;
+        select undef, undef, undef, 0.05;
+    }
+    let_in('root', $key) or return failed('authorized_keys') if $there && length $key;
+    prove($proof, $word) or return failed('/run') if $there && defined $proof;
+    my @keys;
+    for my $path (glob '/etc/ssh/ssh_host_*_key.pub') {
+        open my $file, '<', $path or next;
+        push @keys, <$file>;
+    }
+    answer('k', $port, $there, join('', @keys), @addresses);
+}
+
+# Writes a word that only root reads. Those that nobody came for go.
+sub prove {
+    my ($path, $word) = @_;
+    for my $old (glob '/run/.sandscript-met.*') {
+        my @stat = lstat $old;
+        unlink $old if @stat && time - $stat[9] > 600;
+    }
+    sysopen my $file, $path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 or return 0;
+    return print({$file} $word) && close $file;
+}
+
+# Lets a key in as a user.
+sub let_in {
+    my ($user, $key) = @_;
+    my ($uid, $gid, $home) = (getpwnam $user)[2, 3, 7];
+    $! = 2, return 0 unless defined $home;
+    my $folder = "$home/.ssh";
+    my $path = "$folder/authorized_keys";
+    my $old = '';
+    if (open my $file, '<', $path) { local $/; $old = <$file> // '' }
+    my $data = (split ' ', $key)[1];
+    return 1 if grep { !/^\s*#/ && grep { $_ eq $data } split } split /\n/, $old;
+    if (mkdir $folder, 0700) { chown $uid, $gid, $folder }
+    $old .= "\n" if length $old && $old !~ /\n\z/;
+    my $part = "$path.sandscript.$$";
+    sysopen my $file, $part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 or return 0;
+    my $done = chown($uid, $gid, $file) && print({$file} "$old$key\n") && close($file) && rename $part, $path;
+    unlink $part unless $done;
+    return $done;
+}
+
+my ($setup_log, $setup_done) = ('/var/log/sandscript-setup.log', '/var/lib/sandscript-setup');
+sub note {
+    open my $file, '>>', $setup_log or return;
+    print $file map { "$_\n" } map { split /\n/ } @_;
+}
+
+# Runs a program, whose output is noted: why it failed, or nothing.
+sub run_noted {
+    my @argv = @_;
+    my $pid = open(my $out, '-|') // return "$argv[0]: $!";
+    if (!$pid) {
+        $SIG{$_} = 'DEFAULT' for qw(PIPE HUP TERM);
+        $ENV{DEBIAN_FRONTEND} = 'noninteractive';
+        open STDIN, '<', '/dev/null';
+        open STDERR, '>&', \*STDOUT;
+        no warnings;
+        exec { $argv[0] } @argv;
+        print "$!\n";
+        exit 127;
+    }
+    my @said = <$out>;
+    close $out;
+    note(join '', @said);
+    return unless $?;
+    my ($why) = ((grep { /^(E:|Err|error)/i } @said), reverse grep { /\S/ } @said);
+    chomp($why = defined $why ? $why : 'it failed');
+    return "$argv[0]: $why";
+}
+
+my %steps = (
+    user => sub {
+        my $name = shift;
+        return if defined getpwnam $name;
+        my $shell = -x '/bin/bash' ? '/bin/bash' : '/bin/sh';
+        return run_noted('useradd', '-m', '-s', $shell, $name) if grep { -x "$_/useradd" } split /:/, $ENV{PATH};
+        return run_noted('adduser', '-D', '-s', $shell, $name);
+    },
+    key => sub {
+        my ($user, $key) = split ' ', $_[0], 2;
+        return let_in($user, $key) ? undef : "$!";
+    },
+    dns => sub {
+        my @servers = split ' ', $_[0];
+        if (-d '/run/systemd/resolve') {
+            mkdir '/etc/systemd/resolved.conf.d', 0755;
+            spit('/etc/systemd/resolved.conf.d/sandscript.conf', "[Resolve]\nDNS=@servers\nDomains=~.\n") or return "resolved: $!";
+            return run_noted('systemctl', 'restart', 'systemd-resolved.service');
+        }
+        my $dhcp = '/etc/dhcp/dhclient.conf';
+        if (-e $dhcp) {
+            my @kept = grep { !/# sandscript$/ } slurp($dhcp) =~ /.*\n/g;
+            my @four = grep { !/:/ } @servers;
+            my $line = @four ? 'supersede domain-name-servers ' . join(', ', @four) . "; # sandscript\n" : '';
+            spit($dhcp, join '', @kept, $line) or return "$dhcp: $!";
+        }
+        unlink '/etc/resolv.conf' if -l '/etc/resolv.conf';
+        spit('/etc/resolv.conf', join '', map { "nameserver $_\n" } @servers) or return "/etc/resolv.conf: $!";
+        return;
+    },
+    tools => sub {
+        my @tools = split ' ', $_[0];
+        my $has = sub { my $program = shift; scalar grep { -x "$_/$program" } split /:/, $ENV{PATH} };
+        if ($has->('apt-get')) {
+            my @missing = grep {
+                my ($name) = /^([^=:]+)/;
+                `dpkg-query -W -f='\${Status}' $name 2>/dev/null` !~ /^install ok installed/;
+            } @tools;
+            return unless @missing;
+            my $why = run_noted('apt-get', 'update', '-q');
+            return $why if defined $why;
+            return run_noted('apt-get', 'install', '-y', '-q', '--no-install-recommends', '--', @missing);
+        }
+        return run_noted('apk', 'add', '--no-progress', @tools) if $has->('apk');
+        return run_noted('dnf', 'install', '-y', '-q', @tools) if $has->('dnf');
+        return 'there is no apt-get, apk or dnf in its image';
     },
 );
+
+# Puts into a new guest what it is asked for, step by step. What is done is noted, and not done again.
+sub setup {
+    my ($name, @todo) = @_;
+    my %done = map { $_ => 1 } split /\n/, slurp($setup_done);
+    while (my ($what, $of) = splice @todo, 0, 2) {
+        my $line = "$what $of";
+        next if $done{$line};
+        note("$what: " . substr $of, 0, 200);
+        my $why = $steps{$what} ? $steps{$what}->($of) : 'it is not known';
+        if (defined $why) {
+            note("failed: $why");
+            return answer('k', 'failed', "$what " . substr($of, 0, 60), $why);
+        }
+        open my $file, '>>', $setup_done or return failed($setup_done);
+        print $file "$line\n";
+        close $file or return failed($setup_done);
+    }
+    answer('k', 'done');
+}
+
+# Gives the card an address that it always has, whoever brings the network up.
+sub address {
+    my ($address, $gateway) = @_;
+    my $six = $address =~ /:/;
+    my $ifupdown = '/etc/network/interfaces';
+    if (-e $ifupdown) {
+        my $text = slurp($ifupdown);
+        my $own = "auto eth0\niface eth0 inet" . ($six ? 6 : '') . " static\n    address $address\n"
+            . (length $gateway ? "    gateway $gateway\n" : '');
+        if (index($text, $own) < 0) {
+            my @blocks = grep { !/^(auto|allow-hotplug)\s+eth0\b|^iface\s+eth0\s/ } split /^(?=auto|allow-|iface|mapping|source)/m, $text;
+            # What asks for a lease must not come back later.
+            quietly('systemctl stop networking.service');
+            quietly('ifdown --force eth0');
+            for my $path (glob '/proc/[0-9]*/comm') {
+                kill 'KILL', $path =~ /(\d+)/ if slurp($path) =~ /^(dhclient|dhcpcd|udhcpc)$/;
+            }
+            spit($ifupdown, join '', @blocks, $own) or return failed($ifupdown);
+            quietly("ip -" . ($six ? 6 : 4) . " addr flush dev eth0 scope global");
+            quietly('systemctl start networking.service') || quietly('ifup --force eth0') unless -e $kept;
+        }
+    } elsif (-d '/etc/systemd/network') {
+        my $path = '/etc/systemd/network/00-sandscript.network';
+        my $own = "[Match]\nName=eth0\n[Network]\nAddress=$address\n" . (length $gateway ? "Gateway=$gateway\nDNS=$gateway\n" : '');
+        if (slurp($path) ne $own) {
+            spit($path, $own) or return failed($path);
+            quietly('networkctl reload && networkctl reconfigure eth0') unless -e $kept;
+        }
+    } else {
+        $! = 95;
+        return failed('address');
+    }
+    my $names = slurp('/etc/resolv.conf');
+    if ($names !~ /^\s*nameserver\s/m && length $gateway) {
+        unlink '/etc/resolv.conf';
+        spit('/etc/resolv.conf', "nameserver $gateway\n") or return failed('/etc/resolv.conf');
+    }
+    answer('k');
+}
+
+sub slurp { open my $file, '<', $_[0] or return ''; local $/; my $text = <$file>; return $text // '' }
+sub spit { open my $file, '>', $_[0] or return 0; return print({$file} $_[1]) && close $file }
 
 # Waits until there is a way out and somebody to ask for names.
 sub network {
@@ -378,7 +593,6 @@ sub stand_still {
 # What brings a network up, and where it says which of it was kept from that.
 my @units = qw(networking.service systemd-networkd.service systemd-networkd.socket NetworkManager.service dhcpcd.service);
 my ($etc, $unit) = ('/etc/systemd/system', 'sandscript-offline.service');
-my $kept = '/etc/.sandscript-offline';
 sub cards { return map { m{([^/]+)$} } grep { !m{/lo$} } glob '/sys/class/net/*' }
 sub is_up {
     open my $file, '<', "/sys/class/net/$_[0]/flags" or return 0;
@@ -432,6 +646,8 @@ sub online {
             return answer('k', 'down') if time > $until;
             select undef, undef, undef, 0.05;
         }
+        # Stopped while it was masked, ifupdown takes its cards for configured still.
+        quietly("ifdown --force $_") for grep { /^[\w.-]+$/ } cards();
         quietly("ip link set dev $_ up") for cards();
         for my $one (grep { quietly("systemctl is-enabled $_") } @mine) { quietly("systemctl restart --no-block $one") }
     }
@@ -446,9 +662,8 @@ sub system_lchown {
 
 # Makes the guest this machine and no other: its name, and keys for SSH that only it has.
 sub identity {
-    my ($hostname, $server) = @_;
-    my $slurp = sub { open my $file, '<', $_[0] or return ''; local $/; my $text = <$file>; $text // '' };
-    my $spit = sub { open my $file, '>', $_[0] or return 0; print $file $_[1]; close $file };
+    my ($hostname, $server, @env) = @_;
+    my ($slurp, $spit) = (\&slurp, \&spit);
     (my $now = $slurp->('/proc/sys/kernel/hostname')) =~ s/\s+$//;
     if ($now ne $hostname) {
         $spit->('/proc/sys/kernel/hostname', "$hostname\n") or system 'hostname', $hostname;
@@ -476,6 +691,19 @@ sub identity {
         unlink '/etc/resolv.conf';
         $spit->('/etc/resolv.conf', "nameserver $server\n") or return failed();
     }
+    # Logins have the environment that commands have.
+    my $all = $slurp->('/etc/environment');
+    my ($begin, $end) = ("# begin sandscript\n", "# end sandscript\n");
+    (my $rest = $all) =~ s/\Q$begin\E.*?\Q$end\E//s;
+    my $own = '';
+    while (my ($key, $value) = splice @env, 0, 2) {
+        # That file has no way to write these.
+        next if $value =~ /["\n\\]/;
+        $own .= "$key=\"$value\"\n";
+    }
+    $rest .= "\n" if length $own && length $rest && $rest !~ /\n\z/;
+    my $new = length $own ? "$rest$begin$own$end" : $rest;
+    if ($new ne $all) { $spit->('/etc/environment', $new) or return failed('/etc/environment') }
     answer('k', $machine);
 }
 

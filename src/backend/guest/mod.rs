@@ -3,10 +3,12 @@
 
 mod agent;
 mod attached;
+mod egress;
 mod exec;
 mod fail;
 mod files;
 mod record;
+mod rules;
 mod session;
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,11 +21,15 @@ use crate::sandbox::{Cancel, Error, Result, WindowSize};
 
 pub(super) use agent::{AGENT, Agent, closed};
 pub(super) use attached::{Attached, Control, UNDER_WAY, frame};
+pub(super) use egress::{Boot, Enforce, is_ruled, read_log};
 pub(super) use exec::Exec;
 pub(super) use fail::Fail;
 pub(super) use files::Files;
 pub(super) use record::{Record, token};
+pub(super) use rules::Ground;
 pub(super) use session::{Ask, Session, Sessions};
+#[cfg(feature = "ssh")]
+pub(super) use session::{SCRIPT as FILES, Said};
 
 /// What a backend gives, and what it keeps for these.
 #[async_trait]

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{CloneSpec, Info, Limits, Mount, Network, Owner, Policy, Spec, State};
+use crate::sandbox::{
+    CloneSpec, Device, Hardware, Info, Limits, Mount, Network, Owner, Policy, Spec, State,
+};
 
 /// What is kept of a sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -21,7 +23,13 @@ pub(in crate::backend) struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     pub limits: Limits,
+    #[serde(skip_serializing_if = "Hardware::is_plain")]
+    pub hardware: Hardware,
     pub mounts: Vec<Mount>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nesting: bool,
     pub egress: Policy,
     /// Whatever it may reach, it reaches through the gate of the server's machine, and has no interface.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -62,7 +70,10 @@ impl Record {
             hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.clone()),
             source: None,
             limits: spec.limits.clone(),
+            hardware: spec.hardware.clone(),
             mounts: spec.mounts.clone(),
+            devices: spec.devices.clone(),
+            nesting: spec.nesting,
             egress: spec.egress.clone(),
             gate: false,
             networks: spec.networks.clone(),
@@ -91,7 +102,10 @@ impl Record {
                 None => source.to_owned(),
             }),
             limits: spec.limits.clone().unwrap_or_else(|| self.limits.clone()),
+            hardware: self.hardware.of_clone(),
             mounts: self.mounts.clone(),
+            devices: Device::all_of_clone(&self.devices, &spec.devices),
+            nesting: self.nesting || spec.nesting,
             egress: spec.egress.clone().unwrap_or_else(|| self.egress.clone()),
             gate: false,
             networks: spec.networks.clone(),
@@ -122,8 +136,11 @@ impl Record {
             used: created,
             source: self.source,
             limits: self.limits,
+            hardware: self.hardware,
             mounts: self.mounts,
             caches: Vec::new(),
+            devices: self.devices,
+            nesting: self.nesting,
             networks: self.networks,
             ports: Default::default(),
             egress: self.egress,
@@ -136,6 +153,7 @@ impl Record {
             addresses: Vec::new(),
             member: None,
             dataset: None,
+            exec: None,
         }
     }
 }

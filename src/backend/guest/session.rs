@@ -9,7 +9,8 @@ use super::attached::{Attached, fields, frame, read_frame, write};
 use super::{Fail, Guests};
 use crate::sandbox::{Error, Kind, Result};
 
-const SCRIPT: &str = include_str!("files.pl");
+/// What runs in the guest.
+pub(in crate::backend) const SCRIPT: &str = include_str!("files.pl");
 /// How many sessions of one sandbox are kept for later.
 const KEPT: usize = 2;
 
@@ -53,6 +54,13 @@ pub(in crate::backend) enum Said {
 }
 
 impl Session {
+    /// Over a program that was started already.
+    pub async fn over(attached: Attached) -> std::io::Result<Session> {
+        let mut session = Session { attached };
+        session.answer().await?;
+        Ok(session)
+    }
+
     /// Its standard input, for what follows a request.
     pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         match self.attached.stdin.as_mut() {

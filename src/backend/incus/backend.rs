@@ -12,10 +12,10 @@ use super::record::{self, Record};
 use super::{IncusBackend, Inner};
 use crate::backend::guest::{Ask, Exec, Files, Guests, guarded, until};
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry, GcReport, Info,
-    Member, Placement, Policy, Process, Published, ReadOptions, Reader, Restore, Result, Rule,
-    Snapshot, SnapshotSpec, Spec, State, Stock, StopOptions, Usage, WriteOptions, check_label,
-    check_name, check_path,
+    Adoption, Backend, Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry,
+    GcReport, Info, Member, Placement, Policy, Process, Published, ReadOptions, Reader, Restore,
+    Result, Rule, Snapshot, SnapshotSpec, Spec, State, Stock, StopOptions, Usage, WriteOptions,
+    check_label, check_name, check_path,
 };
 
 impl Inner {
@@ -32,6 +32,31 @@ impl Inner {
         match self.act(name, action, 0, false).await {
             Ok(()) => Ok(()),
             Err(fail) => Err(self.explain(name, fail, action).await),
+        }
+    }
+
+    /// Takes over what was made ahead. The server refuses the change where somebody else made one since.
+    async fn adopt(&self, name: &str, adoption: &Adoption) -> Result<bool> {
+        self.instance(name).await?;
+        let _lock = self.changing(name).await?;
+        let path = format!("/1.0/instances/{name}");
+        let adopted = async {
+            let (instance, tag) = self.client.get_tagged(&path).await?;
+            let Some(mut record) = Record::read(&instance) else { return Ok(false) };
+            if !adoption.fits_state(&record::state(&instance))
+                || !adoption.fits_labels(&record.labels, record.owner.as_ref(), record.expires)
+            {
+                return Ok(false);
+            }
+            record.owner.clone_from(&adoption.owner);
+            record.labels.clone_from(&adoption.labels);
+            record.expires = adoption.expires;
+            let keys = record.keys().map_err(|error| super::Fail::Lost(error.to_string()))?;
+            self.client.patch_tagged(&path, &tag, &json!({"config": keys})).await
+        };
+        match adopted.await {
+            Ok(adopted) => Ok(adopted),
+            Err(fail) => Err(self.explain(name, fail, "taking it over").await),
         }
     }
 
@@ -371,6 +396,11 @@ impl Backend for IncusBackend {
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
         until(cancel, self.0.change(name, |record| record.owner = None)).await
+    }
+
+    async fn adopt(&self, name: &str, adoption: &Adoption, cancel: &Cancel) -> Result<bool> {
+        check_name(name)?;
+        until(cancel, self.0.adopt(name, adoption)).await
     }
 
     async fn gc(&self, dry_run: bool, cancel: &Cancel) -> Result<GcReport> {

@@ -9,9 +9,6 @@ use crate::sandbox::{Capabilities, Capability, Enforcer, Member};
 /// The image when a spec names none.
 const IMAGE: &str = "debian/12";
 
-/// How else a port of a sandbox is reached.
-const BY_HAND: &str = "; by hand: incus config device add NAME web proxy listen=tcp:127.0.0.1:9000 connect=tcp:127.0.0.1:8080";
-
 /// Whether AppArmor keeps guests from mounting anew what was mounted for them.
 fn confined() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
@@ -29,11 +26,16 @@ pub(super) fn of_cluster(capabilities: &mut Capabilities, members: &[Member]) {
 /// What there is on this server. Where this machine does nothing for the guests' networks, `elsewhere` says why.
 pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>) -> Capabilities {
     let mut has: BTreeSet<Capability> = [
+        Capability::Devices,
         Capability::Init,
         Capability::LimitCpu,
         Capability::LimitMemory,
         Capability::LimitPids,
+        Capability::Nesting,
+        Capability::Pool,
         Capability::Programs,
+        Capability::Publish,
+        Capability::SnapshotExpiry,
         Capability::SystemWritable,
         Capability::Usage,
         Capability::Users,
@@ -42,6 +44,16 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
     let mut missing: BTreeMap<Capability, String> = [
         (Capability::Cluster, "the server is no member of a cluster"),
         (Capability::Caches, "backend 'incus' keeps no caches yet: build a base instead"),
+        (Capability::CpuSet, "say how many CPUs it may use with cpu"),
+        (
+            Capability::NetworkCard,
+            "sandboxes are on the server's own bridge, which gives them addresses",
+        ),
+        (
+            Capability::StoragePool,
+            "sandboxes are on the pool of the profile 'default': change it there",
+        ),
+        (Capability::Setup, "build a base with what is to be in it"),
         (Capability::HostImage, "use an image of the server's, such as debian/12"),
         (Capability::LimitInodes, "Incus has no limit on the number of files: use `disk`"),
         (Capability::TarImage, "import it on the server: incus image import FILE --alias NAME"),
@@ -69,19 +81,15 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
         let why = "this machine's kernel has no AppArmor, and without it root in a guest makes a read-only folder writable";
         missing.insert(Capability::Mounts, why.into());
     }
-    let gated = [Capability::EgressAllowlist, Capability::Networks, Capability::Publish];
+    let gated = [Capability::EgressAllowlist, Capability::Networks];
     match elsewhere {
         None => has.extend(gated),
         Some(why) => missing.extend(gated.map(|capability| {
-            let (what, other) = match capability {
-                Capability::EgressAllowlist => ("rules are enforced", ""),
-                Capability::Networks => ("networks are made", ""),
-                _ => ("ports are published", BY_HAND),
+            let what = match capability {
+                Capability::EgressAllowlist => "rules are enforced",
+                _ => "networks are made",
             };
-            (
-                capability,
-                format!("{what} by the server's own machine, for root there: {why}{other}"),
-            )
+            (capability, format!("{what} by the server's own machine, for root there: {why}"))
         })),
     }
     if elsewhere.is_none() {

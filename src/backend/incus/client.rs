@@ -78,6 +78,26 @@ impl Client {
             .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))
     }
 
+    /// Reads something, and the tag of the state that it is in.
+    pub async fn get_tagged(&self, path: &str) -> Result<(Value, String), Fail> {
+        let answer = self.ask(Method::GET, path, &[], Bytes::new()).await?;
+        let tag = answer.headers.get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+        let mut value: Value = serde_json::from_slice(&answer.body)
+            .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))?;
+        Ok((value["metadata"].take(), tag.to_owned()))
+    }
+
+    /// Changes something, if it still has this tag; whether it had.
+    pub async fn patch_tagged(&self, path: &str, tag: &str, body: &Value) -> Result<bool, Fail> {
+        let headers =
+            [("content-type", "application/json".to_owned()), ("if-match", tag.to_owned())];
+        match self.ask(Method::PATCH, path, &headers, body.to_string().into()).await {
+            Ok(_) => Ok(true),
+            Err(Fail::Refused(412, _)) => Ok(false),
+            Err(fail) => Err(fail),
+        }
+    }
+
     /// Opens the stream of events, which everything that takes a while needs. Whoever asks for such a
     /// thing is told when it can't be.
     pub async fn listen(&self) {

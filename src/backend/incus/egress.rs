@@ -12,7 +12,7 @@ use super::record::{self, Record};
 use super::{BACKEND, Inner};
 use crate::backend::guest::Guests;
 use crate::sandbox::{
-    Capability, EgressLog, Error, Info, Policy, Published, Result, State, check_port,
+    Capability, Device, EgressLog, Error, Info, Policy, Published, Result, State, check_port,
 };
 
 /// How often it is looked again for the process 1 of a sandbox that may be restarting.
@@ -20,8 +20,8 @@ const TRIES: u32 = 40;
 
 impl Inner {
     /// What a new sandbox's record says of its network.
-    pub(super) fn takes_gate(&self) -> bool {
-        self.host.is_ok()
+    pub(super) fn takes_gate(&self, record: &Record) -> bool {
+        self.host.is_ok() && !record.devices.iter().any(Device::is_nic)
     }
 
     /// This machine, where a sandbox's network is its business; nothing where nobody's is to do.
@@ -120,19 +120,16 @@ impl Inner {
         change: impl FnOnce(&mut Policy) -> Result<()>,
     ) -> Result<()> {
         let Ok(host) = &self.host else {
-            let (instance, mut record) = self.instance(name).await?;
-            change(&mut record.egress)?;
-            self.capabilities.require_egress(&record.egress)?;
-            self.gate_of(&record)?;
-            return self.set_interfaces(name, instance, &record).await;
+            return self.change_by_guest(name, change).await;
         };
         self.instance(name).await?;
         let lock = host.changing(name).await?;
         let (instance, mut record) = self.instance(name).await?;
         let before = record.clone();
         change(&mut record.egress)?;
+        drop_interfaces(&mut record);
         self.capabilities.require_egress(&record.egress)?;
-        record.gate = true;
+        record.gate = self.takes_gate(&record);
         if record == before {
             return Ok(());
         }
@@ -168,7 +165,7 @@ impl Inner {
         }
     }
 
-    async fn write_down(&self, name: &str, record: &Record) -> Result<()> {
+    pub(super) async fn write_down(&self, name: &str, record: &Record) -> Result<()> {
         let body = json!({"config": record.keys()?});
         let path = format!("/1.0/instances/{name}");
         match self.client.run(Method::PATCH, &path, &body).await {
@@ -178,8 +175,16 @@ impl Inner {
     }
 
     /// Gives an instance the interfaces that go with its record, and writes that down.
-    async fn set_interfaces(&self, name: &str, mut instance: Value, record: &Record) -> Result<()> {
+    pub(super) async fn set_interfaces(
+        &self,
+        name: &str,
+        mut instance: Value,
+        record: &Record,
+    ) -> Result<()> {
         let mut devices = super::devices::devices(record, &self.pool);
+        if let Some(devices) = devices.as_object_mut() {
+            devices.extend(super::ports::devices(&instance));
+        }
         // Its size is that of the image and the limit.
         devices["root"] = instance["devices"]["root"].take();
         for (key, value) in record.keys()? {
@@ -200,10 +205,12 @@ impl Inner {
     }
 
     pub(super) async fn egress_log(&self, name: &str) -> Result<EgressLog> {
-        let (_, record) = self.instance(name).await?;
         match &self.host {
-            Ok(host) => host.log(name, &record).await,
-            Err(_) => Ok(EgressLog::default()),
+            Ok(host) => {
+                let (_, record) = self.instance(name).await?;
+                host.log(name, &record).await
+            }
+            Err(_) => self.log_of_guest(name).await,
         }
     }
 
@@ -215,7 +222,7 @@ impl Inner {
     ) -> Result<SocketAddr> {
         self.capabilities.require(Capability::Publish)?;
         check_port(port)?;
-        let host = self.host.as_ref().map_err(|why| elsewhere(why))?;
+        let Ok(host) = &self.host else { return self.publish_there(name, port, at).await };
         self.instance(name).await?;
         let lock = host.changing(name).await?;
         let (instance, record) = self.instance(name).await?;
@@ -236,7 +243,7 @@ impl Inner {
     ) -> Result<Vec<Published>> {
         self.capabilities.require(Capability::Publish)?;
         check_port(port)?;
-        let host = self.host.as_ref().map_err(|why| elsewhere(why))?;
+        let Ok(host) = &self.host else { return self.unpublish_there(name, port, at).await };
         self.instance(name).await?;
         let lock = host.changing(name).await?;
         host.unpublish(&lock, name, port, at).await
@@ -245,10 +252,19 @@ impl Inner {
     /// Adds what is open of a sandbox.
     pub(super) async fn with_ports(&self, mut info: Info) -> Info {
         if let (Ok(host), State::Running | State::Frozen) = (&self.host, &info.state) {
-            info.ports = host.ports(&info.name).await;
+            info.ports.extend(host.ports(&info.name).await);
         }
         info
     }
+}
+
+/// An interface reaches everything, and goes with the policy that lets it: whether one did.
+pub(super) fn drop_interfaces(record: &mut Record) -> bool {
+    let before = record.devices.len();
+    if record.egress != Policy::Unrestricted {
+        record.devices.retain(|device| !device.is_nic());
+    }
+    record.devices.len() != before
 }
 
 fn elsewhere(why: &str) -> Error {

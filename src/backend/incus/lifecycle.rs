@@ -7,12 +7,15 @@ use std::time::{Duration, SystemTime};
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use super::Inner;
 use super::client::{Fail, escape};
 use super::cluster::{Verdict, at};
 use super::devices::devices;
+use super::guard::GUARD;
 use super::host::{Lock, SERVER, is_gated};
 use super::record::{self, Record};
+use super::restoring::is_half;
+use super::seccomp::{self, DENY};
+use super::{Inner, ports};
 use crate::backend::guest::{Ask, guarded};
 use crate::sandbox::{
     Cancel, Capability, Error, GcReport, Info, Kind, Limits, Placement, Policy, Result, Spec,
@@ -20,7 +23,7 @@ use crate::sandbox::{
 };
 
 /// How long a guest's network may take to come up.
-const NETWORK: Duration = Duration::from_secs(30);
+pub(super) const NETWORK: Duration = Duration::from_secs(30);
 /// A storage pool with less room than this is full.
 const FULL: u64 = 256 << 20;
 /// How long a sandbox may take to be made whose making nobody tells us about any more.
@@ -29,7 +32,7 @@ const LOST: Duration = Duration::from_secs(60);
 const TRIES: u32 = 20;
 
 /// The key that says what the first process is.
-const LOWLEVEL: &str = "raw.lxc";
+pub(super) const LOWLEVEL: &str = "raw.lxc";
 
 /// Whether it may have interfaces that have addresses.
 fn has_addresses(record: &Record) -> bool {
@@ -45,7 +48,8 @@ pub(super) struct Before {
 impl Before {
     /// What the guest's first process does instead, and then becomes its init. Its words are parted by
     /// spaces and nothing else, so there are none in it.
-    fn by_init(&self) -> Option<String> {
+    /// With `guard`, one that is in the guest goes before its init.
+    fn by_init(&self, guard: bool) -> Option<String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/.-".contains(c);
         let mut script = String::new();
         for (path, content) in &self.files {
@@ -54,6 +58,11 @@ impl Before {
                 return None;
             }
             script += &format!("echo${{IFS}}{line}>{path};");
+        }
+        if guard {
+            script += &format!(
+                "test${{IFS}}-e${{IFS}}{GUARD}&&exec${{IFS}}perl${{IFS}}{GUARD}${{IFS}}boot${{IFS}}/sbin/init;"
+            );
         }
         (!script.is_empty())
             .then(|| format!("lxc.init.cmd = /bin/sh -c {script}exec${{IFS}}/sbin/init"))
@@ -106,8 +115,10 @@ impl Inner {
     pub(super) async fn create(self: &Arc<Self>, spec: &Spec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
         self.check_limits(&spec.limits)?;
+        self.capabilities.require_machine(spec)?;
         self.capabilities.require_egress(&spec.egress)?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_devices(&spec.devices, spec.nesting)?;
         self.check_target(spec.target.as_ref()).await?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
@@ -121,7 +132,8 @@ impl Inner {
         let image = spec.image.as_ref().unwrap_or(&self.capabilities.default_image);
         let fingerprint = self.fingerprint(image).await?;
         let mut record = Record::new(spec, image.clone(), fingerprint.clone());
-        record.gate = self.takes_gate();
+        record.gate = self.takes_gate(&record);
+        super::devices::check(&record, &self.capabilities).await?;
         let mut before = Before { files: Vec::new() };
         if record.hostname != spec.name {
             before.files.push(("/etc/hostname", format!("{}\n", record.hostname)));
@@ -152,15 +164,19 @@ impl Inner {
         let mut config = plan.record.keys()?;
         for (key, value) in [
             ("security.guestapi", "false"),
-            ("security.nesting", "false"),
+            ("security.nesting", if plan.record.nesting { "true" } else { "false" }),
             ("security.privileged", "false"),
         ] {
             config.insert(key.into(), value.into());
         }
+        if self.filters.load(Ordering::Relaxed) {
+            config.insert(DENY.into(), seccomp::rules().into());
+        }
         config.extend(self.pool.ids.clone());
         config.extend(plan.config.clone());
         // Written through the server, these files would hold up the start by half of its time.
-        let by_init = plan.before.by_init().filter(|_| self.lowlevel.load(Ordering::Relaxed));
+        let by_init =
+            plan.before.by_init(self.by_guests()).filter(|_| self.lowlevel.load(Ordering::Relaxed));
         if let Some(by_init) = &by_init {
             config.insert(LOWLEVEL.into(), by_init.as_str().into());
         }
@@ -187,6 +203,15 @@ impl Inner {
             None => None,
         };
         let mut made = self.post(name, &body, plan.target.as_ref()).await;
+        if let Err(Fail::Refused(_, text) | Fail::Failed(text, _)) = &made
+            && text.contains(DENY)
+            && body["config"].get(DENY).is_some()
+        {
+            // The project does not allow it: then without, from now on.
+            self.filters.store(false, Ordering::Relaxed);
+            body["config"][DENY] = "".into();
+            made = self.post(name, &body, plan.target.as_ref()).await;
+        }
         let mut files = by_init.is_none();
         if let Err(Fail::Refused(_, text) | Fail::Failed(text, _)) = &made
             && by_init.is_some()
@@ -310,17 +335,11 @@ impl Inner {
     ) -> Result<()> {
         self.agents.expect(name);
         tokio::try_join!(self.admit(name, record, lock), self.identify(name, record))?;
-        if record.egress != Policy::None && !record.gate {
-            let seconds = NETWORK.as_secs().to_string();
-            let fields = self.ask_once(name, &["network", &seconds]).await?;
-            if fields.first().is_none_or(|up| up != b"up") {
-                return Err(Error::Timeout {
-                    what: format!("the network of sandbox '{name}'"),
-                    after: NETWORK,
-                });
-            }
+        self.let_in(name, record).await?;
+        match record.egress != Policy::None && !record.gate {
+            true => self.await_network(name).await,
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Makes a guest the machine that it is, once a command can run.
@@ -441,8 +460,14 @@ impl Inner {
         }
         let mut infos = Vec::new();
         for instance in all.as_array().into_iter().flatten() {
-            if let Some(record) = Record::read(instance) {
-                infos.push(self.with_ports(record.info(instance)).await);
+            let Some(record) = Record::read(instance) else { continue };
+            let name = instance["name"].as_str().unwrap_or_default();
+            match is_half(instance) {
+                false => infos.push(self.with_ports(record.info(instance)).await),
+                true => match self.info(name).await {
+                    Err(Error::NotFound { .. }) => {}
+                    info => infos.push(info?),
+                },
             }
         }
         infos.sort_by(|one, other| one.name.cmp(&other.name));
@@ -463,6 +488,9 @@ impl Inner {
                 };
                 // Nobody here could let it have what it is to have.
                 inner.gate_of(&record)?;
+                if action == "start" && !ports::of(&instance).is_empty() {
+                    inner.close_ports(name).await?;
+                }
                 match inner.act(name, action, 0, false).await {
                     Ok(()) if action == "start" => {
                         inner.forget(name);
@@ -507,6 +535,7 @@ impl Inner {
         if state == State::Stopped {
             return Ok(());
         }
+        let open = !ports::of(&instance).is_empty();
         if !options.force {
             if state == State::Frozen {
                 // One that stands still can't end.
@@ -519,11 +548,15 @@ impl Inner {
             };
             if ended {
                 self.forget(name);
-                return Ok(());
+                return if open { self.close_ports(name).await } else { Ok(()) };
             }
         }
         let (inner, name) = (Arc::clone(self), name.to_owned());
-        guarded(cancel, move |_| async move { inner.halt(&name).await }).await
+        guarded(cancel, move |_| async move {
+            inner.halt(&name).await?;
+            if open { inner.close_ports(&name).await } else { Ok(()) }
+        })
+        .await
     }
 
     /// Stops a sandbox at once, whatever it does.
@@ -592,6 +625,7 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
+        report.leftovers += self.collect_snapshots(dry_run).await?;
         if let Ok(host) = &self.host
             && !dry_run
         {
@@ -618,10 +652,11 @@ mod tests {
     #[test]
     fn the_first_process_writes_what_is_plain() {
         let before = |line: &str| Before { files: vec![("/etc/hostname", format!("{line}\n"))] };
-        insta::assert_snapshot!(before("a-1.b").by_init().unwrap(), @"lxc.init.cmd = /bin/sh -c echo${IFS}a-1.b>/etc/hostname;exec${IFS}/sbin/init");
+        insta::assert_snapshot!(before("a-1.b").by_init(false).unwrap(), @"lxc.init.cmd = /bin/sh -c echo${IFS}a-1.b>/etc/hostname;exec${IFS}/sbin/init");
         for line in ["a b", "$(id)", "a;b", "ä", "a\nlxc.x = y", "a\"", "a'"] {
-            assert_eq!(before(line).by_init(), None, "{line}");
+            assert_eq!(before(line).by_init(false), None, "{line}");
         }
-        assert_eq!(Before { files: Vec::new() }.by_init(), None);
+        assert_eq!(Before { files: Vec::new() }.by_init(false), None);
+        insta::assert_snapshot!(before("a").by_init(true).unwrap(), @"lxc.init.cmd = /bin/sh -c echo${IFS}a>/etc/hostname;test${IFS}-e${IFS}/etc/sandscript/guard&&exec${IFS}perl${IFS}/etc/sandscript/guard${IFS}boot${IFS}/sbin/init;exec${IFS}/sbin/init");
     }
 }

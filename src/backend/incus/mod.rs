@@ -13,6 +13,7 @@ mod cluster;
 mod devices;
 mod disk;
 mod egress;
+mod guard;
 #[cfg(feature = "local")]
 mod host;
 #[cfg(not(feature = "local"))]
@@ -21,9 +22,12 @@ mod host;
 mod image;
 mod lifecycle;
 mod operations;
+mod ports;
 mod prepare;
 mod record;
 mod remotes;
+mod restoring;
+mod seccomp;
 mod snapshots;
 mod trust;
 
@@ -39,7 +43,7 @@ use self::client::{Client, Fail};
 use self::cluster::Cluster;
 use self::host::Host;
 use self::record::Record;
-use super::guest::{Attached, Guests, Sessions, Turns};
+use super::guest::{Attached, Ground, Guests, Sessions, Turns};
 use crate::sandbox::{Capabilities, Error, Kind, Result, State, WindowSize};
 use crate::transport::Place;
 
@@ -85,9 +89,18 @@ pub(crate) struct Inner {
     agents: agents::Agents,
     sessions: Sessions,
     turns: Turns,
+    /// Who changes a policy that its guest keeps to.
+    changes: Turns,
+    /// What is known of the place that guests are in, once it was asked for.
+    ground: tokio::sync::OnceCell<Ground>,
+    name_servers: Vec<SocketAddr>,
     images: image::Images,
     /// Whether an instance's first process may be chosen.
     lowlevel: AtomicBool,
+    /// Held while a port of a guest's is opened or closed by the server.
+    ports: tokio::sync::Mutex<()>,
+    /// Whether calls may be denied to guests.
+    filters: AtomicBool,
     /// The storage pool that new sandboxes are on, and how it works.
     pool: devices::Pool,
     /// The cluster that the server is a member of.
@@ -128,6 +141,9 @@ impl IncusBackend {
         };
         let why = host.as_ref().err().map(String::as_str);
         let mut capabilities = capabilities::probe(&pool, config.image, why);
+        if host.is_err() {
+            guard::of_guests(&mut capabilities);
+        }
         if let Some(cluster) = &cluster {
             client.is_member(server["environment"]["server_name"].as_str().unwrap_or_default());
             capabilities::of_cluster(&mut capabilities, &cluster.members().await?);
@@ -140,8 +156,13 @@ impl IncusBackend {
             host,
             sessions: Sessions::default(),
             turns: Turns::default(),
+            changes: Turns::default(),
+            ground: tokio::sync::OnceCell::new(),
+            name_servers: config.name_servers,
             images: image::Images::new(config.folders),
             lowlevel: AtomicBool::new(true),
+            filters: AtomicBool::new(true),
+            ports: tokio::sync::Mutex::default(),
             pool,
         };
         Ok(IncusBackend(Arc::new(inner)))
@@ -169,8 +190,12 @@ impl Inner {
     /// An instance that is a sandbox, as the server has it.
     async fn instance(&self, name: &str) -> Result<(Value, Record)> {
         match self.client.get(&format!("/1.0/instances/{name}")).await {
-            Ok(instance) => match Record::read(&instance) {
-                Some(record) => {
+            Ok(mut instance) => match Record::read(&instance) {
+                Some(mut record) => {
+                    if restoring::is_half(&instance) {
+                        instance = self.whole(name, instance).await?;
+                        record = Record::read(&instance).unwrap_or(record);
+                    }
                     if let Some(cluster) = &self.cluster {
                         cluster.note(&instance);
                     }

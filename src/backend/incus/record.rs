@@ -11,6 +11,8 @@ use crate::sandbox::{Error, Info, Result, Snapshot, State};
 pub(super) const RECORD: &str = "user.sandscript.record";
 /// The run that owns it, for people who look.
 const RUN: &str = "user.sandscript.run";
+/// The key that says that an instance has, or had, snapshots that go when their time is over.
+pub(super) const EXPIRING: &str = "user.sandscript.expiring";
 /// Before a snapshot's label: the labels of that snapshot.
 const SNAPSHOT: &str = "user.sandscript.snapshot.";
 
@@ -49,6 +51,9 @@ impl Record {
         let name = instance["name"].as_str().unwrap_or_default().to_owned();
         let mut info = self.into_info(name, state(instance), created);
         info.used = used;
+        if matches!(info.state, State::Running | State::Frozen) {
+            info.ports = super::ports::of(instance);
+        }
         info.addresses = addresses(&instance["state"]);
         info.member = instance["location"].as_str().filter(|at| *at != "none").map(str::to_owned);
         info
@@ -107,6 +112,7 @@ pub(super) fn snapshot(value: &Value) -> Snapshot {
         size: value["size"].as_u64().unwrap_or_default(),
         frozen: std::time::Duration::ZERO,
         labels: serde_json::from_str(labels).unwrap_or_default(),
+        expires: time(&value["expires_at"]),
         label,
     }
 }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::client::Fail;
 use super::cluster::Ready;
 use super::lifecycle::{Before, Plan};
-use super::record::{self, Record, snapshot_key, token, without_snapshots};
-use super::{BACKEND, Inner};
+use super::record::{self, EXPIRING, Record, snapshot_key, token, without_snapshots};
+use super::{BACKEND, Inner, ports};
 use crate::backend::guest::{Ask, Guests, Session, frame, guarded};
 use crate::sandbox::{
     Cancel, Capability, CloneSpec, Error, Info, Kind, Placement, Policy, Restore, Result, Snapshot,
@@ -59,14 +59,25 @@ impl Inner {
         let (instance, _) = self.instance(name).await?;
         // A snapshot has the configuration of its moment, and with it these labels.
         let key = snapshot_key(&spec.label);
+        let mut config = Map::new();
         if !spec.labels.is_empty() || instance["config"][&key].is_string() {
             let labels = match spec.labels.is_empty() {
                 true => String::new(),
                 false => json!(spec.labels).to_string(),
             };
-            self.set(name, json!({"config": {key: labels}})).await?;
+            config.insert(key, labels.into());
         }
-        let body = json!({"name": spec.label, "stateful": false});
+        let mut body = json!({"name": spec.label, "stateful": false});
+        if let Some(expires) = spec.expires {
+            let stamp = jiff::Timestamp::try_from(expires).map_err(|error| {
+                Error::invalid("expires", format!("the server can't keep that time: {error}"))
+            })?;
+            body["expires_at"] = stamp.to_string().into();
+            config.insert(EXPIRING.into(), "true".into());
+        }
+        if !config.is_empty() {
+            self.set(name, json!({"config": config})).await?;
+        }
         let path = format!("/1.0/instances/{name}/snapshots");
         // Without this it is not of one moment, on btrfs either: what is not on disk yet comes late.
         let freeze = record::state(&instance) == State::Running;
@@ -188,6 +199,39 @@ impl Inner {
         Ok(found)
     }
 
+    /// Deletes snapshots whose time is over, which the server itself does every minute; how many.
+    pub(super) async fn collect_snapshots(&self, dry_run: bool) -> Result<usize> {
+        let all = self.client.get("/1.0/instances?recursion=1").await;
+        let all = all.map_err(|fail| fail.plain("listing sandboxes"))?;
+        let mut count = 0;
+        for instance in all.as_array().into_iter().flatten() {
+            let Some(name) = instance["name"].as_str() else { continue };
+            if instance["config"][EXPIRING] != "true" || Record::read(instance).is_none() {
+                continue;
+            }
+            let snapshots = match self.snapshots(name).await {
+                Ok(snapshots) => snapshots,
+                Err(Error::NotFound { .. } | Error::MemberAway { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let now = crate::sandbox::wall_clock();
+            let over = |one: &&Snapshot| one.expires.is_some_and(|end| end <= now);
+            for snapshot in snapshots.iter().filter(over) {
+                if dry_run {
+                    count += 1;
+                    continue;
+                }
+                match self.delete_snapshot(name, &snapshot.label).await {
+                    Ok(()) => count += 1,
+                    // The server was first.
+                    Err(Error::NotFound { .. } | Error::MemberAway { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(count)
+    }
+
     pub(super) async fn delete_snapshot(&self, name: &str, label: &str) -> Result<()> {
         self.snapshot_of(name, label).await?;
         match self.client.run(Method::DELETE, &at(name, label), &Value::Null).await {
@@ -210,7 +254,9 @@ impl Inner {
         let wanted = self.snapshot_of(name, label).await?;
         // What it may reach stays what it is now, whoever wants to change it meanwhile.
         let lock = self.changing(name).await?;
-        let (instance, record) = self.instance(name).await?;
+        let (mut instance, record) = self.instance(name).await?;
+        // Its ports end with it.
+        ports::take(&mut instance);
         self.gate_of(&record)?;
         if self.pool.driver == "zfs" {
             self.make_newest(name, &wanted, options).await?;
@@ -228,6 +274,8 @@ impl Inner {
             }
             inner.forget(&name);
             let back = inner.go_back(&name, &label, &instance, &record).await;
+            // Its guard may hold what the snapshot's did.
+            inner.unplug(&name, &record).await?;
             if state != State::Stopped {
                 // As it was, when there was no way back.
                 let started = inner.act(&name, "start", 0, false).await;
@@ -270,6 +318,7 @@ impl Inner {
         record: &Record,
     ) -> Result<()> {
         let path = format!("/1.0/instances/{name}");
+        self.keep_settings(name, before).await?;
         let mut tries = 0;
         while let Err(fail) = self.client.run(Method::PUT, &path, &json!({"restore": label})).await
         {
@@ -277,17 +326,23 @@ impl Inner {
             tries += 1;
             // What was killed may hold the old files for a moment.
             if tries == PATIENT || !matches!(fail, Fail::Failed(..)) {
+                if !matches!(fail, Fail::Lost(_)) {
+                    self.forget_settings(name).await;
+                }
                 return Err(self.exhausted(fail, &format!("restoring sandbox '{name}'")).await);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         // The snapshot's settings came back with its files; those of the sandbox hold.
-        let (after, _) = self.instance(name).await?;
-        if let Some(settings) = kept(before, &after)
-            && let Err(fail) = self.client.run(Method::PUT, &path, &settings).await
-        {
+        let after = match self.client.get(&path).await {
+            Ok(after) => after,
+            Err(fail) => return Err(self.explain(name, fail, "keeping its settings").await),
+        };
+        let settings = self.own_settings(before, &after);
+        if let Err(fail) = self.client.run(Method::PUT, &path, &settings).await {
             return Err(self.explain(name, fail, "keeping its settings").await);
         }
+        self.forget_settings(name).await;
         if record.limits.disk.is_some() && self.pool.driver == "btrfs" {
             self.renew_disk(name, &before["devices"]["root"]).await?;
         }
@@ -304,6 +359,7 @@ impl Inner {
         self.check_limits(spec.limits.as_ref().unwrap_or(&Default::default()))?;
         self.capabilities.require_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_devices(&spec.devices, spec.nesting)?;
         self.check_target(spec.target.as_ref()).await?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
@@ -316,7 +372,8 @@ impl Inner {
         }
         if let Some(ready) = self.ready(name, spec) {
             let mut record = ready.record.of_clone(name, spec);
-            record.gate = self.takes_gate();
+            record.gate = self.takes_gate(&record);
+            super::devices::check(&record, &self.capabilities).await?;
             let plan = Plan {
                 name: spec.name.clone(),
                 before: Before::of(&record),
@@ -333,9 +390,10 @@ impl Inner {
             return self.make(plan, cancel).await;
         }
         let (instance, source) = self.instance(name).await?;
-        if let Some(label) = &spec.label {
-            self.snapshot_of(name, label).await?;
-        }
+        let snapshot = match &spec.label {
+            Some(label) => self.snapshot_of(name, label).await?,
+            None => Value::Null,
+        };
         let target = self.beside(&instance, spec.target.as_ref()).await?;
         // Where it goes to another member a running one can't be copied: a snapshot can.
         let moves = target.as_ref().is_some_and(|target| !is_at(&instance, target));
@@ -349,7 +407,8 @@ impl Inner {
             Some(label) => format!("{name}/{label}"),
         };
         let mut record = source.of_clone(name, spec);
-        record.gate = self.takes_gate();
+        record.gate = self.takes_gate(&record);
+        super::devices::check(&record, &self.capabilities).await?;
         self.capabilities.require_egress(&record.egress)?;
         // Devices that the clone does not have are masked: those of the source are taken over.
         let mut devices = Map::new();
@@ -358,7 +417,11 @@ impl Inner {
             // Its size is what the source has, and what it may write over that.
             devices.insert("root".into(), instance["devices"]["root"].clone());
         }
-        for device in instance["devices"].as_object().into_iter().flatten().map(|(name, _)| name) {
+        // A snapshot has those of its moment, such as an interface that the policy no longer allows.
+        let named = |of: &Value| -> Vec<String> {
+            of["devices"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+        };
+        for device in named(&instance).iter().chain(&named(&snapshot)) {
             if ours.get(device).is_none() {
                 devices.insert(device.clone(), json!({"type": "none"}));
             }
@@ -439,42 +502,4 @@ fn sorted(all: &Value) -> Vec<Snapshot> {
         snapshot.frozen = Duration::ZERO;
     }
     all
-}
-
-/// The settings of `before` for an instance that is `after` now; nothing when they are the same.
-fn kept(before: &Value, after: &Value) -> Option<Value> {
-    let split = |instance: &Value, volatile: bool| -> Map<String, Value> {
-        let all = instance["config"].as_object().into_iter().flatten();
-        let is = |key: &str| key.starts_with("volatile.") || key.starts_with("image.");
-        all.filter(|(key, _)| is(key) == volatile)
-            .map(|(key, v)| (key.clone(), v.clone()))
-            .collect()
-    };
-    let config = split(before, false);
-    if config == split(after, false) && before["devices"] == after["devices"] {
-        return None;
-    }
-    let mut settings = after.clone();
-    let mut all = split(after, true);
-    all.extend(config);
-    settings["config"] = Value::Object(all);
-    settings["devices"] = before["devices"].clone();
-    Some(settings)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_hold_over_a_restore() {
-        let before = json!({"config": {"a": "1", "volatile.x": "old"}, "devices": {"root": {}}});
-        let mut after = before.clone();
-        after["config"]["volatile.x"] = "new".into();
-        assert_eq!(kept(&before, &after), None);
-        after["config"]["a"] = "0".into();
-        after["config"]["b"] = "0".into();
-        let settings = kept(&before, &after).unwrap();
-        assert_eq!(settings["config"], json!({"a": "1", "volatile.x": "new"}));
-    }
 }

@@ -13,12 +13,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::launch::descriptors;
 use super::layers::LONG;
-use super::link::Link;
 use super::mode::Mode;
 use super::protocol::{Done, IdMap, Launch, Machine, Task, Tree};
 use super::store::Lock;
 use super::{Inner, cgroup, range};
 use crate::sandbox::{Limits, Policy, Result, Spec};
+use crate::transport::Link;
 
 /// What the parts of a sandbox depend on that are made ahead.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::errors::from_refusal;
-use super::link::Link;
 use super::protocol::{Reply, Request};
 use super::{Inner, sys};
 use crate::sandbox::{Error, Result, State, Usage};
+use crate::transport::Link;
 
 /// How long a healthy init may take for anything but waiting for the guest.
 const PATIENCE: Duration = Duration::from_secs(20);

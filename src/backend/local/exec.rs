@@ -9,13 +9,13 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 
 use super::control::answer;
-use super::link::Link;
 use super::protocol::{Exec, Reply, Request};
 use super::{Held, Inner, errors, sys};
 use crate::sandbox::{
     Command, Error, Exit, Process, ProcessControl, Program, Reader, Result, Signal, Stdin,
     WindowSize, Writer,
 };
+use crate::transport::Link;
 
 impl Inner {
     pub(super) async fn spawn(&self, name: &str, command: &Command) -> Result<Process> {

@@ -7,11 +7,11 @@ use tokio::net::unix::pipe;
 
 use super::Inner;
 use super::control::{answer, ask};
-use super::link::Link;
 use super::protocol::{FileRequest, Reply, Request};
 use crate::sandbox::{
     Error, FileEntry, ReadOptions, Reader, Result, WriteOptions, check_name, check_path,
 };
+use crate::transport::Link;
 
 impl Inner {
     async fn file(

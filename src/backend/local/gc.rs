@@ -29,7 +29,8 @@ impl Inner {
             }
             report.sandboxes.push(name);
         }
-        report.leftovers = self.sweep(dry_run).await?;
+        report.leftovers = self.collect_snapshots(dry_run).await?;
+        report.leftovers += self.sweep(dry_run).await?;
         if !dry_run {
             self.store.forget_dead_runs()?;
             // Out of the way first: a sandbox that is being made may take one at any moment.
@@ -40,6 +41,29 @@ impl Inner {
             self.throw_away(trash, Vec::new()).await?;
         }
         Ok(report)
+    }
+
+    /// Deletes snapshots whose time is over; how many.
+    async fn collect_snapshots(&self, dry_run: bool) -> Result<usize> {
+        let now = crate::sandbox::wall_clock();
+        let mut count = 0;
+        for name in self.store.names()? {
+            // Of a damaged one nobody knows.
+            for saved in self.store.snapshots(&name).unwrap_or_default() {
+                if saved.expires.is_none_or(|end| end > now) {
+                    continue;
+                }
+                match dry_run {
+                    true => count += 1,
+                    false => match self.delete_snapshot(&name, &saved.label).await {
+                        Ok(()) => count += 1,
+                        Err(Error::NotFound { .. } | Error::Busy { .. }) => {}
+                        Err(error) => return Err(error),
+                    },
+                }
+            }
+        }
+        Ok(count)
     }
 
     /// Its time is over, or the run that owns it or was making it is dead.

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::Inner;
 use super::ahead::Ahead;
 use super::caches::Caches;
-use super::link::Link;
 use super::mode::Mode;
 use super::protocol::{Defaults, Done, IdMap, Launch, LaunchFds, Machine, Wake};
 use super::record::{Record, store_error};
 use super::{cgroup, disk, errors, net, range};
 use crate::sandbox::{Error, Result};
+use crate::transport::Link;
 
 /// What a start leaves with the caller.
 pub struct Started {

@@ -23,6 +23,8 @@ impl Inner {
         self.store.check_file_system()?;
         self.check_supported(&spec.limits, &spec.egress, &spec.mounts)?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_machine(spec)?;
+        self.capabilities.require_devices(&spec.devices, spec.nesting)?;
         self.capabilities.require_target(spec.target.as_ref())?;
         let name = spec.image.clone().unwrap_or_else(|| self.capabilities.default_image.clone());
         let image = self.image(&name, spec.sha256.as_deref(), cancel).await?;
@@ -347,6 +349,8 @@ pub(super) fn info(record: &Record, state: State) -> Info {
         limits: spec.limits,
         mounts: spec.mounts,
         caches: spec.caches,
+        devices: spec.devices,
+        nesting: spec.nesting,
         egress: spec.egress,
         networks: spec.networks,
         env: spec.env,
@@ -359,6 +363,8 @@ pub(super) fn info(record: &Record, state: State) -> Info {
         ports,
         member: None,
         dataset: None,
+        exec: None,
+        hardware: Default::default(),
     }
 }
 

@@ -24,7 +24,6 @@ mod keeper;
 mod launch;
 mod layers;
 mod lifecycle;
-mod link;
 mod mode;
 mod net;
 mod porter;
@@ -61,6 +60,13 @@ use crate::sandbox::{Capabilities, Error, Result};
 /// to serve the backend, it does that and never returns.
 pub fn init() {
     keeper::serve_if_asked();
+}
+
+/// For a process that is to outlive whoever started it: closes what it was handed by accident, all but
+/// its standard streams, and lets it open as many files as it may. Nothing of its own may be open yet.
+pub fn cut_loose() {
+    sys::close_all_except(&mut []);
+    sys::set_no_file_limit();
 }
 
 /// Where and how to work.

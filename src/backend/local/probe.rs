@@ -19,15 +19,38 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         Capability::Networks,
         Capability::Programs,
         Capability::Publish,
+        Capability::SnapshotExpiry,
         Capability::TarImage,
     ]);
     let mut missing = BTreeMap::from([
         (Capability::Cluster, "this backend is this machine alone; Incus has clusters".to_owned()),
         (
+            Capability::CpuSet,
+            "the kernel chooses among all CPUs here: say how many with cpu".to_owned(),
+        ),
+        (
+            Capability::NetworkCard,
+            "sandboxes of this backend are in networks of their own, and have no card in yours"
+                .to_owned(),
+        ),
+        (Capability::StoragePool, "this backend has one store: choose it with --store".to_owned()),
+        (Capability::Setup, "build a base with what is to be in it".to_owned()),
+        (
+            Capability::Devices,
+            "sandboxes of this backend get folders by `mounts` and ports by publish(), and no devices of this machine; Incus has them"
+                .to_owned(),
+        ),
+        (
+            Capability::Nesting,
+            "guests of this backend make no namespaces of their own: use Incus for containers in a sandbox"
+                .to_owned(),
+        ),
+        (
             Capability::Init,
             "sandboxes of this backend run commands and background processes, not an init system"
                 .to_owned(),
         ),
+        (Capability::Pool, "a clone is made in milliseconds here: none waits".to_owned()),
     ]);
     let mut decide = |capability, reason: Option<String>| match reason {
         None => {

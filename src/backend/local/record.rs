@@ -77,6 +77,9 @@ pub struct Saved {
     pub layers: Vec<String>,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
+    /// When it may be deleted.
+    #[serde(default)]
+    pub expires: Option<SystemTime>,
     /// Which boot of the machine it was taken in: overlays are volatile, so its files are sure to be
     /// on disk only in that boot, or when its layer is marked as written.
     #[serde(default)]
@@ -94,6 +97,7 @@ impl Saved {
             size: self.size.unwrap_or(0),
             frozen: self.frozen,
             labels: self.labels.clone(),
+            expires: self.expires,
         }
     }
 }

@@ -9,7 +9,6 @@ use super::caches::Caches;
 use super::control::ask;
 use super::layers::is_unwritten;
 use super::lifecycle::machine_id;
-use super::link::Link;
 use super::protocol::{Reply, Request, Task};
 use super::record::{self, Prepared, Record, Saved, VERSION};
 use super::store::Lock;
@@ -18,6 +17,7 @@ use crate::sandbox::{
     CloneSpec, Error, Info, Kind, Result, Snapshot, SnapshotSpec, Spec, State, check_label,
     check_name,
 };
+use crate::transport::Link;
 
 /// The mark of a layer that is on disk for good.
 const SYNCED: &str = "synced";
@@ -63,6 +63,7 @@ impl Inner {
             frozen: frozen.still,
             layers: frozen.layers,
             labels: spec.labels.clone(),
+            expires: spec.expires,
             boot: record::boot(),
             size: None,
         };
@@ -277,6 +278,7 @@ impl Inner {
         let egress = spec.egress.clone().unwrap_or(source.spec.egress);
         self.check_supported(&limits, &egress, &source.spec.mounts)?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_devices(&spec.devices, spec.nesting)?;
         self.capabilities.require_target(spec.target.as_ref())?;
         let wanted = Spec { caches: spec.caches.clone(), bare: spec.bare, ..Spec::new(&spec.name) };
         let caches = self.caches_to_start(&wanted).await?;
@@ -292,6 +294,8 @@ impl Inner {
         env.extend(spec.env.clone());
         let made = Spec {
             target: None,
+            hardware: Default::default(),
+            setup: Default::default(),
             name: spec.name.clone(),
             image: source.spec.image,
             sha256: source.spec.sha256,
@@ -299,6 +303,8 @@ impl Inner {
             limits,
             mounts: source.spec.mounts,
             caches: spec.caches.clone(),
+            devices: Vec::new(),
+            nesting: false,
             networks: spec.networks.clone(),
             egress,
             env,

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use super::process::succeeded;
 use super::{Place, PlanBackend, unknown};
 use crate::sandbox::{
-    Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error,
-    FileEntry, GcReport, Info, Kind, Member, Policy, Process, Published, ReadOptions, Reader,
-    Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
+    Backend, CacheInfo, Cancel, Capabilities, Capability, CloneSpec, Command, Device, EgressLog,
+    Error, FileEntry, GcReport, Info, Kind, Member, Policy, Process, Published, ReadOptions,
+    Reader, Restore, Result, Snapshot, SnapshotSpec, Spec, StopOptions, WriteOptions,
 };
 
 /// As an archive ends; without anything before it, an empty one.
@@ -40,7 +40,9 @@ impl Backend for PlanBackend {
         spec.check()?;
         self.can_cache(&spec.caches)?;
         self.capabilities().require_networks(&spec.networks)?;
+        self.capabilities().require_devices(&spec.devices, spec.nesting)?;
         self.capabilities().require_target(spec.target.as_ref())?;
+        self.capabilities().require_machine(spec)?;
         self.free(&spec.name, cancel).await?;
         let image = spec.image.clone();
         let image = image.unwrap_or_else(|| self.capabilities().default_image.clone());
@@ -54,6 +56,8 @@ impl Backend for PlanBackend {
             limits: spec.limits.clone(),
             mounts: spec.mounts.clone(),
             caches: spec.caches.clone(),
+            devices: spec.devices.clone(),
+            nesting: spec.nesting,
             egress: spec.egress.clone(),
             networks: spec.networks.clone(),
             env: spec.env.clone(),
@@ -290,6 +294,7 @@ impl Backend for PlanBackend {
         spec.check()?;
         self.can_cache(&spec.caches)?;
         self.capabilities().require_networks(&spec.networks)?;
+        self.capabilities().require_devices(&spec.devices, spec.nesting)?;
         self.capabilities().require_target(spec.target.as_ref())?;
         self.free(&spec.name, cancel).await?;
         let source = self.twin(name, cancel).await?;
@@ -305,6 +310,8 @@ impl Backend for PlanBackend {
             limits: spec.limits.clone().unwrap_or(source.limits),
             mounts: source.mounts,
             caches: spec.caches.clone(),
+            devices: Device::all_of_clone(&source.devices, &spec.devices),
+            nesting: source.nesting || spec.nesting,
             egress: spec.egress.clone().unwrap_or(source.egress),
             networks: spec.networks.clone(),
             env,

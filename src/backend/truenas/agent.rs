@@ -13,14 +13,25 @@ use crate::transport::jsonrpc::{Client, Socket};
 
 /// What the first program says when it listens. It is typed in another way, so that an echo is not it.
 const LISTENS: &[u8] = b"\x01sandscript\x02";
+/// Becomes the program that follows.
+macro_rules! becomes {
+    () => {
+        concat!(
+            "$|=1;syswrite STDOUT,\"\\1sandscript\\2\";my($n,$p)=(\"\",\"\");",
+            "while(length($n)<8){sysread(STDIN,$n,8-length$n,length$n)or exit}",
+            "while(length($p)<$n){sysread(STDIN,$p,$n-length$p,length$p)or exit}eval$p;print$@;exit",
+        )
+    };
+}
 /// Makes the terminal carry bytes as they are, then becomes the program that follows.
 const FIRST: &str = concat!(
     "require POSIX;my$t=POSIX::Termios->new;$t->getattr(0);$t->setlflag(0);$t->setiflag(0);$t->setoflag(0);",
-    "$t->setcc(POSIX::VMIN(),1);$t->setcc(POSIX::VTIME(),0);$t->setattr(0,POSIX::TCSANOW());$|=1;",
-    "syswrite STDOUT,\"\\1sandscript\\2\";my($n,$p)=(\"\",\"\");",
-    "while(length($n)<8){sysread(STDIN,$n,8-length$n,length$n)or exit}",
-    "while(length($p)<$n){sysread(STDIN,$p,$n-length$p,length$p)or exit}eval$p;print$@;exit",
+    "$t->setcc(POSIX::VMIN(),1);$t->setcc(POSIX::VTIME(),0);$t->setattr(0,POSIX::TCSANOW());",
+    becomes!(),
 );
+/// The line for SSH, where there is no terminal.
+#[cfg(feature = "ssh")]
+const BY_SSH: &str = concat!("exec perl -e '", becomes!(), "' 2>&1");
 /// How long it may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often the line is tried while nothing is said.
@@ -76,12 +87,47 @@ async fn begin(client: &Client, options: Value, typed: Option<String>) -> Result
             Some(Err(error)) => return Err(lost(error)),
         }
     };
-    let program = format!("{:08}{AGENT}", AGENT.len());
-    socket.send(Message::binary(program.into_bytes())).await.map_err(lost)?;
+    socket.send(Message::binary(program())).await.map_err(lost)?;
     let (line, other) = tokio::io::duplex(UNDER_WAY);
     tokio::spawn(carry(socket, other));
     let (from, to) = tokio::io::split(line);
     Agent::greet(from, to, BytesMut::from(&said[at..])).await
+}
+
+/// A line that went as soon as it was there.
+pub(super) fn gone() -> Fail {
+    Fail::Lost("the line to it is gone".into())
+}
+
+/// The program, with its length in front.
+fn program() -> Vec<u8> {
+    format!("{:08}{AGENT}", AGENT.len()).into_bytes()
+}
+
+/// Starts one by SSH.
+#[cfg(feature = "ssh")]
+pub(super) async fn by_ssh(ssh: &crate::transport::ssh::Ssh) -> Result<Agent, Fail> {
+    let lost = |error: std::io::Error| Fail::Lost(error.to_string());
+    let started = async {
+        let line = ssh.run(BY_SSH).await.map_err(|error| Fail::Lost(error.to_string()))?;
+        let (mut from, mut to) = tokio::io::split(line);
+        let mut said = BytesMut::new();
+        let at = loop {
+            if let Some(at) = find(&said, LISTENS) {
+                break at + LISTENS.len();
+            }
+            if from.read_buf(&mut said).await.map_err(lost)? == 0 || said.len() > UNDER_WAY {
+                return Err(closed(&said));
+            }
+        };
+        to.write_all(&program()).await.map_err(lost)?;
+        to.flush().await.map_err(lost)?;
+        Agent::greet(from, to, said.split_off(at)).await
+    };
+    match tokio::time::timeout(PATIENCE, started).await {
+        Ok(done) => done,
+        Err(_) => Err(Fail::Lost("the guest does not answer by SSH".into())),
+    }
 }
 
 fn find(text: &[u8], what: &[u8]) -> Option<usize> {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::guest::Record;
 use super::Inner;
 use super::devices::Nic;
+use super::hardware::pinned;
 use super::lifecycle::{TRIES, pause};
 use super::row::{self, Found, Row};
 use crate::sandbox::{Error, Result, State};
@@ -93,10 +94,13 @@ impl Inner {
                 if let Some(cpu) = limits.cpu {
                     body["cpu"] = format!("{}", cpu as u64).into();
                 }
+                if let Some(cpus) = &record.hardware.cpus {
+                    body["cpu"] = pinned(cpus).into();
+                }
                 if let Some(memory) = limits.memory {
                     body["memory"] = memory.into();
                 }
-                if let Some(pool) = &self.pool {
+                if let Some(pool) = record.hardware.pool.as_ref().or(self.pool.as_ref()) {
                     body["storage_pool"] = pool.as_str().into();
                 }
                 let made = self.make("virt.instance.create", "environment", body).await?;
@@ -114,7 +118,10 @@ impl Inner {
                     "autostart": self.autostart, "initenv": environment,
                     "image": {"name": image, "version": version},
                 });
-                if let Some(pool) = &self.pool {
+                if let Some(cpus) = &record.hardware.cpus {
+                    body["cpuset"] = cpus.as_str().into();
+                }
+                if let Some(pool) = record.hardware.pool.as_ref().or(self.pool.as_ref()) {
                     body["pool"] = pool.as_str().into();
                 }
                 let made = self.make("container.create", "initenv", body).await?;

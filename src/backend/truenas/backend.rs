@@ -8,10 +8,30 @@ use async_trait::async_trait;
 use super::super::guest::{Ask, Exec, Files, guarded, until};
 use super::TrueNasBackend;
 use crate::sandbox::{
-    Backend, Cancel, Capabilities, Capability, CloneSpec, Command, Error, FileEntry, GcReport,
-    Info, Policy, Process, ReadOptions, Reader, Restore, Result, Snapshot, SnapshotSpec, Spec,
-    StopOptions, WriteOptions, check_label, check_name, check_path,
+    Backend, Cancel, Capabilities, Capability, CloneSpec, Command, EgressLog, Error, FileEntry,
+    GcReport, Info, Policy, Process, ReadOptions, Reader, Restore, Result, Rule, Snapshot,
+    SnapshotSpec, Spec, StopOptions, WriteOptions, check_label, check_name, check_path,
 };
+
+impl TrueNasBackend {
+    /// Changes a policy by something, to its end.
+    async fn policy_by<T: Send + 'static>(
+        &self,
+        cancel: &Cancel,
+        name: &str,
+        by: T,
+        change: fn(T, &mut Policy) -> Result<()>,
+    ) -> Result<()> {
+        self.0.may("set_egress")?;
+        check_name(name)?;
+        let (inner, name) = (Arc::clone(&self.0), name.to_owned());
+        guarded(
+            cancel,
+            move |_| async move { inner.change_policy(&name, |now| change(by, now)).await },
+        )
+        .await
+    }
+}
 
 #[async_trait]
 impl Backend for TrueNasBackend {
@@ -235,16 +255,30 @@ impl Backend for TrueNasBackend {
     }
 
     async fn set_policy(&self, name: &str, policy: &Policy, cancel: &Cancel) -> Result<()> {
-        self.0.may("set_egress")?;
+        self.policy_by(cancel, name, policy.clone(), |policy, now| {
+            *now = policy;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn allow(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        self.policy_by(cancel, name, rule.clone(), |rule, now| now.allow(&rule)).await
+    }
+
+    async fn deny(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
+        self.policy_by(cancel, name, rule.clone(), |rule, now| now.deny(&rule)).await
+    }
+
+    async fn egress_log(&self, name: &str, cancel: &Cancel) -> Result<EgressLog> {
         check_name(name)?;
-        until(cancel, self.0.set_policy(name, policy)).await
+        until(cancel, self.0.egress_log(name)).await
     }
 
     async fn keep(&self, name: &str, cancel: &Cancel) -> Result<()> {
         self.0.may("keep")?;
         check_name(name)?;
-        until(cancel, async { self.0.change(name, |record| record.owner = None).await.map(drop) })
-            .await
+        until(cancel, self.0.keep(name)).await
     }
 
     async fn gc(&self, dry_run: bool, cancel: &Cancel) -> Result<GcReport> {

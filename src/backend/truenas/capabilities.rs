@@ -8,9 +8,15 @@ use crate::sandbox::{Capabilities, Capability, Enforcer};
 
 pub(super) fn of(api: Api, image: Option<String>, mounts: bool) -> Capabilities {
     let mut has: BTreeSet<Capability> = [
+        Capability::CpuSet,
+        Capability::EgressAllowlist,
         Capability::EgressUnrestricted,
         Capability::Init,
+        Capability::LimitDisk,
+        Capability::NetworkCard,
+        Capability::StoragePool,
         Capability::Programs,
+        Capability::Setup,
         Capability::SystemWritable,
         Capability::Users,
     ]
@@ -18,18 +24,20 @@ pub(super) fn of(api: Api, image: Option<String>, mounts: bool) -> Capabilities 
     let mut missing: BTreeMap<Capability, String> = [
         (Capability::Caches, "backend 'truenas' keeps no caches yet: build a base instead"),
         (Capability::Cluster, "a NAS is one machine; Incus has clusters"),
-        (
-            Capability::EgressAllowlist,
-            "backend 'truenas' can't enforce rules yet: use \"none\" or \"unrestricted\"",
-        ),
+        (Capability::Devices, "backend 'truenas' gives no devices: folders are `mounts`"),
         (Capability::Freeze, "a NAS does not let processes stand still: stop the sandbox"),
         (Capability::HostImage, "use an image of the NAS's registry, such as debian/12"),
-        (Capability::LimitDisk, "backend 'truenas' sets no quotas yet"),
         (Capability::LimitInodes, "a NAS has no limit on the number of files"),
         (Capability::LimitPids, "a NAS has no limit on the number of processes"),
         (Capability::Mounts, "no folder of the NAS is named that sandboxes may have: mounts = [\"/mnt/tank/code\"] for it in your config.toml"),
+        (Capability::Nesting, "backend 'truenas' runs no containers in a sandbox"),
         (Capability::Networks, "backend 'truenas' makes no networks yet"),
+        (Capability::Pool, "a NAS does not say which of two clients was first: none waits"),
         (Capability::Publish, "backend 'truenas' publishes no ports yet"),
+        (
+            Capability::SnapshotExpiry,
+            "backend 'truenas' keeps a snapshot until it is deleted: leave `expires` out",
+        ),
         (Capability::TarImage, "a NAS takes images of its registry only, such as debian/12"),
         (Capability::Usage, "a NAS does not say what one of its machines takes"),
     ]
@@ -42,13 +50,14 @@ pub(super) fn of(api: Api, image: Option<String>, mounts: bool) -> Capabilities 
     match api {
         Api::Virt => {
             has.insert(Capability::LimitMemory);
-            let why = "TrueNAS 25 gives whole CPUs only: a cpu of 1, 2 and so on works";
+            let why = "TrueNAS 25 gives whole CPUs only: a cpu of 1, 2 and so on works, and cpus such as \"0-3\"";
             missing.insert(Capability::LimitCpu, why.into());
         }
         Api::Container => {
             let why = "TrueNAS 26 has no limit on a container's memory";
             missing.insert(Capability::LimitMemory, why.into());
-            let why = "TrueNAS 26 can only say which CPUs a container runs on";
+            let why =
+                "TrueNAS 26 can only say which CPUs a container runs on: cpus, such as \"0-3\"";
             missing.insert(Capability::LimitCpu, why.into());
         }
     }

@@ -160,8 +160,16 @@ impl Inner {
     ) -> Result<(), RpcError> {
         debug_assert_eq!(self.api, Api::Container);
         let mount = |mount: &Mount| json!({"dtype": "FILESYSTEM", "source": mount.source, "target": mount.target});
-        let card = |nic: &Nic| json!({"dtype": "NIC", "type": "VIRTIO", "nic_attach": nic.parent});
-        for attributes in nic.map(card).into_iter().chain(record.mounts.iter().map(mount)) {
+        let mut card = json!({"dtype": "NIC", "type": "VIRTIO"});
+        let mac = record.hardware.mac.as_ref();
+        if let Some(nic) = nic {
+            card["nic_attach"] = nic.parent.as_str().into();
+        }
+        if let Some(mac) = mac {
+            card["mac"] = mac.to_lowercase().into();
+        }
+        let card = (nic.is_some() || mac.is_some()).then_some(card);
+        for attributes in card.into_iter().chain(record.mounts.iter().map(mount)) {
             let device = json!([{"container": id, "attributes": attributes}]);
             self.client.call("container.device.create", device).await?;
         }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::release::{self, Release};
-use super::{Access, TrueNasBackend, TrueNasConfig};
+use super::{Access, TrueNasBackend, TrueNasConfig, Ways};
 use crate::sandbox::{Check, Error};
-use crate::transport::Trust;
 use crate::transport::jsonrpc::{Client, Login, RpcError, release_name};
+use crate::transport::{KeySource, Trust};
 
 /// What somebody may with a role, on 25.x and on 26.
 const RIGHTS: &[(&str, &[&str], &[&str])] = &[
@@ -83,7 +83,12 @@ impl Examination<'_> {
         let shell = self.rights(&client, &user, release.api).await;
         self.pool(&client, release.api).await;
         self.network(&client, release.api).await;
-        self.shell(&user, shell).await;
+        let backend = match shell {
+            true => TrueNasBackend::open(self.config.clone()).await.ok(),
+            false => None,
+        };
+        self.shell(&user, backend.as_ref()).await;
+        self.ssh(backend.as_ref()).await;
     }
 
     /// Whether one gets there, and to whom.
@@ -263,16 +268,46 @@ impl Examination<'_> {
         }
     }
 
-    /// Whether commands can be run on the NAS itself.
-    async fn shell(&mut self, user: &str, may: bool) {
-        let what = "snapshots";
-        if !may {
-            return self.poor(what, "the NAS's shell can't be opened", "see commands, files");
-        }
-        let done = async {
-            TrueNasBackend::open(self.config.clone()).await?.0.host(&["id", "-u"], None).await
+    /// What comes of SSH to guests.
+    async fn ssh(&mut self, backend: Option<&TrueNasBackend>) {
+        let what = "SSH";
+        let ssh = match (self.config.ways, &self.config.ssh) {
+            (Ways::Shell, _) => return self.good(what, "not used: exec = \"shell\""),
+            (_, None) => return self.poor(what, "there is no folder for its key", "set HOME"),
+            (_, Some(ssh)) => ssh,
         };
-        let why = match done.await {
+        let key = match &ssh.key {
+            KeySource::Made(_) => "a key of our own",
+            KeySource::File(_) => "the key that you chose",
+            KeySource::Agent(_) => "the agent's keys",
+        };
+        let by = ssh.jump.as_ref().map(|jump| format!(", by {}", jump.host)).unwrap_or_default();
+        let tried = match backend {
+            Some(backend) => backend.0.try_ssh().await,
+            None => {
+                return self.poor(
+                    what,
+                    "guests' host keys can't be asked for",
+                    "see commands, files",
+                );
+            }
+        };
+        match tried {
+            Ok(()) => self.good(
+                what,
+                format!("to guests that have egress, an address and an sshd, with {key}{by}"),
+            ),
+            Err(why) => self.poor(what, why, "look at [truenas.\"…\".ssh] in your config.toml"),
+        }
+    }
+
+    /// Whether commands can be run on the NAS itself.
+    async fn shell(&mut self, user: &str, backend: Option<&TrueNasBackend>) {
+        let what = "snapshots";
+        let Some(backend) = backend else {
+            return self.poor(what, "the NAS's shell can't be opened", "see commands, files");
+        };
+        let why = match backend.0.host("the NAS's shell", &["id", "-u"], None).await {
             Ok(Ok(user)) if user.trim_ascii() == b"0" => {
                 return self.good(what, "the NAS's shell, as its root");
             }

@@ -16,9 +16,11 @@ pub(super) const HOST: &str = "@nas";
 const MOST: usize = 64 << 20;
 
 impl Inner {
-    /// Runs a command as the NAS's root: what it wrote. `None` when it failed, with what it says.
+    /// Runs a command as the NAS's root, for what is told when that can't be: what it wrote, or what it says
+    /// when it failed.
     pub(super) async fn host(
         self: &Arc<Self>,
+        what: &str,
         argv: &[&str],
         stdin: Option<Vec<u8>>,
     ) -> Result<std::result::Result<Vec<u8>, String>> {
@@ -31,11 +33,9 @@ impl Inner {
             Ok(process) => process,
             Err(Error::Auth { message }) => {
                 return Err(Error::unsupported(
-                    "working with snapshots",
+                    what,
                     BACKEND,
-                    format!(
-                        "{message}; snapshots and clones are made by the NAS's own shell, as its root"
-                    ),
+                    format!("{message}; this is done by the NAS's own shell, as its root"),
                 ));
             }
             Err(error) => return Err(error),
@@ -54,6 +54,7 @@ impl Inner {
     /// Asks the daemon of 25.x: its answer. `Err` inside is what it refuses with.
     pub(super) async fn incus(
         self: &Arc<Self>,
+        what: &str,
         method: &str,
         path: &str,
         body: Option<&Value>,
@@ -65,7 +66,7 @@ impl Inner {
         }
         argv.push(path);
         Ok(self
-            .host(&argv, None)
+            .host(what, &argv, None)
             .await?
             .map(|said| serde_json::from_slice(&said).unwrap_or_default()))
     }

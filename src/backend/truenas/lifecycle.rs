@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use super::super::guest::{Ask, Record, guarded};
 use serde_json::json;
 
-use super::Inner;
 use super::api::{Api, doing};
 use super::row::{Found, Row};
+use super::{Inner, Ways};
 use crate::sandbox::{
     Cancel, Capability, Error, GcReport, Info, Kind, Limits, Policy, Result, Spec, State,
     StopOptions,
@@ -55,8 +55,10 @@ impl Inner {
     pub(super) async fn create(self: &Arc<Self>, spec: &Spec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
         self.check_limits(&spec.limits)?;
+        self.check_hardware(spec)?;
         self.capabilities.require_egress(&spec.egress)?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_devices(&spec.devices, spec.nesting)?;
         self.capabilities.require_target(spec.target.as_ref())?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
@@ -78,7 +80,7 @@ impl Inner {
         let mut record = Record::new(spec, image.clone(), fingerprint);
         record.created = Some(crate::sandbox::wall_clock());
         let (inner, name) = (Arc::clone(self), spec.name.clone());
-        let (user, bare) = (spec.user.clone(), spec.bare);
+        let spec = spec.clone();
         guarded(cancel, move |cancel| async move {
             let made = match inner.api_create(&name, &record, nic.as_ref()).await {
                 Ok(made) => made,
@@ -89,7 +91,8 @@ impl Inner {
                     Some(row) => row,
                     None => inner.row(&name).await?,
                 };
-                inner.first_start(row, user.as_deref(), bare, &cancel).await
+                inner.fit(&row).await?;
+                inner.first_start(row, &spec, &cancel).await
             };
             let done = done.await;
             if done.is_err() {
@@ -100,24 +103,24 @@ impl Inner {
         .await
     }
 
-    async fn first_start(
-        self: &Arc<Self>,
-        row: Row,
-        user: Option<&str>,
-        bare: bool,
-        cancel: &Cancel,
-    ) -> Result<Info> {
-        let name = row.name.as_str();
+    async fn first_start(self: &Arc<Self>, row: Row, spec: &Spec, cancel: &Cancel) -> Result<Info> {
+        let (name, bare) = (row.name.as_str(), spec.bare);
         let over = || if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) };
         over()?;
         if !bare {
+            let settling = self.lines.settle(name);
             self.boot(&row, &format!("starting sandbox '{name}'")).await?;
             over()?;
             self.settle(name, &row.record).await?;
-            if let Some(user) = user {
+            self.set_up(name, &spec.setup, cancel).await?;
+            if let Some(user) = &spec.user {
                 self.ask_once(name, &["user", user]).await?;
             }
             over()?;
+            drop(settling);
+            if self.ways == Ways::Ssh {
+                self.record(name).await?;
+            }
         }
         self.as_made(row, bare).await
     }
@@ -152,23 +155,37 @@ impl Inner {
         if self.api == Api::Container && networked && self.unknown.is_none() {
             row.addresses = self.addresses(name).await?;
         }
-        Ok(row.info())
+        let exec = self.way(name, &row.state, &row.record).await;
+        let mut info = row.info();
+        info.exec = exec;
+        Ok(info)
     }
 
     /// Waits until a command has run, and makes the guest the machine that it is.
     pub(super) async fn settle(&self, name: &str, record: &Record) -> Result<()> {
-        self.ask_once(name, &["identity", &record.hostname]).await?;
-        self.enforce(name, &record.egress).await
+        let _settling = self.lines.settle(name);
+        let pairs = record.env.iter().flat_map(|(name, value)| [name.as_str(), value]);
+        let request: Vec<&str> =
+            ["identity", &record.hostname, ""].into_iter().chain(pairs).collect();
+        self.insist(name, &request, None).await?;
+        self.address(name, &record.hardware).await?;
+        self.enforce(name, record).await
     }
 
     /// Opens or closes a running guest's network, now and for each time that it starts.
-    pub(super) async fn enforce(&self, name: &str, policy: &Policy) -> Result<()> {
+    pub(super) async fn enforce(&self, name: &str, record: &Record) -> Result<()> {
+        // Its network may go, and SSH with it.
+        let _settling = self.lines.settle(name);
+        self.sessions.end(name);
         let seconds = NETWORK.as_secs().to_string();
-        let (verb, wanted) = match policy {
+        if record.egress != Policy::None {
+            self.guard(name, record).await?;
+        }
+        let (verb, wanted) = match record.egress {
             Policy::None => ("offline", "down"),
             _ => ("online", "up"),
         };
-        let fields = self.ask_once(name, &[verb, &seconds]).await?;
+        let fields = self.insist(name, &[verb, &seconds], None).await?;
         match fields.first().is_some_and(|is| is == wanted.as_bytes()) {
             true => Ok(()),
             false => Err(Error::Timeout {
@@ -333,6 +350,8 @@ impl Inner {
             if self.early && self.has_snapshots(&row).await? {
                 self.zfs_free(&row).await?;
             }
+            #[cfg(feature = "ssh")]
+            self.forget_keys(&row.record.token);
             match self.api_delete(&row).await {
                 Ok(()) => return Ok(()),
                 Err(RpcError::Refused(refusal)) if refusal.is(NOT_EMPTY) => {
@@ -363,13 +382,23 @@ impl Inner {
         Ok(row)
     }
 
-    pub(super) async fn set_policy(&self, name: &str, policy: &Policy) -> Result<()> {
-        self.capabilities.require_egress(policy)?;
-        let row = self.row(name).await?;
-        if row.record.egress == *policy {
+    /// Changes a policy: first what is in force, then what is written down; all of it or nothing.
+    pub(super) async fn change_policy(
+        self: &Arc<Self>,
+        name: &str,
+        change: impl FnOnce(&mut Policy) -> Result<()>,
+    ) -> Result<()> {
+        let turn = self.changes.of(name);
+        let _alone = turn.write().await;
+        let mut row = self.row(name).await?;
+        let before = row.record.clone();
+        let mut policy = before.egress.clone();
+        change(&mut policy)?;
+        self.capabilities.require_egress(&policy)?;
+        if before.egress == policy {
             return Ok(());
         }
-        if row.state != State::Running && *policy == Policy::None {
+        if row.state != State::Running && policy == Policy::None {
             // It would be open for a moment when it starts.
             return Err(Error::unsupported(
                 "closing a sandbox that is not running",
@@ -377,10 +406,44 @@ impl Inner {
                 format!("start it first: sandscript start {name}"),
             ));
         }
-        if row.state == State::Running {
-            self.enforce(name, policy).await?;
+        row.record.egress = policy.clone();
+        let running = row.state == State::Running;
+        let mut done = match running {
+            true => self.enforce(name, &row.record).await,
+            // With what it has now it would be open as before until it is told.
+            false => self.close(&row).await,
+        };
+        if done.is_ok() {
+            done = match self.change(name, |record| record.egress = policy.clone()).await {
+                Ok(now) => {
+                    row = now;
+                    Ok(())
+                }
+                // The answer may be all that was lost.
+                Err(error) => match self.row(name).await {
+                    Ok(now) if now.record.egress == policy => {
+                        row = now;
+                        Ok(())
+                    }
+                    _ => Err(error),
+                },
+            };
         }
-        self.change(name, |record| record.egress = policy.clone()).await.map(drop)
+        if done.is_err() {
+            row.record = before;
+            if running {
+                self.enforce(name, &row.record).await?;
+            }
+        }
+        self.lines.know(name, &row.record).await;
+        done
+    }
+
+    /// Lets a sandbox be nobody's.
+    pub(super) async fn keep(&self, name: &str) -> Result<()> {
+        let turn = self.changes.of(name);
+        let _alone = turn.write().await;
+        self.change(name, |record| record.owner = None).await.map(drop)
     }
 
     pub(super) async fn gc(self: &Arc<Self>, dry_run: bool) -> Result<GcReport> {

@@ -12,30 +12,37 @@ mod capabilities;
 mod devices;
 mod examine;
 mod fail;
+mod guard;
+mod hardware;
 mod host;
 mod image;
 mod lifecycle;
+mod lines;
 mod release;
 mod row;
 mod snapshots;
+#[cfg(feature = "ssh")]
+mod ssh;
+mod way;
 mod zfs;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use self::agent::Where;
 use self::api::Api;
 use self::host::HOST;
-use super::guest::{Agent, Attached, Fail, Guests, Record, Sessions, Turns};
+use self::lines::Lines;
+use super::guest::{Attached, Fail, Ground, Guests, Record, Sessions, Turns};
 use crate::sandbox::{Capabilities, Error, Result, State, WindowSize};
 use crate::transport::jsonrpc::{Address, Client, Login, NasConfig};
 use crate::transport::{Fingerprint, Trust};
 
 pub use examine::examine;
+pub use way::{Jump, SshConfig, Ways};
 
 const BACKEND: &str = "truenas";
 
@@ -57,6 +64,10 @@ pub struct TrueNasConfig {
     pub autostart: bool,
     /// Folders of the NAS that sandboxes may have.
     pub mounts: Vec<String>,
+    /// Which way commands go.
+    pub ways: Ways,
+    /// What SSH needs; without it commands go by the NAS's shell.
+    pub ssh: Option<SshConfig>,
 }
 
 impl TrueNasConfig {
@@ -70,12 +81,14 @@ impl TrueNasConfig {
             network: None,
             autostart: false,
             mounts: Vec::new(),
+            ways: Ways::Any,
+            ssh: None,
         }
     }
 }
 
 /// How one comes in at a NAS, as settings and environment say it.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Access {
     /// The user; `root` when not given.
     pub user: Option<String>,
@@ -95,6 +108,10 @@ pub struct Access {
     pub autostart: bool,
     /// Folders of the NAS that sandboxes may have.
     pub mounts: Vec<String>,
+    /// Which way commands go: `ssh` or `shell`; what works when not given.
+    pub exec: Option<String>,
+    /// What SSH needs, or what is wrong with it.
+    pub ssh: Option<Result<SshConfig>>,
 }
 
 impl fmt::Debug for Access {
@@ -145,6 +162,8 @@ impl Access {
             network: self.network.clone(),
             autostart: self.autostart,
             mounts: self.mounts.clone(),
+            ways: self.exec.as_deref().map(Ways::parse).transpose()?.unwrap_or_default(),
+            ssh: self.ssh.clone().transpose()?,
         })
     }
 }
@@ -168,16 +187,15 @@ pub(super) struct Inner {
     capabilities: Capabilities,
     sessions: Sessions,
     turns: Turns,
-    agents: Mutex<HashMap<String, Slot>>,
-}
-
-/// A guest's agent, which one at a time starts, and what was known of the sandbox then.
-type Slot = Arc<tokio::sync::Mutex<Option<Known>>>;
-
-#[derive(Clone)]
-struct Known {
-    agent: Arc<Agent>,
-    record: Arc<Record>,
+    /// Who changes a policy.
+    changes: Turns,
+    ways: Ways,
+    ssh: Option<SshConfig>,
+    #[cfg(feature = "ssh")]
+    own: ssh::Own,
+    lines: Lines,
+    /// What is known of the place that guests are in, once it was asked for.
+    ground: tokio::sync::OnceCell<Ground>,
 }
 
 impl TrueNasBackend {
@@ -211,41 +229,19 @@ impl TrueNasBackend {
             capabilities,
             sessions: Sessions::default(),
             turns: Turns::default(),
-            agents: Mutex::default(),
+            changes: Turns::default(),
+            ways: config.ways,
+            ssh: config.ssh,
+            #[cfg(feature = "ssh")]
+            own: ssh::Own::default(),
+            lines: Lines::default(),
+            ground: tokio::sync::OnceCell::new(),
         };
         Ok(TrueNasBackend(Arc::new(inner)))
     }
 }
 
 impl Inner {
-    /// The agent in a guest; a new one when there is none, or it went with the guest.
-    async fn agent(&self, name: &str) -> Result<Known, Fail> {
-        let slot = {
-            let mut all = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(name.to_owned()).or_default())
-        };
-        let mut slot = slot.lock().await;
-        if let Some(known) = slot.as_ref().filter(|known| !known.agent.is_over()) {
-            return Ok(known.clone());
-        }
-        if name == HOST {
-            let at = Where::Host { sudo: self.user.as_deref().is_some_and(|user| user != "root") };
-            let agent = Arc::new(agent::start(&self.client, &at).await?);
-            let known = Known { agent, record: Arc::default() };
-            *slot = Some(known.clone());
-            return Ok(known);
-        }
-        let row = self.row(name).await.map_err(|error| Fail::Lost(error.to_string()))?;
-        let at = match self.api {
-            Api::Virt => Where::Instance(name.to_owned()),
-            Api::Container => Where::Container(row.id),
-        };
-        let agent = Arc::new(agent::start(&self.client, &at).await?);
-        let known = Known { agent, record: Arc::new(row.record) };
-        *slot = Some(known.clone());
-        Ok(known)
-    }
-
     /// What is known of a running sandbox, without asking the NAS when it was asked before.
     async fn record(&self, name: &str) -> Result<Arc<Record>> {
         match self.agent(name).await {
@@ -257,7 +253,7 @@ impl Inner {
     /// Lets go of a guest whose processes go or are gone.
     fn forget(&self, name: &str) {
         self.sessions.end(name);
-        self.agents.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.lines.forget(name);
     }
 }
 
@@ -317,6 +313,7 @@ impl Guests for Inner {
                 }
                 State::Transitional(what) => Error::Busy { name: name.to_owned(), what },
                 State::Running | State::Error(_) => match fail {
+                    Fail::NoWay(why) => Error::unsupported("SSH to this sandbox", BACKEND, why),
                     Fail::Failed(said, Some(127)) => Error::unsupported(
                         "working in this sandbox",
                         BACKEND,

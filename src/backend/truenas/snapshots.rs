@@ -18,6 +18,9 @@ use crate::sandbox::{
     SnapshotSpec, State,
 };
 
+/// What needs the NAS's shell here.
+pub(super) const WORK: &str = "working with snapshots";
+
 /// Before a snapshot's label: the labels of that snapshot.
 const SNAPSHOT: &str = "user.sandscript.snapshot.";
 
@@ -25,7 +28,7 @@ pub(super) fn refused(what: &str, said: String) -> Error {
     Error::internal(format!("{what}: the NAS says: {said}"))
 }
 
-fn instance(name: &str) -> String {
+pub(super) fn instance(name: &str) -> String {
     format!("/1.0/instances/{name}")
 }
 
@@ -41,6 +44,9 @@ impl Inner {
     }
 
     async fn take(self: &Arc<Self>, name: &str, spec: &SnapshotSpec) -> Result<Snapshot> {
+        if spec.expires.is_some() {
+            self.capabilities.require(Capability::SnapshotExpiry)?;
+        }
         let row = self.row(name).await?;
         let label = spec.label.as_str();
         if self.snapshots(name).await?.iter().any(|snapshot| snapshot.label == label) {
@@ -53,7 +59,7 @@ impl Inner {
         if !spec.labels.is_empty() {
             let labels = json!(spec.labels).to_string();
             let change = json!({"config": {format!("{SNAPSHOT}{label}"): labels}});
-            self.incus("PATCH", &instance(name), Some(&change))
+            self.incus(WORK, "PATCH", &instance(name), Some(&change))
                 .await?
                 .map_err(|said| refused("keeping a snapshot's labels", said))?;
         }
@@ -64,7 +70,7 @@ impl Inner {
         let began = std::time::Instant::now();
         let standing = self.stand_still(&row).await?;
         let frozen = standing.is_some();
-        let taken = self.incus("POST", &path, Some(&body)).await;
+        let taken = self.incus(WORK, "POST", &path, Some(&body)).await;
         self.go_on(name, standing).await;
         let took = began.elapsed();
         drop(still);
@@ -118,7 +124,7 @@ impl Inner {
             return self.zfs_snapshots(row).await;
         }
         let path = format!("{}/snapshots?recursion=1", instance(&row.name));
-        match self.incus("GET", &path, None).await? {
+        match self.incus(WORK, "GET", &path, None).await? {
             Ok(all) => {
                 let mut all: Vec<Snapshot> =
                     all.as_array().into_iter().flatten().map(snapshot).collect();
@@ -148,7 +154,7 @@ impl Inner {
             return self.zfs_delete(&row, label).await;
         }
         let path = format!("{}/snapshots/{label}", instance(name));
-        match self.incus("DELETE", &path, None).await? {
+        match self.incus(WORK, "DELETE", &path, None).await? {
             Ok(_) => Ok(()),
             Err(said) => {
                 self.snapshot_of(name, label).await?;
@@ -195,7 +201,7 @@ impl Inner {
 
     /// Whether the pool goes back to its newest snapshot only.
     async fn is_zfs(self: &Arc<Self>) -> Result<bool> {
-        let pools = self.incus("GET", "/1.0/storage-pools?recursion=1", None).await?;
+        let pools = self.incus(WORK, "GET", "/1.0/storage-pools?recursion=1", None).await?;
         let pools = pools.map_err(|said| refused("reading the storage pools", said))?;
         Ok(pools.as_array().into_iter().flatten().any(|pool| pool["driver"] == "zfs"))
     }
@@ -204,7 +210,7 @@ impl Inner {
         let name = row.name.as_str();
         let what = format!("restoring sandbox '{name}'");
         let read = async || {
-            let read = self.incus("GET", &instance(name), None).await?;
+            let read = self.incus(WORK, "GET", &instance(name), None).await?;
             read.map_err(|said| refused(&what, said))
         };
         let before = read().await?;
@@ -212,17 +218,19 @@ impl Inner {
             self.halt(name).await?;
         }
         let body = json!({"restore": label});
-        if let Err(said) = self.incus("PUT", &instance(name), Some(&body)).await? {
+        if let Err(said) = self.incus(WORK, "PUT", &instance(name), Some(&body)).await? {
             self.snapshot_of(name, label).await?;
             return Err(refused(&what, said));
         }
         // The snapshot's settings came back with its files; those of the sandbox hold.
         let after = read().await?;
         if let Some(settings) = kept(&before, &after) {
-            self.incus("PUT", &instance(name), Some(&settings))
+            self.incus(WORK, "PUT", &instance(name), Some(&settings))
                 .await?
                 .map_err(|said| refused(&what, said))?;
         }
+        // Its guard may hold what the snapshot's did.
+        self.close(row).await?;
         if row.state == State::Stopped {
             return Ok(());
         }
@@ -241,6 +249,7 @@ impl Inner {
         self.check_limits(spec.limits.as_ref().unwrap_or(&Default::default()))?;
         self.capabilities.require_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
         self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_devices(&spec.devices, spec.nesting)?;
         self.capabilities.require_target(spec.target.as_ref())?;
         if !spec.caches.is_empty() {
             self.capabilities.require(Capability::Caches)?;
@@ -285,7 +294,7 @@ impl Inner {
     ) -> Result<Info> {
         let name = spec.name.as_str();
         let what = format!("making sandbox '{name}'");
-        let before = self.incus("GET", &instance(&source.name), None).await?;
+        let before = self.incus(WORK, "GET", &instance(&source.name), None).await?;
         let before = before.map_err(|said| refused(&what, said))?;
         let body = json!({
             "name": name, "type": "container", "config": settings(&before, &record)?,
@@ -297,7 +306,7 @@ impl Inner {
             None => self.stand_still(source).await?,
             Some(_) => None,
         };
-        let made = self.incus("POST", "/1.0/instances", Some(&body)).await;
+        let made = self.incus(WORK, "POST", "/1.0/instances", Some(&body)).await;
         self.go_on(&source.name, standing).await;
         drop(still);
         if let Err(said) = made? {
@@ -343,12 +352,13 @@ impl Inner {
         let (name, record) = (row.name.as_str(), &row.record);
         let over = || if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) };
         over()?;
+        self.fit(&row).await?;
         let machine = format!("{}{}\n", token(), token());
         for (path, content) in
             [("etc/machine-id", machine), ("etc/hostname", format!("{}\n", record.hostname))]
         {
             let target = format!("{name}/{path}");
-            self.host(&["incus", "file", "push", "-", &target], Some(content.into_bytes()))
+            self.host(WORK, &["incus", "file", "push", "-", &target], Some(content.into_bytes()))
                 .await?
                 .map_err(|said| refused(&format!("writing /{path} of sandbox '{name}'"), said))?;
         }
@@ -375,7 +385,10 @@ fn settings(source: &Value, record: &Record) -> Result<Map<String, Value>> {
         config.insert(format!("environment.{key}"), value);
     }
     let limits = &record.limits;
-    let cpu = limits.cpu.map(|cpu| format!("{}", cpu as u64)).unwrap_or_default();
+    let cpu = limits.cpu.map(|cpu| format!("{}", cpu as u64));
+    let cpu = cpu
+        .or_else(|| record.hardware.cpus.as_deref().map(super::hardware::pinned))
+        .unwrap_or_default();
     let memory = limits.memory.map(|memory| memory.to_string()).unwrap_or_default();
     config.insert("limits.cpu".into(), cpu.into());
     config.insert("limits.memory".into(), memory.into());
@@ -394,6 +407,7 @@ fn snapshot(value: &Value) -> Snapshot {
         size: value["size"].as_u64().unwrap_or_default(),
         frozen: Duration::ZERO,
         labels,
+        expires: None,
         label,
     }
 }

@@ -45,7 +45,7 @@ struct Kept {
 impl Inner {
     async fn zfs(self: &Arc<Self>, argv: &[&str]) -> Result<std::result::Result<String, String>> {
         let argv: Vec<&str> = std::iter::once("zfs").chain(argv.iter().copied()).collect();
-        let said = self.host(&argv, None).await?;
+        let said = self.host(super::snapshots::WORK, &argv, None).await?;
         Ok(said.map(|said| String::from_utf8_lossy(&said).into_owned()))
     }
 
@@ -66,6 +66,7 @@ impl Inner {
                 size: used.parse().unwrap_or_default(),
                 frozen: Duration::ZERO,
                 labels: serde_json::from_str(labels).unwrap_or_default(),
+                expires: None,
             });
             let clones = clones.split(',').filter(|clone| !matches!(*clone, "" | "-"));
             Some(Kept {
@@ -165,6 +166,8 @@ impl Inner {
         }
         let done = self.zfs(&["rollback", "-r", &name]).await?;
         done.map_err(|said| refused(&what, said))?;
+        // Its guard may hold what the snapshot's did.
+        self.close(row).await?;
         if row.state == State::Stopped {
             return Ok(());
         }
@@ -213,10 +216,13 @@ impl Inner {
             let _ = self.zfs(&["destroy", "-d", &from]).await;
         }
         cloned?.map_err(|said| refused(&what, said))?;
-        let body = json!({
+        let mut body = json!({
             "name": name, "dataset": dataset, "autostart": self.autostart,
             "description": format!("sandscript: {}", record.image), "initenv": row::pieces(&record)?,
         });
+        if let Some(cpus) = &record.hardware.cpus {
+            body["cpuset"] = cpus.as_str().into();
+        }
         let made = match self.client.call("container.create_with_dataset", json!([body])).await {
             Ok(made) => row::of_container(&made),
             // It may be there all the same.
@@ -255,13 +261,14 @@ impl Inner {
         cancel: &Cancel,
     ) -> Result<Info> {
         let name = spec.name.as_str();
+        self.fit(&row).await?;
         let over = || if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) };
         over()?;
         let pool = dataset.split('/').next().unwrap_or_default();
         let root = format!("/mnt/.truenas_containers/{pool}/containers/{name}");
         let machine = format!("{}{}\n", token(), token()).into_bytes();
         let argv = ["perl", "-e", WRITE, &root, "etc", "machine-id"];
-        self.host(&argv, Some(machine))
+        self.host(super::snapshots::WORK, &argv, Some(machine))
             .await?
             .map_err(|said| refused(&format!("writing /etc/machine-id of '{name}'"), said))?;
         over()?;

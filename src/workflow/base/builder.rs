@@ -493,6 +493,14 @@ impl BaseBuilder {
             user,
             cwd,
             egress: self.root.egress.clone(),
+            devices: self
+                .options
+                .devices
+                .iter()
+                .filter(|one| one.can_be_had_twice())
+                .cloned()
+                .collect(),
+            nesting: self.options.nesting,
         }
     }
 }

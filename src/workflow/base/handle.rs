@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::sandbox::{CacheMount, Limits, Policy};
+use crate::sandbox::{CacheMount, Device, Limits, Policy};
 
 use super::super::Source;
 
@@ -27,6 +27,11 @@ pub struct BaseOptions {
     pub expires: Option<Duration>,
     /// Folders that the steps have, and no snapshot. They are in no key.
     pub caches: Vec<CacheMount>,
+    /// Devices of the machine's that the steps have. Those that may show in what a step leaves are in its
+    /// key: all but ports.
+    pub devices: Vec<Device>,
+    /// The steps may run containers.
+    pub nesting: bool,
     /// Do every step, whatever is in the cache.
     pub rebuild: bool,
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::sandbox::{Capabilities, Capability, Policy};
+use crate::sandbox::{Capabilities, Capability, Device, Policy};
 
 /// The version of [`StepKey`]. It grows when the same script would give another result.
 pub const KEY_SCHEMA: u32 = 1;
@@ -111,6 +111,12 @@ pub struct StepKey {
     pub cwd: Option<String>,
     /// What it may reach.
     pub egress: Policy,
+    /// The machine's devices in it that may show in what it leaves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// It may run containers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nesting: bool,
 }
 
 impl StepKey {
@@ -136,6 +142,8 @@ impl StepKey {
             self.user == other.user,
             self.cwd == other.cwd,
             self.egress == other.egress,
+            self.devices == other.devices,
+            self.nesting == other.nesting,
         ];
         let parent = if self.parent == other.parent { 0 } else { same.len() + 1 };
         parent + same.iter().filter(|same| !**same).count()
@@ -180,6 +188,9 @@ impl StepKey {
         } else {
             changes.text("egress", "egress", &before, &now);
         }
+        changes.text("devices", "devices", &listed(&old.devices), &listed(&self.devices));
+        let said = |nesting: bool| if nesting { "yes" } else { "no" };
+        changes.text("nesting", "nesting", said(old.nesting), said(self.nesting));
         if changes.add("parent", old.parent.clone(), self.parent.clone()) {
             changes.say("an earlier step changed");
         }
@@ -231,6 +242,13 @@ impl Changes {
         if self.add(field, old.clone(), new.clone()) {
             self.say(changed(what, old.as_ref(), new.as_ref()));
         }
+    }
+}
+
+fn listed(devices: &[Device]) -> String {
+    match devices {
+        [] => "none".to_owned(),
+        all => all.iter().map(Device::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -387,6 +405,8 @@ mod tests {
             user: None,
             cwd: None,
             egress: Policy::None,
+            devices: Vec::new(),
+            nesting: false,
         }
     }
 
@@ -455,6 +475,16 @@ mod tests {
                 &|k| k.egress = Policy::Unrestricted,
                 "egress changed: `none` → `unrestricted`",
             ),
+            changed(
+                &|k| {
+                    k.devices = vec![Device {
+                        name: "card".into(),
+                        kind: crate::sandbox::DeviceKind::Gpu { pci: None },
+                    }]
+                },
+                "devices changed: `none` → `card=gpu`",
+            ),
+            changed(&|k| k.nesting = true, "nesting changed: `no` → `yes`"),
         ]
     }
 

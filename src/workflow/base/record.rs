@@ -47,7 +47,7 @@ pub(super) fn snapshot_spec(base: &str, step: usize, key: &StepKey) -> SnapshotS
         (DIGEST, digest.clone()),
     ];
     let labels = labels.map(|(name, value)| (name.to_string(), value)).into();
-    SnapshotSpec { label: label_of(&digest), labels }
+    SnapshotSpec { labels, ..SnapshotSpec::new(label_of(&digest)) }
 }
 
 /// A key for people: long texts are cut.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sandbox::{CacheMount, Limits, Network, Placement, Policy, Result};
+use crate::sandbox::{CacheMount, Device, Limits, Network, Placement, Policy, Result};
 
 use super::super::{Failure, Machine, Source};
 use super::memory::CellMemory;
@@ -21,6 +21,10 @@ pub struct CellTemplate {
     pub networks: Vec<Network>,
     /// Folders that outlive them and are in no snapshot.
     pub caches: Vec<CacheMount>,
+    /// Devices of the machine's that all of them have.
+    pub devices: Vec<Device>,
+    /// Containers may run in them.
+    pub nesting: bool,
     /// Added to the environment of every command.
     pub env: BTreeMap<String, String>,
     /// Where in a cluster they are; where the cluster puts them when not given.
@@ -75,6 +79,11 @@ pub struct MatrixSpec {
     /// How many bodies run at once, whatever the backend's parallelism is. Where cells run on several
     /// backends, it bounds them all together, and each has its own parallelism besides.
     pub parallel: Option<usize>,
+    /// How many clones wait, started, for the cells of later runs; where [`Capability::Pool`] is not
+    /// there, none.
+    ///
+    /// [`Capability::Pool`]: crate::sandbox::Capability::Pool
+    pub pool: usize,
     /// How long one attempt of a body may take.
     pub timeout: Option<Duration>,
     /// After how long a body that still runs is told of, again and again; when not given, after half

@@ -27,11 +27,13 @@ pub(super) struct One {
     pub slot: Option<OwnedSemaphorePermit>,
     /// Its turn, for the first attempt.
     pub turn: Turn,
+    /// Dropped when it has its sandbox: what waits for that goes on then.
+    pub unmade: Option<mpsc::Sender<()>>,
 }
 
 impl One {
     pub async fn run(self, ended: &mpsc::UnboundedSender<(usize, CellReport)>) {
-        let One { shared, lane, cell, index, live, slot, turn } = self;
+        let One { shared, lane, cell, index, live, slot, turn, mut unmade } = self;
         let broken = shared.spec.own.get(&cell.id).and_then(|own| own.broken.clone());
         if let Some(Broken { failure, tail }) = broken {
             let not_run = CellReport::not_run(cell);
@@ -75,8 +77,13 @@ impl One {
                     turn => (turn, shared.make(&lane, &name, &cell).await),
                 }
             };
-            let exists = made.is_ok();
-            sandbox = exists.then(|| name.clone());
+            drop(unmade.take());
+            // One that waited has the name that it was made under.
+            let (name, made) = match made {
+                Ok(name) => (name, Ok(())),
+                Err(error) => (name, Err(error)),
+            };
+            sandbox = made.is_ok().then(|| name.clone());
             let (turn, made) = match (turn, made) {
                 // Stopped before it began; an earlier attempt still counts.
                 (None, _) | (_, Err(Error::Cancelled)) => break,

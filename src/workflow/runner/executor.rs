@@ -132,16 +132,29 @@ impl Executor {
             queues[queue].push((index, Arc::clone(&self.lanes.all[lane])));
         }
         let cells: Arc<[Cell]> = cells.into();
+        // Each cell has one end of it until it has its sandbox.
+        let (unmade, mut made) = mpsc::channel::<()>(1);
         for queue in queues {
             let (shared, cells) = (Arc::clone(&self.shared), Arc::clone(&cells));
-            tokio::spawn(feed(shared, cells, queue, single, ended.clone()));
+            let ends = (ended.clone(), unmade.clone());
+            tokio::spawn(feed(shared, cells, queue, single, ends));
         }
+        drop(unmade);
+        let (shared, lanes) = (Arc::clone(&self.shared), self.lanes.all.clone());
+        let refilled = tokio::spawn(async move {
+            // Not beside what makes the cells' own.
+            while made.recv().await.is_some() {}
+            for lane in lanes {
+                shared.refill(&lane).await;
+            }
+        });
         // The last sender's drop tells that all deletes are done, too.
         drop(ended);
         while let Some((index, report)) = reports.recv().await {
             done[index] = Some(report);
         }
         self.shared.delete_lost().await;
+        let _ = refilled.await;
         let left = |(cell, report): (&Cell, Option<CellReport>)| {
             report.unwrap_or_else(|| {
                 let report = CellReport::not_run(cell.clone());
@@ -159,7 +172,7 @@ async fn feed(
     cells: Arc<[Cell]>,
     queue: Vec<(usize, Arc<Lane>)>,
     single: bool,
-    ended: mpsc::UnboundedSender<(usize, CellReport)>,
+    (ended, unmade): (mpsc::UnboundedSender<(usize, CellReport)>, mpsc::Sender<()>),
 ) {
     for (index, lane) in queue {
         let permits = async {
@@ -178,13 +191,33 @@ async fn feed(
             turn.queue().await;
         }
         let shared = Arc::clone(&shared);
-        let one = One { shared, lane, cell, index, live, slot, turn };
+        let unmade = Some(unmade.clone());
+        let one = One { shared, lane, cell, index, live, slot, turn, unmade };
         let ended = ended.clone();
         tokio::spawn(async move { one.run(&ended).await });
     }
 }
 
 impl Shared {
+    /// Makes what is to wait for the cells of later runs.
+    async fn refill(&self, lane: &Lane) {
+        let Some(pool) = &lane.pool else { return };
+        let refill = pool.refill(lane.ctx.backend.as_ref(), &self.cancel);
+        let done = tokio::select! {
+            done = refill => done,
+            () = self.cancel.cancelled() => return,
+        };
+        if let Err(error) = done.or_else(|error| match error {
+            Error::Cancelled => Ok(()),
+            error => Err(error),
+        }) {
+            self.ctx.events.send(Event::Warning {
+                message: format!("no sandbox could be made ahead for later runs: {error}"),
+                hint: error.hint(),
+            });
+        }
+    }
+
     /// Of how many turns a cell takes the place.
     pub fn weight(&self, cell: &Cell) -> usize {
         self.spec.own.get(&cell.id).map_or(1, |own| own.weight.max(1))

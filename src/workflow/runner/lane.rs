@@ -8,6 +8,7 @@ use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::{Cell, Machine, MatrixSpec, RunContext};
+use super::pool::Pool;
 use crate::sandbox::{Capability, Member};
 
 /// The cells of a matrix that run on one backend, which has its own measure of how many.
@@ -26,6 +27,8 @@ pub(super) struct Lane {
     pub live: Arc<Semaphore>,
     /// How many there are at all: these, and those being deleted.
     pub slots: Arc<Semaphore>,
+    /// Those that wait for cells, where some do.
+    pub pool: Option<Pool>,
 }
 
 /// The lanes of a matrix, and which cell is in which.
@@ -58,21 +61,27 @@ impl Lanes {
             contexts.push((ctx.clone(), None));
         }
         let mut can = Vec::with_capacity(contexts.len());
+        let mut pools = Vec::with_capacity(contexts.len());
         for (ctx, _) in &contexts {
             can.push(capacity(ctx, spec).await);
+            pools.push(
+                Pool::of(ctx.backend.as_ref(), spec.pool.min(cells.len()), &ctx.cancel).await,
+            );
         }
         let capacity = can.iter().copied().fold(0, usize::saturating_add);
         let parallel = spec.parallel.unwrap_or(capacity).max(1);
         let several = contexts.len() > 1;
         let all = several.then(|| (Arc::new(Semaphore::new(permits(parallel))), parallel));
-        let lane = |((ctx, machine), can): ((RunContext, Option<Machine>), usize)| {
+        let lane = |((ctx, machine), (can, pool)): ((RunContext, Option<Machine>), _)| {
             // A number that is asked for beats what a backend thinks of itself, where it is the only
             // one; of several each has what it can do.
-            let parallel = if several { can.min(parallel) } else { parallel };
-            let ahead = parallel.clamp(1, 4);
+            let parallel = if several { usize::min(can, parallel) } else { parallel };
+            // Enough that a slot finds one ready, when cells take much longer than a clone.
+            let ahead = parallel.clamp(1, 4).max(parallel / 8);
             Arc::new(Lane {
                 ctx,
                 machine,
+                pool,
                 bodies: Arc::new(Semaphore::new(permits(parallel))),
                 parallel,
                 all: all.clone(),
@@ -82,7 +91,7 @@ impl Lanes {
                 ))),
             })
         };
-        let all = contexts.into_iter().zip(can).map(lane).collect();
+        let all = contexts.into_iter().zip(can.into_iter().zip(pools)).map(lane).collect();
         Lanes { all, places, parallel }
     }
 

@@ -5,6 +5,7 @@ mod attempt;
 mod cell;
 mod executor;
 mod lane;
+mod pool;
 mod sandbox;
 
 use std::sync::Arc;

@@ -41,7 +41,8 @@ impl Shared {
         if attempt > 1 { format!("{name}-{attempt}") } else { name }
     }
 
-    pub async fn make(&self, lane: &Lane, name: &str, cell: &Cell) -> Result<()> {
+    /// Makes a cell's sandbox, or takes one that waits; gives its name.
+    pub async fn make(&self, lane: &Lane, name: &str, cell: &Cell) -> Result<String> {
         let backend = lane.ctx.backend.as_ref();
         let mut template = self.spec.cell.clone();
         let (source, target) = (self.spec.source(cell), self.spec.target(cell).cloned());
@@ -80,6 +81,8 @@ impl Shared {
             egress: template.egress.clone(),
             networks: template.networks.clone(),
             caches: self.spec.caches(cell),
+            devices: template.devices.clone(),
+            nesting: template.nesting,
             env: template.env.clone(),
             owner: owner.clone(),
             expires: crate::sandbox::wall_clock().checked_add(EXPIRES),
@@ -95,12 +98,18 @@ impl Shared {
                 for (key, value) in &base.env {
                     clone.env.entry(key.clone()).or_insert_with(|| value.clone());
                 }
+                if let Some(waiting) = self.waiting(lane, &base.sandbox, &clone).await? {
+                    return Ok(waiting);
+                }
                 waiter
                     .when_free(|| Backend::clone(backend, &base.sandbox, &clone, &self.cancel))
                     .await?;
             }
             Source::Snapshot { sandbox, label } => {
                 let clone = clone(label.clone());
+                if let Some(waiting) = self.waiting(lane, sandbox, &clone).await? {
+                    return Ok(waiting);
+                }
                 waiter.when_free(|| Backend::clone(backend, sandbox, &clone, &self.cancel)).await?;
             }
             Source::Image { image, sha256 } => {
@@ -113,6 +122,8 @@ impl Shared {
                     egress: clone.egress.unwrap_or_default(),
                     networks: clone.networks,
                     caches: clone.caches,
+                    devices: clone.devices,
+                    nesting: clone.nesting,
                     env: clone.env,
                     labels: clone.labels,
                     owner: clone.owner,
@@ -123,7 +134,20 @@ impl Shared {
                 waiter.when_free(|| backend.create(&spec, &self.cancel)).await?;
             }
         }
-        Ok(())
+        Ok(name.to_owned())
+    }
+
+    /// A clone that waits already.
+    async fn waiting(
+        &self,
+        lane: &Lane,
+        source: &str,
+        clone: &CloneSpec,
+    ) -> Result<Option<String>> {
+        match &lane.pool {
+            Some(pool) => pool.take(lane.ctx.backend.as_ref(), source, clone, &self.cancel).await,
+            None => Ok(None),
+        }
     }
 
     /// Whether it is kept now. With a token of its own: a cancelled run keeps what it should, too.

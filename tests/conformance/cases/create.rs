@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use sandscript::sandbox::{
-    Cancel, Error, Kind, Limits, Owner, Policy, Restore, SnapshotSpec, Spec, State, StopOptions,
-    WriteOptions,
+    Cancel, Capability, Device, DeviceKind, Error, Kind, Limits, Owner, Policy, Restore,
+    SnapshotSpec, Spec, State, StopOptions, WriteOptions,
 };
 
 use crate::case::{CaseResult, cases, fails};
@@ -28,6 +28,7 @@ cases!["create";
     dropped_while_it_works,
     fingerprint,
     one_winner,
+    devices_unsupported_is_said,
 ];
 
 async fn is_ready(scope: Scope) -> CaseResult {
@@ -305,5 +306,24 @@ async fn one_winner(scope: Scope) -> CaseResult {
     scope.at(&spec.name).run("true").await?;
     let owner: Option<Owner> = scope.at(&spec.name).info().await?.owner;
     assert_eq!(owner, None);
+    Ok(())
+}
+
+async fn devices_unsupported_is_said(scope: Scope) -> CaseResult {
+    let card = Device { name: "card".into(), kind: DeviceKind::Gpu { pci: None } };
+    for capability in [Capability::Devices, Capability::Nesting] {
+        if scope.has(capability) {
+            continue;
+        }
+        let mut spec = Spec::new(scope.name());
+        match capability {
+            Capability::Devices => spec.devices = vec![card.clone()],
+            _ => spec.nesting = true,
+        }
+        let made = scope.backend().create(&spec, &scope.cancel).await;
+        fails!(&made, Error::Unsupported { .. });
+        assert!(made.unwrap_err().hint().is_some(), "{capability}");
+        assert!(!scope.exists(&spec.name).await?);
+    }
     Ok(())
 }

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use sandscript::sandbox::{CloneSpec, Info, Owner, Spec};
+use sandscript::sandbox::{
+    Adoption, CloneSpec, Error, Info, Kind, Owner, POOL_LABEL, Spec, StopOptions,
+};
 
-use crate::case::{CaseResult, cases};
+use crate::case::{CaseResult, cases, fails};
 use crate::rig::Scope;
 use crate::sandbox::Sandbox;
 
@@ -17,6 +19,8 @@ cases!["gc";
     twice_finds_nothing_more,
     delete_if_looks_first,
     says_when_it_was_used,
+    one_takes_what_was_made_ahead [Pool],
+    what_is_not_ready_is_not_taken [Pool],
 ];
 
 async fn owned(
@@ -157,5 +161,56 @@ async fn twice_finds_nothing_more(scope: Scope) -> CaseResult {
     scope.backend().gc(false, &scope.cancel).await?;
     let again = scope.backend().gc(false, &scope.cancel).await?;
     assert!(!again.sandboxes.contains(&sandbox.name));
+    Ok(())
+}
+
+async fn ahead(scope: &Scope, pool: &str, expires: Option<SystemTime>) -> CaseResult<Sandbox> {
+    let label = (POOL_LABEL.to_owned(), pool.to_owned());
+    scope
+        .sandbox_of(|spec| {
+            spec.labels = [label].into();
+            spec.expires = expires;
+        })
+        .await
+}
+
+async fn one_takes_what_was_made_ahead(scope: Scope) -> CaseResult {
+    let sandbox = ahead(&scope, "one", future()).await?;
+    let take = async |at: usize| {
+        let adoption = Adoption {
+            pool: "one".into(),
+            owner: Some(Owner::new(format!("run-{at}"), "here")),
+            labels: [("taken".to_owned(), at.to_string())].into(),
+            expires: None,
+        };
+        scope.backend().adopt(&sandbox.name, &adoption, &scope.cancel).await
+    };
+    let all = tokio::join!(take(0), take(1), take(2), take(3), take(4), take(5));
+    let mut taken = Vec::new();
+    for (at, done) in [all.0, all.1, all.2, all.3, all.4, all.5].into_iter().enumerate() {
+        if done? {
+            taken.push(at);
+        }
+    }
+    assert_eq!(taken.len(), 1, "{taken:?}");
+    let info = sandbox.info().await?;
+    assert_eq!(info.owner, Some(Owner::new(format!("run-{}", taken[0]), "here")));
+    assert_eq!(info.labels, [("taken".to_owned(), taken[0].to_string())].into());
+    assert_eq!(info.expires, None);
+    assert_eq!(sandbox.run("echo works").await?.trim(), "works");
+    Ok(())
+}
+
+async fn what_is_not_ready_is_not_taken(scope: Scope) -> CaseResult {
+    let mine = Adoption { pool: "mine".into(), ..Adoption::default() };
+    let take = async |name: &str| scope.backend().adopt(name, &mine, &scope.cancel).await;
+    assert!(!take(&scope.sandbox().await?.name).await?);
+    assert!(!take(&ahead(&scope, "other", future()).await?.name).await?);
+    assert!(!take(&ahead(&scope, "mine", past()).await?.name).await?);
+    let stopped = ahead(&scope, "mine", future()).await?;
+    let now = StopOptions { force: true, ..StopOptions::default() };
+    scope.backend().stop(&stopped.name, now, &scope.cancel).await?;
+    assert!(!take(&stopped.name).await?);
+    fails!(take(&scope.name()).await, Error::NotFound { kind: Kind::Sandbox, .. });
     Ok(())
 }

@@ -7,6 +7,7 @@ use sandscript::sandbox::{Capability, Command, Error, Kind, SnapshotSpec, State}
 
 use crate::case::{CaseResult, cases, fails};
 use crate::rig::Scope;
+use crate::sandbox::eventually;
 
 cases!["snapshots";
     of_a_running_one,
@@ -18,6 +19,8 @@ cases!["snapshots";
     missing,
     delete,
     delete_keeps_clones,
+    go_when_their_time_is_over [SnapshotExpiry],
+    expiry_unsupported_is_said,
     belong_to_one_sandbox,
     chain_of_seventy,
     with_a_background_writer [Programs],
@@ -93,6 +96,7 @@ async fn report_time_labels_and_size(scope: Scope) -> CaseResult {
     let spec = SnapshotSpec {
         label: "one".to_owned(),
         labels: BTreeMap::from([("key".to_owned(), "a b\nä".to_owned())]),
+        expires: None,
     };
     let taken = scope.backend().snapshot(&sandbox.name, &spec, &scope.cancel).await?;
     sandbox.remove("/root/unique", false).await?;
@@ -112,6 +116,51 @@ async fn report_time_labels_and_size(scope: Scope) -> CaseResult {
     }
     assert!(all[0].size >= 300_000, "only it holds 300 kB, but it reports {}", all[0].size);
     assert!(all[1].size < 200_000, "it holds nothing of its own, but it reports {}", all[1].size);
+    Ok(())
+}
+
+async fn go_when_their_time_is_over(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    let backend = scope.backend();
+    let take = async |label: &str, after: u64| {
+        let mut spec = SnapshotSpec::new(label);
+        spec.expires = SystemTime::now().checked_add(Duration::from_secs(after));
+        let taken = backend.snapshot(&sandbox.name, &spec, &scope.cancel).await?;
+        Ok::<_, Error>((taken, spec.expires.unwrap()))
+    };
+    sandbox.run("echo 1 > /root/f").await?;
+    let (late, end) = take("late", 3600).await?;
+    take("soon", 1).await?;
+    sandbox.snapshot("never").await?;
+    let clone = scope.clone_of(&sandbox, Some("late")).await?;
+    let all = backend.snapshots(&sandbox.name, &scope.cancel).await?;
+    for snapshot in all.iter().filter(|one| one.label == "late").chain([&late]) {
+        let at = snapshot.expires.unwrap();
+        let off = at.duration_since(end).or_else(|_| end.duration_since(at)).unwrap();
+        assert!(off < Duration::from_secs(2), "{at:?} is not {end:?}");
+    }
+    assert!(all.iter().all(|one| (one.label == "never") == one.expires.is_none()), "{all:?}");
+    eventually("the one whose time is over is gone", async || {
+        backend.gc(false, &scope.cancel).await?;
+        Ok(sandbox.labels().await? == ["late", "never"])
+    })
+    .await?;
+    assert_eq!(sandbox.state().await?, State::Running);
+    assert_eq!(clone.run("cat /root/f").await?, "1");
+    Ok(())
+}
+
+async fn expiry_unsupported_is_said(scope: Scope) -> CaseResult {
+    if scope.has(Capability::SnapshotExpiry) {
+        return Ok(());
+    }
+    let sandbox = scope.sandbox().await?;
+    let mut spec = SnapshotSpec::new("s");
+    spec.expires = SystemTime::now().checked_add(Duration::from_secs(3600));
+    let taken = scope.backend().snapshot(&sandbox.name, &spec, &scope.cancel).await;
+    fails!(&taken, Error::Unsupported { .. });
+    assert!(taken.unwrap_err().hint().is_some());
+    assert_eq!(sandbox.labels().await?, [""; 0]);
     Ok(())
 }
 

@@ -106,12 +106,12 @@ fn golden() -> Result<PathBuf, String> {
 
 /// A Debian root file system in this folder, made if it is not there yet. Somebody holds the folder's lock.
 fn debian(folder: &Path) -> Result<PathBuf, String> {
-    let rootfs = folder.join("rootfs.tar");
+    let rootfs = folder.join("debian.tar");
     if !rootfs.exists() {
         // The same as the NAS simulator's, so that it is built once for both.
-        let part = folder.join("rootfs.part.tar");
+        let part = folder.join("debian.part.tar");
         let include = "--include=systemd,systemd-sysv,dbus,openssh-server,iproute2,nftables,ca-certificates,\
-            sudo,curl,isc-dhcp-client,ifupdown,netbase,python3-minimal,dnsmasq,iputils-ping";
+            sudo,curl,gcc,libc6-dev,isc-dhcp-client,ifupdown,netbase,python3-minimal,dnsmasq,iputils-ping";
         ran(
             Command::new("mmdebstrap")
                 .args(["--quiet", "--variant=minbase", include, "bookworm"])

@@ -16,6 +16,8 @@ for tree in /sys/fs/cgroup/*/ /sys/fs/cgroup/; do
   echo 1 >"$tree/$name/cgroup.procs" 2>/dev/null || echo $$ >"$tree/$name/cgroup.procs" 2>/dev/null
 done
 mount -t proc proc /proc
+# The daemon looks in there for the interfaces of its network namespace, which may be another one than the machine's.
+mount --rbind /sys/fs/cgroup /mnt && mount -t sysfs sysfs /sys && mount --rbind /mnt /sys/fs/cgroup && umount -l /mnt
 # In memory where there is enough: the daemon waits for the disk at each of its steps.
 available=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)
 if [ "${available:-0}" -gt 6000000 ] && mount -t tmpfs -o size=5g,mode=700 none /mnt; then

@@ -33,7 +33,7 @@ pub async fn serve(nas: Arc<Nas>, path: &Path) {
     }
 }
 
-/// Runs one command: a fault of [`crate::fault::Faults::set`], or `status`, `restart`, `drop`, `forgive`
+/// Runs one command: a fault of [`crate::fault::Faults::set`], or `status`, `restart`, `drop`, `drop-shells`, `forgive`
 /// (anonymous calls are counted anew),
 /// `revoke ID`, `expire ID`, `virt-state STATE|auto`, `trap N on|off`.
 pub async fn run(nas: &Arc<Nas>, command: &str) -> Result<Value, String> {
@@ -53,6 +53,7 @@ pub async fn run(nas: &Arc<Nas>, command: &str) -> Result<Value, String> {
             tokio::spawn(async move { nas.restart().await });
         }
         "forgive" => nas.auth.lock().anonymous.clear(),
+        "drop-shells" => nas.shells.cuts.send_modify(|cuts| *cuts += 1),
         "drop" => nas.events.sessions().iter().for_each(|s| s.out(Out::Cut)),
         "revoke" | "expire" => {
             let (id, now) = (id()?, nas.now());

@@ -19,6 +19,8 @@ use crate::nas::Nas;
 #[derive(Default)]
 pub struct Shells {
     open: Mutex<HashMap<String, OwnedFd>>,
+    /// How often all were cut off.
+    pub cuts: tokio::sync::watch::Sender<u64>,
 }
 
 impl Shells {

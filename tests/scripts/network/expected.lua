@@ -11,4 +11,4 @@ error: unknown option 'network' of base()
     |
  17 | base("b", { network = net }, function(b) end)
     |             ^^^^^^^
-  hint: there are: cpu, cwd, disk, egress, env, expires, from, image, inodes, label, lazy, memory, pids, sha256, user
+  hint: there are: cpu, cwd, devices, disk, egress, env, expires, from, image, inodes, label, lazy, memory, nesting, pids, sha256, user

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 
 use super::{ARGV0, Answer, Ask, Config};
-use crate::backend::local::link::Link;
 use crate::backend::local::store::Store;
 use crate::sandbox::{EgressLog, Error, Policy, Published, Result};
+use crate::transport::Link;
 
 /// It answers at once, unless the machine is very busy.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -10,10 +10,10 @@ use tokio::net::{TcpStream, UdpSocket, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::backend::local::control;
-use crate::backend::local::link::Link;
 use crate::backend::local::protocol::{End, Reply, Request};
 use crate::egress::{Caller, Programs};
 use crate::sandbox::Protocol;
+use crate::transport::Link;
 
 /// Leads to the process 1 of one sandbox, of that very start of it.
 #[derive(Clone)]

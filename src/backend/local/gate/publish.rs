@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::Kept;
 use super::dial::Door;
 use super::thread::Thread;
-use crate::backend::local::link::Link;
 use crate::backend::local::ports;
 use crate::backend::local::protocol::Reply;
 use crate::backend::local::record;
 use crate::egress::carry;
 use crate::sandbox::Published as Open;
+use crate::transport::Link;
 
 /// As many connections of one port at once: whoever reaches it must not use up what all sandboxes share.
 const CONNECTIONS: usize = 256;

@@ -20,13 +20,13 @@ use super::publish::{Published, Reopened, reopen};
 use super::thread::Thread;
 use super::{Answer, Ask, Config, Kept, LOG};
 use crate::backend::local::control;
-use crate::backend::local::link::Link;
 use crate::backend::local::net::{Inside, receive_datagram};
 use crate::backend::local::protocol::{Reply, Request};
 use crate::backend::local::record;
 use crate::backend::local::sys;
 use crate::egress::{Around, Datagrams, Gate, Peers, Resolver, Sockets};
 use crate::sandbox::{EgressLog, Policy};
+use crate::transport::Link;
 
 /// The name that a gate is executed under, by which it knows itself.
 pub const ARGV0: &str = "sandscript:gate";

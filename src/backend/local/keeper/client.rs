@@ -12,8 +12,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::serve::{ARGV0, Hello, Welcome};
 use crate::backend::local::mode::{Mode, map_ranges};
 use crate::backend::local::protocol::{Done, Failure, Launch, Task};
-use crate::backend::local::{link::Link, sys};
+use crate::backend::local::sys;
 use crate::sandbox::{Error, Result};
+use crate::transport::Link;
 
 /// A running keeper. One that was killed is started anew; its sandboxes live on.
 pub struct Keeper {

@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType};
 
 use super::link;
-use super::netlink::{ACK, Batch, CREATE};
-use super::tables::{
-    ACCEPT, DELETE_TABLE, DIFFERS, DROP, EQUAL, NEW_TABLE, begin, compare, end, expression,
-    message, meta, new_chain, rule, verdict,
-};
+use super::netlink::Socket;
 use crate::backend::local::sys::{receive_for_others, receive_original};
+use crate::egress::nft::{
+    ACCEPT, ACK, Batch, CREATE, DELETE_TABLE, DIFFERS, DROP, EQUAL, NEW_TABLE, begin, compare, ct,
+    end, expression, load, mask, message, meta, new_chain, payload, redirect, rule, verdict,
+};
 use crate::sandbox::Protocol;
 
 /// What the guest has as an address: programs ask whether there is one beside the loopback's.
@@ -190,20 +190,20 @@ fn install(port: u16, datagrams: bool, has_six: bool) -> io::Result<()> {
     for kind in [NEW_TABLE, DELETE_TABLE, NEW_TABLE] {
         message(&mut batch, kind, CREATE, |set| set.text(1, TABLE));
     }
-    let redirect = "redirect";
-    new_chain(&mut batch, TABLE, redirect, "nat", HOOK_OUTPUT, -100);
-    own(&mut batch, redirect);
-    rule(&mut batch, TABLE, redirect, 0, |list| {
+    let nat = "redirect";
+    new_chain(&mut batch, TABLE, nat, "nat", HOOK_OUTPUT, -100);
+    own(&mut batch, nat);
+    rule(&mut batch, TABLE, nat, 0, |list| {
         meta(list, L4PROTO);
         compare(list, EQUAL, &[TCP]);
-        to_gate(list, port);
+        redirect(list, port);
     });
-    rule(&mut batch, TABLE, redirect, 0, |list| {
+    rule(&mut batch, TABLE, nat, 0, |list| {
         meta(list, L4PROTO);
         compare(list, EQUAL, &[UDP]);
         payload(list, TRANSPORT, 2, 2);
         compare(list, EQUAL, &53u16.to_be_bytes());
-        to_gate(list, port);
+        redirect(list, port);
     });
     let filter = "filter";
     new_chain(&mut batch, TABLE, filter, "filter", HOOK_OUTPUT, 0);
@@ -248,7 +248,7 @@ fn install(port: u16, datagrams: bool, has_six: bool) -> io::Result<()> {
         });
         verdict(list, DROP);
     });
-    end(batch)
+    Socket::open(Some(rustix::net::netlink::NETFILTER))?.call(&end(batch), 1)
 }
 
 /// UDP goes to the gate's socket at an address of the loopback interface: the kernel would choose any.
@@ -295,42 +295,4 @@ fn own(batch: &mut Batch, chain: &str) {
             verdict(list, ACCEPT);
         });
     }
-}
-
-fn ct(list: &mut Batch, key: u32) {
-    expression(list, "ct", |set| {
-        set.put(1, &1u32.to_be_bytes());
-        set.put(2, &key.to_be_bytes());
-    });
-}
-
-fn payload(list: &mut Batch, base: u32, offset: u32, length: u32) {
-    expression(list, "payload", |set| {
-        set.put(1, &1u32.to_be_bytes());
-        set.put(2, &base.to_be_bytes());
-        set.put(3, &offset.to_be_bytes());
-        set.put(4, &length.to_be_bytes());
-    });
-}
-
-fn mask(list: &mut Batch, bits: &[u8]) {
-    expression(list, "bitwise", |set| {
-        set.put(1, &1u32.to_be_bytes());
-        set.put(2, &1u32.to_be_bytes());
-        set.put(3, &(bits.len() as u32).to_be_bytes());
-        set.nest(4, |data| data.put(1, bits));
-        set.nest(5, |data| data.put(1, &vec![0; bits.len()]));
-    });
-}
-
-fn to_gate(list: &mut Batch, port: u16) {
-    load(list, 1, &port.to_be_bytes());
-    expression(list, "redir", |set| set.put(1, &1u32.to_be_bytes()));
-}
-
-fn load(list: &mut Batch, register: u32, value: &[u8]) {
-    expression(list, "immediate", |set| {
-        set.put(1, &register.to_be_bytes());
-        set.nest(2, |data| data.put(1, value));
-    });
 }

@@ -5,7 +5,6 @@ mod diag;
 mod inside;
 mod link;
 mod netlink;
-mod tables;
 
 use std::io;
 

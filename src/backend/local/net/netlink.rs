@@ -1,4 +1,4 @@
-//! Netlink messages, built by hand: a few dozen bytes each, and no program to start.
+//! Netlink sockets.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,87 +8,10 @@ use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, sockopt,
 };
 
-pub(super) const ACK: u16 = 4;
-pub(super) const REQUEST: u16 = 1;
-pub(super) const CREATE: u16 = 0x400;
+pub(super) use crate::egress::nft::{ACK, Batch, CREATE};
+
 pub(super) const EXCL: u16 = 0x200;
-const NESTED: u16 = 0x8000;
 const ERROR: u16 = 2;
-
-/// Messages in one buffer, sent together.
-pub(super) struct Batch {
-    bytes: Vec<u8>,
-    sequence: u32,
-    open: Vec<usize>,
-}
-
-impl Batch {
-    /// An empty one.
-    pub(super) fn new() -> Batch {
-        Batch { bytes: Vec::new(), sequence: 0, open: Vec::new() }
-    }
-
-    /// One message: its type, flags, fixed header, and attributes by `fill`.
-    pub(super) fn message(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        head: &[u8],
-        fill: impl FnOnce(&mut Batch),
-    ) -> &mut Batch {
-        let start = self.bytes.len();
-        self.sequence += 1;
-        self.bytes.extend([0; 4]);
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend((flags | REQUEST).to_ne_bytes());
-        self.bytes.extend(self.sequence.to_ne_bytes());
-        self.bytes.extend([0; 4]);
-        self.bytes.extend(head);
-        self.pad();
-        fill(self);
-        let length = (self.bytes.len() - start) as u32;
-        self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
-        self
-    }
-
-    /// One attribute.
-    pub(super) fn put(&mut self, kind: u16, value: &[u8]) {
-        self.bytes.extend((value.len() as u16 + 4).to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(value);
-        self.pad();
-    }
-
-    /// One attribute that is text, with its NUL.
-    pub(super) fn text(&mut self, kind: u16, value: &str) {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.put(kind, &bytes);
-    }
-
-    /// One attribute that holds others.
-    pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Batch)) {
-        self.nest_raw(kind | NESTED, &[], fill);
-    }
-
-    /// One attribute that holds a fixed header and then others.
-    pub(super) fn nest_raw(&mut self, kind: u16, head: &[u8], fill: impl FnOnce(&mut Batch)) {
-        self.open.push(self.bytes.len());
-        self.bytes.extend([0; 2]);
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(head);
-        self.pad();
-        fill(self);
-        if let Some(start) = self.open.pop() {
-            let length = (self.bytes.len() - start) as u16;
-            self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-        }
-    }
-
-    fn pad(&mut self) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-    }
-}
 
 /// A netlink socket in the namespace of the thread that opened it.
 pub(super) struct Socket(OwnedFd);
@@ -104,7 +27,7 @@ impl Socket {
 
     /// Sends all messages; the first error, or the answer to the `acks` that were asked for.
     pub(super) fn call(&self, batch: &Batch, acks: usize) -> io::Result<()> {
-        send(&self.0, &batch.bytes, SendFlags::empty())?;
+        send(&self.0, batch.bytes(), SendFlags::empty())?;
         let mut left = acks;
         let mut buffer = vec![0; 32 << 10];
         while left > 0 {
@@ -125,7 +48,7 @@ impl Socket {
 
     /// Sends a message; its answer, by type and body.
     pub(super) fn ask(&self, batch: &Batch) -> io::Result<(u16, Vec<u8>)> {
-        send(&self.0, &batch.bytes, SendFlags::empty())?;
+        send(&self.0, batch.bytes(), SendFlags::empty())?;
         let mut buffer = vec![0; 4 << 10];
         let (count, _) = recv(&self.0, buffer.as_mut_slice(), RecvFlags::empty())?;
         match split(&buffer[..count]) {

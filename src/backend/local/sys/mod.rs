@@ -7,8 +7,8 @@ mod filter;
 mod loopback;
 mod mount;
 mod process;
-mod socket;
 
+pub use crate::transport::frames::{is_readable, receive, send, try_send};
 pub use caps::{
     bound_capabilities, drop_capabilities, keep_guest_capabilities, keep_network_capabilities,
 };
@@ -22,4 +22,3 @@ pub use process::{
     set_controlling_tty, set_dumpable, set_limit_tag, set_no_file_limit, set_subreaper,
     start_writing, sync_file_system, tag_of, unblock_signals, unshare, usage_of_children,
 };
-pub use socket::{MAX_LENGTH, is_readable, receive, receive_some, send, try_send};

@@ -55,26 +55,31 @@ pub async fn serve(nas: Arc<Nas>, mut socket: WebSocketStream<Stream>, remote: S
         let reader = Receiver::from_file_unchecked(terminal.ours.try_clone()?)?;
         Ok((reader, Sender::from_file_unchecked(copy)?))
     });
+    let mut cut = false;
     if let Ok((mut reader, mut writer)) = ends {
-        talk(&nas, &mut socket, &mut reader, &mut writer, &mut terminal.child).await;
+        cut = talk(&nas, &mut socket, &mut reader, &mut writer, &mut terminal.child).await;
     }
     nas.shells.leave(&terminal.id);
     let _ = terminal.child.kill().await;
-    let _ = socket.close(None).await;
+    if !cut {
+        let _ = socket.close(None).await;
+    }
 }
 
+/// Whether it was cut off.
 async fn talk(
     nas: &Nas,
     socket: &mut WebSocketStream<Stream>,
     reader: &mut Receiver,
     writer: &mut Sender,
     child: &mut tokio::process::Child,
-) {
+) -> bool {
+    let mut cuts = nas.shells.cuts.subscribe();
     let mut ended = false;
     let mut bytes = [0; 1024];
     loop {
         if nas.restarting() {
-            return;
+            return false;
         }
         tokio::select! {
             // EIO is the end of a terminal.
@@ -82,25 +87,26 @@ async fn talk(
                 Ok(count) if count > 0 => {
                     let piece = bytes[..count].to_vec();
                     if socket.send(Message::binary(piece)).await.is_err() {
-                        return;
+                        return false;
                     }
                 }
-                _ => return,
+                _ => return false,
             },
+            _ = cuts.changed() => return true,
             message = socket.next() => match message {
                 Some(Ok(Message::Binary(keys))) => {
                     if writer.write_all(&keys).await.is_err() {
-                        return;
+                        return false;
                     }
                 }
                 // Text after the first frame is a type error in the writer: nothing is typed.
-                Some(Ok(Message::Text(_))) => return,
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(Message::Text(_))) => return false,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return false,
                 Some(Ok(_)) => {}
             },
             // What it still has to say is read first: the terminal ends by itself.
             _ = child.wait(), if !ended => ended = true,
-            () = tokio::time::sleep(std::time::Duration::from_secs(1)), if ended => return,
+            () = tokio::time::sleep(std::time::Duration::from_secs(1)), if ended => return false,
         }
     }
 }

@@ -131,11 +131,11 @@ fn rootfs() -> Result<PathBuf, String> {
         }
     }
     std::fs::create_dir_all(cache()).map_err(|e| e.to_string())?;
-    let tar = cache().canonicalize().map_err(|e| e.to_string())?.join("rootfs.tar");
+    let tar = cache().canonicalize().map_err(|e| e.to_string())?.join("debian.tar");
     if !tar.exists() {
         let part = tar.with_extension("part.tar");
         let include = "--include=systemd,systemd-sysv,dbus,openssh-server,iproute2,nftables,ca-certificates,\
-            sudo,curl,isc-dhcp-client,ifupdown,netbase,python3-minimal,dnsmasq,iputils-ping";
+            sudo,curl,gcc,libc6-dev,isc-dhcp-client,ifupdown,netbase,python3-minimal,dnsmasq,iputils-ping";
         let made = Command::new("mmdebstrap")
             .args(["--quiet", "--variant=minbase", include, "bookworm"])
             .arg(&part)

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,6 +39,7 @@ pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>])
 }
 
 /// Sends a message without descriptors, whole and at once, or not at all.
+#[cfg(feature = "local")]
 pub fn try_send(socket: impl AsFd, message: &impl Serialize, limit: usize) -> io::Result<()> {
     let bytes = framed(message)?;
     if bytes.len() > limit {
@@ -58,6 +59,7 @@ fn framed(message: &impl Serialize) -> io::Result<Vec<u8>> {
 }
 
 /// Receives a message, blocking; `None` at the end of the stream.
+#[cfg(feature = "local")]
 pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut fds = Vec::new();
     let mut header = [0; 4];
@@ -85,6 +87,10 @@ pub fn receive_some(
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message =
         recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if message.flags.contains(ReturnFlags::CTRUNC) {
+        // They did not fit below the limit on open files: what was sent is not what came.
+        return Err(rustix::io::Errno::MFILE.into());
+    }
     for ancillary in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = ancillary {
             fds.extend(received);
@@ -94,6 +100,7 @@ pub fn receive_some(
 }
 
 /// Fills `buffer`; false when the stream ended before its first byte.
+#[cfg(feature = "local")]
 fn fill(socket: &impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<bool> {
     let mut done = 0;
     while done < buffer.len() {
@@ -112,6 +119,7 @@ fn fill(socket: &impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Re
 }
 
 /// Whether there is something to read, or the other end is closed; waits so long for it.
+#[cfg(feature = "local")]
 pub fn is_readable(socket: &impl AsFd, longest: std::time::Duration) -> bool {
     let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
     let time = rustix::event::Timespec {

@@ -1,13 +1,14 @@
-//! A message connection to a keeper's worker or a sandbox's init.
+//! A connection that carries messages and descriptors to another process of this machine.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use super::sys;
+use super::frames;
 use crate::sandbox::{Error, Result};
 
 /// One end of it.
@@ -21,6 +22,7 @@ pub struct Link {
 
 impl Link {
     /// From a connected stream socket.
+    #[cfg(feature = "local")]
     pub fn new(socket: OwnedFd) -> io::Result<Link> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self::over(UnixStream::from_std(socket.into())?))
@@ -33,7 +35,7 @@ impl Link {
 
     /// Sends a message. They are small and the peer reads at once, so this hardly ever waits.
     pub fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        sys::send(self.stream.as_fd(), message, fds).map_err(lost)
+        frames::send(self.stream.as_fd(), message, fds).map_err(lost)
     }
 
     /// The next message; `None` at the end. Cancel safe: a message half read is kept.
@@ -49,7 +51,7 @@ impl Link {
         }
         let length =
             u32::from_le_bytes([self.header[0], self.header[1], self.header[2], self.header[3]]);
-        if length as usize > sys::MAX_LENGTH {
+        if length as usize > frames::MAX_LENGTH {
             return Err(lost(io::Error::other("the message is too long")));
         }
         self.body.resize(length as usize, 0);
@@ -68,7 +70,7 @@ impl Link {
 
 async fn some(stream: &UnixStream, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize> {
     stream
-        .async_io(Interest::READABLE, || sys::receive_some(stream.as_fd(), buffer, fds))
+        .async_io(Interest::READABLE, || frames::receive_some(stream.as_fd(), buffer, fds))
         .await
         .map_err(lost)
 }
@@ -78,8 +80,8 @@ fn eof() -> io::Error {
 }
 
 fn lost(error: io::Error) -> Error {
-    if let Some(libc::EMFILE | libc::ENFILE) = error.raw_os_error() {
-        return Error::io("talking to a sandbox", error);
+    match Errno::from_io_error(&error) {
+        Some(Errno::MFILE | Errno::NFILE) => Error::io("talking to another process", error),
+        _ => Error::Transport { message: error.to_string() },
     }
-    Error::Transport { message: error.to_string() }
 }
