@@ -54,7 +54,7 @@ fn a_conversation() {
     rhai>
     ");
     terminal.line("[#{ name: \"a\", size: 2048 }, #{ name: \"b\", size: 1 }]");
-    let screen = terminal.wait_for("b     1 B");
+    let screen = terminal.wait_for("b     1 B\nrhai>");
     insta::assert_snapshot!(since(&screen, "name  "), @"
     name  size
     a     2.0 KiB
