@@ -346,7 +346,7 @@ impl Config {
         let wrong = |error: toml::de::Error| ConfigError {
             path: PathBuf::new(),
             at: place(&error),
-            message: error.message().trim().replace('\n', ", "),
+            message: plain(error.message()),
             hint: None,
         };
         let table: toml::Table = text.parse().map_err(wrong)?;
@@ -373,6 +373,26 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// What the reader of the file says of a value, without the names of types that only a program knows.
+fn plain(message: &str) -> String {
+    let message = message.trim().replace('\n', ", ").replace('`', "");
+    let found = ["invalid type: ", "invalid value: "].iter().find_map(|start| {
+        let (found, expected) = message.strip_prefix(start)?.rsplit_once(", expected ")?;
+        let expected = match expected {
+            "u8" | "u16" | "u32" | "u64" | "usize" | "i64" | "i32" => "a whole number",
+            "f32" | "f64" => "a number",
+            "a map" => "a table",
+            expected if expected.starts_with("struct ") || expected.starts_with("enum ") => {
+                "a table"
+            }
+            expected if expected.ends_with("sequence") => "a list",
+            expected => expected,
+        };
+        Some(format!("{expected} goes here, not {found}"))
+    });
+    found.unwrap_or(message)
 }
 
 /// A size as everywhere: a number of bytes, or text.

@@ -8,22 +8,28 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 use super::config::Settings;
+use super::output::Output;
 use crate::backend::session::{self, Connect, SessionBackend};
 use crate::backend::{self, Config};
 use crate::sandbox::{Backend, Error, Result};
 
+/// How long a session may take to open a backend, and to tell what that can do.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// Opens a backend: by the session that keeps it open, where it has one. A call that is soon over, `brief`,
-/// has most of it.
+/// has most of it. `output` is told what stands in the way of a session.
 pub(super) async fn open(
     name: &str,
     host: Option<String>,
     settings: &Settings,
+    output: Option<&Output>,
     brief: bool,
 ) -> Result<Arc<dyn Backend>> {
     let config = settings.backend(host);
@@ -32,10 +38,23 @@ pub(super) async fn open(
     if wanted
         && !settings.no_session
         && let Ok(digest) = digest(name, &config)
-        && let Ok(place) = Place::of(name, config.host.as_deref(), &digest, &settings.sessions)
     {
-        let way = Way(Handed { name: name.to_owned(), digest: digest.clone(), config, place });
-        return Ok(Arc::new(SessionBackend::open(Arc::new(way), digest).await?));
+        match Place::of(name, config.host.as_deref(), &digest, &settings.sessions) {
+            Ok(place) => {
+                let handed =
+                    Handed { name: name.to_owned(), digest: digest.clone(), config, place };
+                let way = Arc::new(Way(handed));
+                return Ok(Arc::new(SessionBackend::open(way, digest, PATIENCE).await?));
+            }
+            Err(error) => {
+                if let Some(output) = output {
+                    output.warn(format!(
+                        "nothing is kept open between commands in {}: {error}; to do without is --no-session",
+                        settings.sessions.display()
+                    ));
+                }
+            }
+        }
     }
     backend::open(name, &config).await
 }
@@ -76,7 +95,7 @@ impl Place {
         let meta = fs::symlink_metadata(folder)?;
         let own = rustix::process::geteuid().as_raw();
         if !meta.is_dir() || meta.uid() != own {
-            return Err(io::Error::other("the folder is somebody else's"));
+            return Err(io::Error::other("that is no folder of this user's own"));
         }
         if meta.mode() & 0o077 != 0 {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
@@ -86,7 +105,7 @@ impl Place {
         let socket = folder.join(format!("{name}-{host}-{digest}"));
         // The longest that a socket's address may be, with its zero.
         if socket.as_os_str().len() >= 108 {
-            return Err(io::ErrorKind::InvalidFilename.into());
+            return Err(io::Error::other("the path is too long for a socket"));
         }
         Ok(Place { lock: folder.join("all.lock"), socket })
     }

@@ -55,6 +55,8 @@ pub use error::CommandError;
 use output::Output;
 use session::Session;
 
+use crate::workflow::exit;
+
 /// What every verb returns: the exit code of the process.
 type Result<T = u8, E = CommandError> = std::result::Result<T, E>;
 
@@ -240,6 +242,12 @@ fn about_script(error: &clap::Error) -> Option<Cli> {
     Cli::try_parse_from(args).ok().filter(|cli| matches!(cli.verb, Verb::Run(_)))
 }
 
+/// Whether a command line that is wrong is one of `exec`, whose own failures have codes of their own.
+fn is_exec() -> bool {
+    let matches = Cli::command().ignore_errors(true).try_get_matches();
+    matches.is_ok_and(|matches| matches.subcommand_name() == Some("exec"))
+}
+
 /// Does what the process's arguments say and returns the process's exit code.
 pub fn main() -> u8 {
     let (cli, about) = match Cli::try_parse() {
@@ -251,9 +259,13 @@ pub fn main() -> u8 {
                     && error.kind() != std::io::ErrorKind::BrokenPipe
                 {
                     eprintln!("error: {}", output::unwritten(&error).message);
-                    return crate::workflow::exit::INTERNAL;
+                    return exit::INTERNAL;
                 }
-                return u8::try_from(error.exit_code()).unwrap_or(crate::workflow::exit::USAGE);
+                return match u8::try_from(error.exit_code()) {
+                    Ok(0) => 0,
+                    _ if is_exec() => exit::EXEC_FAILED,
+                    code => code.unwrap_or(exit::USAGE),
+                };
             }
         },
     };
@@ -267,7 +279,9 @@ pub fn main() -> u8 {
             error.code
         });
     }
+    let exec = matches!(cli.verb, Verb::Exec(_));
     let session = Session::new(cli.global, environment, &output);
+    let session = session.map_err(|error| if exec { error.code(exit::EXEC_FAILED) } else { error });
     let done = session.and_then(|session| match cli.verb {
         Verb::Run(verb) if about => verb.help(&session),
         verb => verb.call(&session),

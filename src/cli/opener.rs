@@ -35,7 +35,7 @@ impl Opener for Backends {
             ));
         }
         let host = host.map(str::to_owned);
-        let opened = background::open(name, host, &self.settings, false).await?;
+        let opened = background::open(name, host, &self.settings, None, false).await?;
         if self.dry {
             return Ok(Arc::new(PlanBackend::new(opened)));
         }

@@ -129,8 +129,10 @@ impl Output {
         matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
     }
 
-    /// Rows under headings, in columns.
+    /// Rows under headings, in columns; without what a guest or a server may have put into them.
     pub fn table(&self, headings: &[&str], rows: &[Vec<String>]) {
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
         let width = |column: usize| {
             let cells = rows.iter().map(|row| row[column].chars().count());
             cells.chain([headings[column].len()]).max().unwrap_or(0)
@@ -145,7 +147,7 @@ impl Output {
         };
         let headings: Vec<String> = headings.iter().map(|heading| heading.to_string()).collect();
         let mut text = paint(self.color_out, Style::Bold, line(&headings)) + "\n";
-        for row in rows {
+        for row in &rows {
             text.push_str(&line(row));
             text.push('\n');
         }
@@ -156,6 +158,11 @@ impl Output {
         // With stderr gone there is nobody left to tell.
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
+}
+
+/// A value of somebody else's, for one line of a terminal.
+pub fn one_line(text: &str) -> String {
+    clean(text).replace('\n', " ")
 }
 
 /// What was to be printed could not be, and somebody waits for it.

@@ -121,13 +121,24 @@ impl<'a> Session<'a> {
             .build()
             .map_err(|error| CommandError::system("the runtime can't be started", &error))?;
         let done = runtime.block_on(async {
-            let backend = match parallel {
-                true => self.open(&self.settings).await?,
-                false => self.open_shared(&self.settings).await?,
+            let open = async {
+                match parallel {
+                    true => self.open(&self.settings).await,
+                    false => self.open_shared(&self.settings).await,
+                }
+            };
+            let backend = tokio::select! {
+                opened = open => opened?,
+                () = signals.stop.cancelled() => return Err(sandbox::Error::Cancelled.into()),
             };
             let (listing, cancel) = (Arc::clone(&backend), signals.stop.clone());
             let work = Work { backend, cancel, signals: signals.clone() };
-            let done = match verb(work).await {
+            // A verb with work of its own knows what to do when it is to be killed.
+            let done = tokio::select! {
+                done = verb(work) => done,
+                () = signals.kill.cancelled(), if !parallel => Err(sandbox::Error::Cancelled.into()),
+            };
+            let done = match done {
                 Err(error) => Err(explain(error, listing.as_ref()).await),
                 done => done,
             };
@@ -166,7 +177,8 @@ impl<'a> Session<'a> {
 
     /// The same for a call that is soon over: what other calls have opened does.
     async fn open_shared(&self, settings: &Settings) -> Result<Arc<dyn Backend>> {
-        let opened = background::open(&settings.backend, settings.host.clone(), settings, true);
+        let host = settings.host.clone();
+        let opened = background::open(&settings.backend, host, settings, Some(self.output), true);
         opened.await.map_err(CommandError::from)
     }
 
@@ -177,7 +189,9 @@ impl<'a> Session<'a> {
         host: Option<String>,
         settings: &Settings,
     ) -> Result<Arc<dyn Backend>> {
-        background::open(name, host, settings, false).await.map_err(CommandError::from)
+        background::open(name, host, settings, Some(self.output), false)
+            .await
+            .map_err(CommandError::from)
     }
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::args::FormatArg;
+use super::output::one_line;
 use super::session::Session;
 use super::{Result, view};
 use crate::sandbox::{Device, Info, Network, Snapshot, State, format_size};
@@ -94,14 +95,14 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
     ];
     let mut text = String::new();
     for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        text.push_str(&format!("{key:<12}  {value}\n"));
+        text.push_str(&format!("{key:<12}  {}\n", one_line(value)));
     }
     for (index, snapshot) in snapshots.iter().enumerate() {
         let key = if index == 0 { "snapshots" } else { "" };
         let (size, age) = (format_size(snapshot.size), view::age(snapshot.created));
         let end = snapshot.expires.map(|end| format!(", expires {}", view::timestamp(end)));
         let end = end.unwrap_or_default();
-        text.push_str(&format!("{key:<12}  {} ({size}, {age}{end})\n", snapshot.label));
+        text.push_str(&format!("{key:<12}  {} ({size}, {age}{end})\n", one_line(&snapshot.label)));
     }
     text
 }

@@ -1,6 +1,6 @@
 //! `sandscript snapshot`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::args::{FormatArg, duration, key_value};
 use super::session::Session;
 use super::{Result, view};
-use crate::sandbox::{Restore, SnapshotSpec, check_label, format_duration, format_size};
+use crate::sandbox::{
+    Error, Restore, SnapshotSpec, check_label, format_duration, format_size, wall_clock,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +73,19 @@ enum Verb {
     },
 }
 
+/// When something ends that is kept for so long.
+fn expiry(after: Duration) -> Result<SystemTime> {
+    let longest = Duration::from_secs(1000 * 366 * 86400);
+    let wrong = |what: &str| {
+        Error::invalid_hint("expires", what, "give a time such as 2h or 7d, or leave it out")
+    };
+    if after.is_zero() {
+        return Err(wrong("what is kept for no time is not kept").into());
+    }
+    let end = wall_clock().checked_add(after).filter(|_| after <= longest);
+    end.ok_or_else(|| wrong("nothing is kept for a thousand years").into())
+}
+
 impl Snapshot {
     pub(super) fn json(&self) -> bool {
         match &self.verb {
@@ -84,8 +99,7 @@ impl Snapshot {
         match self.verb {
             Verb::Create { name, label, labels, expires, format } => {
                 check_label(&label)?;
-                let expires =
-                    expires.and_then(|after| crate::sandbox::wall_clock().checked_add(after));
+                let expires = expires.map(expiry).transpose()?;
                 let spec = SnapshotSpec { label, labels: labels.into_iter().collect(), expires };
                 let taken = session.work(false, |work| async move {
                     Ok(work.backend.snapshot(&name, &spec, &work.cancel).await?)

@@ -132,8 +132,19 @@ fn missing_sandbox_for_a_program() {
 
 #[test]
 fn exec_has_codes_of_its_own() {
-    let run = TestEnvironment::fake().run(["exec", "nope", "--", "true"]);
-    assert_eq!(run.code, Some(125), "{run}");
+    let environment = TestEnvironment::fake();
+    assert_eq!(environment.run(["exec", "nope", "--", "true"]).code, Some(125));
+    assert_eq!(environment.run(["--verbose", "exec", "--nope", "a", "--", "true"]).code, Some(125));
+    assert_eq!(environment.run(["exec"]).code, Some(125));
+    assert_eq!(environment.run(["exec", "--help"]).code, Some(0));
+    assert_eq!(environment.run(["show", "--nope", "exec"]).code, Some(2));
+    environment.write("sandscript.toml", "backend = 7");
+    assert_eq!(environment.run(["exec", "nope", "--", "true"]).code, Some(125));
+    assert_snapshot!(environment.run(["list"]), @"
+    exit code 2
+    -- stderr
+    error: $T/project/sandscript.toml:1:11: a string goes here, not integer 7
+    ");
 }
 
 #[test]
@@ -247,6 +258,24 @@ fn numbers_below_nothing() {
     -- stderr
     error: cpu: -1 is not a number of CPUs
     hint: use a number from 0.01 to 10000
+    ");
+}
+
+#[test]
+fn an_end_that_is_none() {
+    let environment = TestEnvironment::fake();
+    let said = |value: &str| environment.run(["snapshot", "create", "a", "b", "--expires", value]);
+    assert_snapshot!(said("0s"), @"
+    exit code 2
+    -- stderr
+    error: expires: what is kept for no time is not kept
+    hint: give a time such as 2h or 7d, or leave it out
+    ");
+    assert_snapshot!(said("9999999999d"), @"
+    exit code 2
+    -- stderr
+    error: expires: nothing is kept for a thousand years
+    hint: give a time such as 2h or 7d, or leave it out
     ");
 }
 

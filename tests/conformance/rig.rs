@@ -159,7 +159,9 @@ async fn by_session(name: &'static str, rig: Rig) -> Result<Rig> {
         idle: Duration::from_secs(3600),
     };
     let task = tokio::spawn(session::serve(listener, kept, || ()));
-    let backend = session::SessionBackend::open(Arc::new(Socket(socket)), name.to_owned()).await?;
+    let way = Arc::new(Socket(socket));
+    let backend =
+        session::SessionBackend::open(way, name.to_owned(), Duration::from_secs(60)).await?;
     Ok(Rig { name, backend: Arc::new(backend), session: Some(task.abort_handle()), ..rig })
 }
 

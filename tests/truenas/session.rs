@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         each("session_killed", ONE, |release| Box::pin(killed(release))),
         each("session_of_another_key", ONE, |release| Box::pin(another_key(release))),
         each("session_of_a_revoked_key", ONE, |release| Box::pin(revoked(release))),
+        each("session_that_stands_still", ONE, |release| Box::pin(stands_still(release))),
         each("session_not_wanted", ONE, |release| Box::pin(not_wanted(release))),
         each("session_in_a_bad_place", ONE, |release| Box::pin(bad_place(release))),
         big("session_carries_commands", ONE, |nas, _| Box::pin(commands(nas))),
@@ -131,6 +132,29 @@ async fn killed(release: Release) {
     assert_ne!(own.running(), process);
 }
 
+/// Ctrl-C ends who waits for it.
+async fn stands_still(release: Release) {
+    let nas = small(release, |_| ()).await;
+    let own = Sessions::of(&nas, "run");
+    assert_eq!(own.call(&nas, &[], &["list"]).await.code, 0);
+    let process = own.running();
+    kill_process(process, Signal::STOP).unwrap();
+    let run = own.0.to_str().unwrap();
+    let change = [("SANDSCRIPT_NO_SESSION", ""), ("XDG_RUNTIME_DIR", run)];
+    let mut list = program(&nas, &change, &["list"]);
+    let mut list = list.stderr(std::process::Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let waits = tokio::time::timeout(Duration::from_secs(2), list.wait()).await;
+    assert!(waits.is_err(), "nobody answers: {waits:?}");
+    let pid = Pid::from_raw(list.id().unwrap() as i32).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), list.wait()).await;
+    assert_eq!(ended.expect("it ends").unwrap().code(), Some(130));
+    kill_process(process, Signal::CONT).unwrap();
+    let said = own.call(&nas, &[], &["list"]).await;
+    assert_eq!((said.out.as_str(), said.code), ("", 0), "{}", said.err);
+    assert_eq!(own.running(), process);
+}
+
 async fn another_key(release: Release) {
     let nas = small(release, |_| ()).await;
     let own = Sessions::of(&nas, "run");
@@ -186,6 +210,8 @@ async fn bad_place(release: Release) {
     let said = own.call(&nas, &[], &["list"]).await;
     assert_eq!(said.code, 0, "{}", said.err);
     assert_eq!(std::fs::read_dir(elsewhere).unwrap().count(), 0);
+    assert!(said.err.starts_with("warning: nothing is kept open between commands"), "{}", said.err);
+    assert!(said.err.contains("that is no folder of this user's own"), "{}", said.err);
     let long = own.0.join("x".repeat(100));
     let said = own.call(&nas, &[("XDG_RUNTIME_DIR", long.to_str().unwrap())], &["list"]).await;
     assert_eq!(said.code, 0, "{}", said.err);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -52,7 +53,12 @@ pub struct SessionBackend {
 struct Way {
     to: Arc<dyn Connect>,
     digest: String,
+    /// The session's process, as far as that is known.
+    process: AtomicI32,
 }
+
+/// How long a call that was cancelled may take to take back what it had begun.
+const TAKES_BACK: Duration = Duration::from_secs(60);
 
 /// How often a call is tried whose session went away before it had heard of it.
 const TRIES: usize = 3;
@@ -65,6 +71,9 @@ impl Way {
             () = cancel.cancelled() => return Err(Error::Cancelled),
             stream = self.to.connect() => stream?,
         };
+        if let Some(process) = stream.peer_cred().ok().and_then(|peer| peer.pid()) {
+            self.process.store(process, Ordering::Relaxed);
+        }
         let link = Link::over(stream);
         link.send(&Request { digest: self.digest.as_str(), call }, pipes)?;
         Ok(link)
@@ -105,10 +114,21 @@ impl Way {
 }
 
 impl SessionBackend {
-    /// Asks the session what its backend can do.
-    pub async fn open(to: Arc<dyn Connect>, digest: String) -> Result<SessionBackend> {
-        let way = Way { to, digest };
-        let opened = way.ask(Call::Open, &Cancel::new()).await?;
+    /// Asks the session what its backend can do. It is an error when it says nothing for so long.
+    pub async fn open(
+        to: Arc<dyn Connect>,
+        digest: String,
+        patience: Duration,
+    ) -> Result<SessionBackend> {
+        let way = Way { to, digest, process: AtomicI32::new(0) };
+        let opened = tokio::time::timeout(patience, way.ask(Call::Open, &Cancel::new())).await;
+        let opened = opened.map_err(|_| Error::Transport {
+            message: format!(
+                "its session, process {}, has said nothing for {} s; end that, or do without: --no-session",
+                way.process.load(Ordering::Relaxed),
+                patience.as_secs_f32(),
+            ),
+        })??;
         Ok(SessionBackend { way, opened })
     }
 
@@ -173,7 +193,8 @@ async fn hear(link: &mut Link, cancel: &Cancel) -> Heard {
         () = cancel.cancelled() => {}
     }
     let _ = link.send(&Order::Cancel, &[]);
-    link.receive().await
+    // A session that went away, or stands still, has nothing to say; it takes back what nobody waits for.
+    tokio::time::timeout(TAKES_BACK, link.receive()).await.unwrap_or(Err(Error::Cancelled))
 }
 
 fn answer(heard: Heard) -> Result<Value> {
