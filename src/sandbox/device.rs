@@ -223,9 +223,9 @@ impl Device {
             DeviceKind::Nic { network, mac, .. } => {
                 named("network", network)?;
                 match mac {
-                    Some(mac) if !hex(mac, &[2; 6], &[':']) => Err(wrong(
-                        format!("'{}' is no hardware address", mac.escape_debug()),
-                        "write it as 02:00:5e:00:53:01",
+                    Some(mac) if !super::hardware::is_mac(mac) => Err(wrong(
+                        format!("'{}' is no hardware address of one machine", mac.escape_debug()),
+                        "write it as 02:00:5e:00:53:01; the first pair is even",
                     )),
                     _ => Ok(()),
                 }
@@ -389,6 +389,9 @@ mod tests {
             ("d", "type=gpu,pci=1"),
             ("d", "type=nic,network=a b"),
             ("d", "type=nic,network=a,mac=1"),
+            ("d", "type=nic,network=a,mac=00:00:00:00:00:00"),
+            ("d", "type=nic,network=a,mac=ff:ff:ff:ff:ff:ff"),
+            ("d", "type=nic,network=a,mac=01:00:5e:00:53:01"),
             ("d", "type=nic,network=a,address=1"),
             ("d", "type=proxy,listen=unix:/run/x,connect=80"),
             ("d", "type=proxy,listen=127.0.0.1,connect=80"),

@@ -120,7 +120,8 @@ fn are_cpus(text: &str) -> bool {
     })
 }
 
-fn is_mac(text: &str) -> bool {
+/// Whether text is a hardware address that one machine can have.
+pub(super) fn is_mac(text: &str) -> bool {
     let pairs: Vec<&str> = text.split(':').collect();
     let pair = |pair: &&str| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit());
     let first = |pair: &str| u8::from_str_radix(pair, 16).unwrap_or(1);
