@@ -121,6 +121,7 @@ fn settle(ctx: &Ctx, result: Result<Value, ScriptError>) -> Result<Value, Script
 }
 
 /// An error of kind [`ErrorKind::Syntax`].
+#[cfg(any(feature = "lua", feature = "rhai"))]
 fn syntax(message: impl Into<String>) -> ScriptError {
     ScriptError::new(ErrorKind::Syntax, message)
 }

@@ -9,7 +9,9 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+#[cfg(feature = "local")]
+use serde::de::DeserializeOwned;
 
 const MAX_FDS: usize = 24;
 /// Longer than any argv the kernel takes with its environment.

@@ -226,6 +226,7 @@ impl Agent {
     }
 
     /// What is in `/run/.sandscript.ID`, which goes.
+    #[cfg_attr(not(feature = "truenas"), allow(dead_code))]
     pub async fn word(&self, id: &str) -> Option<Bytes> {
         let (file, content) = oneshot::channel();
         let channel = self.id();

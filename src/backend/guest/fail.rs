@@ -19,6 +19,7 @@ pub(in crate::backend) enum Fail {
     /// The member of the cluster that works on it does not answer.
     Away(String),
     /// The way that was asked for leads nowhere: why, and what would help.
+    #[cfg_attr(not(feature = "truenas"), allow(dead_code))]
     NoWay(String),
 }
 

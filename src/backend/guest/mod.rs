@@ -19,7 +19,9 @@ use tokio::sync::RwLock;
 
 use crate::sandbox::{Cancel, Error, Result, WindowSize};
 
-pub(super) use agent::{AGENT, Agent, closed};
+#[cfg(feature = "truenas")]
+pub(super) use agent::closed;
+pub(super) use agent::{AGENT, Agent};
 pub(super) use attached::{Attached, Control, UNDER_WAY, frame};
 pub(super) use egress::{Boot, Enforce, is_ruled, read_log};
 pub(super) use exec::Exec;

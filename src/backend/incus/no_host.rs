@@ -14,7 +14,8 @@ use crate::sandbox::{EgressLog, Policy, Published, Result};
 pub(super) struct Host(Infallible);
 
 /// There is none.
-pub(super) struct Lock(#[expect(dead_code)] Infallible);
+#[allow(dead_code)]
+pub(super) struct Lock(Infallible);
 
 pub(super) const SERVER: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
