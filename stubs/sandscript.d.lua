@@ -933,7 +933,7 @@ local Error = {}
 ---@field mounts? (table<string, any>)[] Host folders in it: a list of #{ source, target, readonly }.
 ---@field user? string User of every command that names none.
 ---@field cwd? string Working directory of every command that names none.
----@field pool? string The pool of a NAS that its files are on.
+---@field pool? string The storage pool that its files are on.
 ---@field cpus? string The CPUs that it runs on, such as "0-3" or "0,2".
 ---@field mac? string Its card's hardware address.
 ---@field address? string A fixed address with the length of its network, such as "192.168.1.50/24".

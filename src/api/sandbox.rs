@@ -203,7 +203,7 @@ fn hardware_options() -> Vec<Opt> {
     let option = |name, ty, doc| Opt { name, ty, doc };
     let texts = || Type::list(Type::String);
     vec![
-        option("pool", Type::String, "The pool of a NAS that its files are on."),
+        option("pool", Type::String, "The storage pool that its files are on."),
         option("cpus", Type::String, "The CPUs that it runs on, such as \"0-3\" or \"0,2\"."),
         option("mac", Type::String, "Its card's hardware address."),
         option(

@@ -81,12 +81,26 @@ impl Config {
 /// there is nothing to see.
 pub async fn examine(name: &str, config: &Config) -> Vec<Check> {
     match name {
+        #[cfg(feature = "incus")]
+        "incus" => incus::examine(incus_config(config)).await,
         #[cfg(feature = "truenas")]
         "truenas" => truenas::examine(&config.truenas, config.host.as_deref()).await,
         _ => {
             let _ = config;
             Vec::new()
         }
+    }
+}
+
+#[cfg(feature = "incus")]
+fn incus_config(config: &Config) -> incus::IncusConfig {
+    incus::IncusConfig {
+        host: config.host.clone(),
+        folders: config.incus_folders.clone(),
+        socket: config.incus_socket.clone(),
+        project: config.incus_project.clone(),
+        helper: config.helper.clone(),
+        ..incus::IncusConfig::default()
     }
 }
 
@@ -115,17 +129,7 @@ pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
             Ok(Arc::new(local::LocalBackend::open(config)?))
         }
         #[cfg(feature = "incus")]
-        "incus" => {
-            let config = incus::IncusConfig {
-                host: config.host.clone(),
-                folders: config.incus_folders.clone(),
-                socket: config.incus_socket.clone(),
-                project: config.incus_project.clone(),
-                helper: config.helper.clone(),
-                ..incus::IncusConfig::default()
-            };
-            Ok(Arc::new(incus::IncusBackend::open(config).await?))
-        }
+        "incus" => Ok(Arc::new(incus::IncusBackend::open(incus_config(config)).await?)),
         #[cfg(feature = "truenas")]
         "truenas" => {
             let config = config.truenas.config(config.host.as_deref())?;

@@ -78,7 +78,7 @@ pub struct Create {
     /// Where in a cluster: a member's name, or @ and a group's [default: where the cluster puts it]
     #[arg(long, value_name = "MEMBER", value_parser = target)]
     target: Option<Placement>,
-    /// The pool of a NAS that its files are on [default: the NAS's choice]
+    /// The storage pool that its files are on [default: the machine's choice]
     #[arg(long)]
     pool: Option<String>,
     /// The CPUs that it runs on, such as 0-3 or 0,2

@@ -89,6 +89,7 @@ impl fmt::Debug for Identity {
 pub struct Tls {
     host: String,
     port: u16,
+    pinned: bool,
     config: Arc<ClientConfig>,
 }
 
@@ -110,6 +111,7 @@ impl Tls {
         identity: Option<&Identity>,
     ) -> Result<Tls, String> {
         let provider = Arc::new(ring::default_provider());
+        let pinned = matches!(trust, Trust::Fingerprint(_));
         let verifier: Arc<dyn ServerCertVerifier> = match trust {
             Trust::Fingerprint(wanted) => Arc::new(Pinned { wanted, provider: provider.clone() }),
             Trust::System => {
@@ -140,7 +142,12 @@ impl Tls {
                     .map_err(|error| format!("the client's certificate: {error}"))?
             }
         };
-        Ok(Tls { host: host.to_owned(), port, config: Arc::new(config) })
+        Ok(Tls { host: host.to_owned(), port, pinned, config: Arc::new(config) })
+    }
+
+    /// Whether its certificate is a known one, and not one of an authority's.
+    pub fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     /// Name and port, as in a URL.

@@ -41,7 +41,9 @@ pub const RIGS: &[fn() -> Option<Opening>] = &[
         }))
     },
     #[cfg(feature = "incus")]
-    incus_here,
+    || incus_here("incus"),
+    #[cfg(feature = "incus")]
+    || incus_here("incus/guest"),
     #[cfg(all(feature = "incus", feature = "truenas"))]
     || truenas_here(nas_sim::Release::V25_04),
     #[cfg(all(feature = "incus", feature = "truenas"))]
@@ -89,6 +91,9 @@ pub enum Choice {
     /// Those chosen for each release of a NAS, and some areas.
     #[cfg_attr(not(all(feature = "incus", feature = "truenas")), allow(dead_code))]
     Areas,
+    /// Those about what a sandbox may reach, and those chosen for each release of a NAS.
+    #[cfg_attr(not(feature = "incus"), allow(dead_code))]
+    Egress,
     /// Those about commands and files, in sandboxes that have a network.
     #[cfg_attr(not(all(feature = "incus", feature = "ssh")), allow(dead_code))]
     BySsh,
@@ -204,42 +209,61 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
 
 /// `incus` where a daemon can be started, and where something of it is asked for.
 #[cfg(feature = "incus")]
-fn incus_here() -> Option<Opening> {
+fn incus_here(name: &'static str) -> Option<Opening> {
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     if wanted.is_some_and(|word| {
         ["fake", "local", "session", "truenas"].iter().any(|other| word.starts_with(other))
+            || word.starts_with("incus/") && !word.starts_with(name)
+            || word.starts_with("incus:") && name != "incus"
     }) {
         return None;
     }
     match crate::daemon::lacks() {
-        None => Some(Box::pin(incus())),
+        None => Some(Box::pin(incus(name))),
         Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") && is_root() => {
             Some(Box::pin(async move { Err(Error::internal(why)) }))
         }
         Some(why) => {
-            println!("skipped incus: {why}");
+            println!("skipped {name}: {why}");
             None
         }
     }
 }
 
-/// A run of it is dead when its time is over.
+/// A run of it is dead when its time is over. `incus/guest` is a server elsewhere, reached by HTTPS with a
+/// certificate, whose guests keep to egress rules themselves.
 #[cfg(feature = "incus")]
-async fn incus() -> Result<Rig> {
-    use sandscript::backend::incus::{IncusBackend, IncusConfig};
+async fn incus(name: &'static str) -> Result<Rig> {
+    use sandscript::backend::incus::{IncusBackend, IncusConfig, NewRemote, add};
     let store = scratch()?;
     let daemon = crate::daemon::Daemon::start(store.path()).map_err(Error::internal)?;
-    let config = IncusConfig {
-        socket: Some(daemon.socket()),
+    let mut config = IncusConfig {
         // Debian without systemd: what the suite looks at is the same, and it starts at once.
         image: Some("small".into()),
-        gates: Some(store.path().join("gates")),
         ..IncusConfig::default()
     };
+    if name == "incus/guest" {
+        let port = daemon.https().map_err(Error::internal)?;
+        let said = daemon.incus(&["config", "trust", "add", "suite"]).map_err(Error::internal)?;
+        let token = said.lines().last().unwrap_or_default().to_owned();
+        let folder = store.path().join("remotes");
+        let remote = NewRemote {
+            name: "elsewhere".into(),
+            address: Some(format!("https://127.0.0.1:{port}")),
+            token: Some(token),
+            ..NewRemote::default()
+        };
+        add(&folder, &remote).await?;
+        config.folders = vec![folder];
+        config.host = Some("elsewhere".into());
+    } else {
+        config.socket = Some(daemon.socket());
+        config.gates = Some(store.path().join("gates"));
+    }
     let backend = Arc::new(IncusBackend::open(config).await?);
     let shared = backend.clone();
     Ok(Rig {
-        name: "incus",
+        name,
         backend,
         host: scratch()?,
         live: owner("live"),
@@ -257,7 +281,10 @@ async fn incus() -> Result<Rig> {
         daemon: Some(daemon),
         #[cfg(feature = "truenas")]
         nas: None,
-        choice: Choice::All,
+        choice: match name {
+            "incus/guest" => Choice::Egress,
+            _ => Choice::All,
+        },
         session: None,
     })
 }

@@ -5,6 +5,7 @@
 mod cluster;
 mod devices;
 mod faults;
+mod hardware;
 mod images;
 mod proxy;
 mod remotes;
@@ -63,7 +64,7 @@ fn all(daemon: &Shared, cluster: &cluster::Lazy) -> Vec<Trial> {
 }
 
 fn trials(daemon: &Shared) -> Vec<Trial> {
-    let tests: [Test; 27] = [
+    let tests: [Test; 31] = [
         ("the_command_line", the_command_line),
         ("commands_share_a_process", session::commands_share_a_process),
         ("a_run_leaves_some_for_the_next", session::a_run_leaves_some_for_the_next),
@@ -74,6 +75,10 @@ fn trials(daemon: &Shared) -> Vec<Trial> {
         ("a_disk_that_is_limited", images::a_disk_that_is_limited),
         ("devices_of_the_server", devices::of_the_server),
         ("devices_that_are_refused", devices::that_are_refused),
+        ("mistakes_with_devices", devices::mistakes),
+        ("a_pool_of_its_own", hardware::a_pool_of_its_own),
+        ("a_card_of_its_own", hardware::a_card_of_its_own),
+        ("network_acls_are_tried", hardware::network_acls_are_tried),
         ("ports_that_the_server_opens", devices::ports_that_the_server_opens),
         ("a_snapshot_on_other_storage", images::a_snapshot_on_other_storage),
         ("the_scripts_that_people_start_from", workflows::the_scripts),

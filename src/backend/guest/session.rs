@@ -30,6 +30,14 @@ impl Sessions {
         std::iter::from_fn(|| kept.pop()).find(|session| session.attached.end.borrow().is_none())
     }
 
+    /// Whether one is kept, whose guest was there when it was last used.
+    #[cfg(feature = "incus")]
+    pub fn has(&self, name: &str) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(name)
+            .is_some_and(|kept| kept.iter().any(|session| session.attached.end.borrow().is_none()))
+    }
+
     /// Keeps a session whose last answer was read to its end.
     pub fn keep(&self, name: &str, session: Session) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,6 +63,7 @@ pub(in crate::backend) enum Said {
 
 impl Session {
     /// Over a program that was started already.
+    #[cfg_attr(not(feature = "truenas"), allow(dead_code))]
     pub async fn over(attached: Attached) -> std::io::Result<Session> {
         let mut session = Session { attached };
         session.answer().await?;

@@ -36,6 +36,7 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
         Capability::Programs,
         Capability::Publish,
         Capability::SnapshotExpiry,
+        Capability::StoragePool,
         Capability::SystemWritable,
         Capability::Usage,
         Capability::Users,
@@ -43,16 +44,8 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
     .into();
     let mut missing: BTreeMap<Capability, String> = [
         (Capability::Cluster, "the server is no member of a cluster"),
-        (Capability::Caches, "backend 'incus' keeps no caches yet: build a base instead"),
+        (Capability::Caches, "backend 'incus' keeps none: build a base with it, or attach a volume of the server's (devices: type disk, pool, source)"),
         (Capability::CpuSet, "say how many CPUs it may use with cpu"),
-        (
-            Capability::NetworkCard,
-            "sandboxes are on the server's own bridge, which gives them addresses",
-        ),
-        (
-            Capability::StoragePool,
-            "sandboxes are on the pool of the profile 'default': change it there",
-        ),
         (Capability::Setup, "build a base with what is to be in it"),
         (Capability::HostImage, "use an image of the server's, such as debian/12"),
         (Capability::LimitInodes, "Incus has no limit on the number of files: use `disk`"),
@@ -92,11 +85,16 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
             (capability, format!("{what} by the server's own machine, for root there: {why}"))
         })),
     }
+    const NO_NETWORK: &str = "the profile 'default' has no network: incus profile device add default eth0 nic network=incusbr0";
+    if pool.networks.is_empty() {
+        missing.insert(Capability::NetworkCard, NO_NETWORK.into());
+    } else {
+        has.insert(Capability::NetworkCard);
+    }
     if elsewhere.is_none() {
         has.insert(Capability::EgressUnrestricted);
     } else if pool.networks.is_empty() {
-        let why = "the profile 'default' has no network: incus profile device add default eth0 nic network=incusbr0";
-        missing.insert(Capability::EgressUnrestricted, why.into());
+        missing.insert(Capability::EgressUnrestricted, NO_NETWORK.into());
     } else {
         has.insert(Capability::EgressUnrestricted);
     }

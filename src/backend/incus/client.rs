@@ -71,8 +71,19 @@ impl Client {
     }
 
     async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Fail> {
+        self.json_tagged(method, path, body, None).await
+    }
+
+    async fn json_tagged(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        tag: Option<&str>,
+    ) -> Result<Value, Fail> {
         let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let headers = [("content-type", "application/json".to_owned())];
+        let mut headers = vec![("content-type", "application/json".to_owned())];
+        headers.extend(tag.map(|tag| ("if-match", tag.to_owned())));
         let answer = self.ask(method, path, &headers, body).await?;
         serde_json::from_slice(&answer.body)
             .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))
@@ -98,6 +109,21 @@ impl Client {
         }
     }
 
+    /// Replaces something, if it still has this tag, and waits until that is done; whether it had.
+    pub async fn put_tagged(&self, path: &str, tag: &str, body: &Value) -> Result<bool, Fail> {
+        let tag = (!tag.is_empty()).then_some(tag);
+        match self.begin_tagged(Method::PUT, path, body, tag).await {
+            Ok(ticket) => self.end(&ticket).await.map(|_| true),
+            Err(Fail::Refused(412, _)) => Ok(false),
+            Err(fail) => Err(fail),
+        }
+    }
+
+    /// A stream of what happens to instances, from now on.
+    pub async fn happenings(&self) -> Result<Socket, Fail> {
+        Ok(self.http.socket(&self.path("/1.0/events?type=lifecycle")).await?)
+    }
+
     /// Opens the stream of events, which everything that takes a while needs. Whoever asks for such a
     /// thing is told when it can't be.
     pub async fn listen(&self) {
@@ -111,8 +137,18 @@ impl Client {
 
     /// Asks for something that takes a while; it goes on when this returns.
     pub async fn begin(&self, method: Method, path: &str, body: &Value) -> Result<Ticket, Fail> {
+        self.begin_tagged(method, path, body, None).await
+    }
+
+    async fn begin_tagged(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        tag: Option<&str>,
+    ) -> Result<Ticket, Fail> {
         let generation = self.operations.listen().await?;
-        let mut answer = self.json(method, path, Some(body)).await?;
+        let mut answer = self.json_tagged(method, path, Some(body), tag).await?;
         let metadata = answer["metadata"].take();
         let id = answer["operation"].as_str().unwrap_or_default();
         // A query behind the id says where in a cluster it is.

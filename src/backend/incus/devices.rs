@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, escape};
+use super::client::{Client, Fail, escape};
 use crate::sandbox::{
     Capabilities, Capability, Device, DeviceKind, Error, Kind, Policy, Result, check_devices,
 };
@@ -59,7 +59,7 @@ pub(super) async fn pool(client: &Client, profile: Value, server: &Value) -> Res
 
 /// The devices of a sandbox.
 pub(super) fn devices(record: &Record, pool: &Pool) -> Value {
-    let root = json!({"type": "disk", "path": "/", "pool": pool.name});
+    let root = root(record, pool);
     let mut devices = Map::from_iter([("root".to_owned(), root)]);
     if record.egress == Policy::Unrestricted && !record.gate {
         devices.extend(cards(record, pool));
@@ -81,6 +81,11 @@ pub(super) fn devices(record: &Record, pool: &Pool) -> Value {
     Value::Object(devices)
 }
 
+/// Its disk.
+pub(super) fn root(record: &Record, pool: &Pool) -> Value {
+    json!({"type": "disk", "path": "/", "pool": record.hardware.pool.as_ref().unwrap_or(&pool.name)})
+}
+
 /// The interfaces that a sandbox has of the profile's: in one network an instance has one only.
 pub(super) fn cards(record: &Record, pool: &Pool) -> Map<String, Value> {
     let own = |network: &Value| {
@@ -91,7 +96,9 @@ pub(super) fn cards(record: &Record, pool: &Pool) -> Map<String, Value> {
         nics.any(|nic| network["network"] == nic)
     };
     let others = pool.networks.iter().filter(|(_, network)| !own(network));
-    others.map(|(name, network)| (name.clone(), network.clone())).collect()
+    let mut cards = others.map(|(name, network)| (name.clone(), network.clone())).collect();
+    super::hardware::set_card(&mut cards, &record.hardware, pool);
+    cards
 }
 
 /// Takes the interfaces that were asked for out of an instance's settings.
@@ -188,4 +195,100 @@ pub(super) async fn check(record: &Record, capabilities: &Capabilities) -> Resul
         }
     }
     Ok(())
+}
+
+/// What is wrong with a sandbox's devices, by what the server says of one of them.
+pub(super) fn blame(record: &Record, pool: &Pool, fail: &Fail) -> Option<Error> {
+    let (Fail::Failed(said, _) | Fail::Refused(_, said)) = fail else { return None };
+    let named = |device: &&Device| said.contains(&format!("\"{OWN}{}\"", device.name));
+    // The server does not say which of them can't listen.
+    let listening = |device: &&Device| {
+        matches!(device.kind, DeviceKind::Proxy { .. }) && said.contains("proxy device")
+    };
+    let found = record.devices.iter().find(named);
+    let Some(device) = found.or_else(|| record.devices.iter().find(listening)) else {
+        return super::hardware::blame(&record.hardware, pool, said);
+    };
+    let quoted = format!("\"{OWN}{}\"", device.name);
+    let words = match said.rsplit_once(&quoted) {
+        Some((_, rest)) if rest.len() > 2 => rest.trim_start_matches(": "),
+        Some((before, _)) => before.rsplit(": ").next().unwrap_or(before),
+        None => said.rsplit(": ").next().unwrap_or(said),
+    };
+    let words = words.replace(&quoted, "it").replace('"', "'");
+    let (why, hint) = match &device.kind {
+        DeviceKind::Disk { pool: Some(pool), source, .. } => (
+            format!("volume '{source}' of the pool '{pool}' can't be had"),
+            format!("see which there are: incus storage volume list {pool}"),
+        ),
+        DeviceKind::Disk { source, .. } => (
+            format!("folder '{source}' of the server's machine can't be had"),
+            "name one that is there".to_owned(),
+        ),
+        DeviceKind::Gpu { .. } => (
+            "the server has no such graphics processor".to_owned(),
+            "see which there are: incus info --resources".to_owned(),
+        ),
+        DeviceKind::Nic { network, .. } => (
+            format!("the interface in the network '{network}' can't be had"),
+            "see which networks there are: incus network list".to_owned(),
+        ),
+        DeviceKind::Proxy { listen, protocol, .. } => (
+            format!("the server can't listen at {listen}/{protocol}"),
+            "name another port, or another of the server's addresses".to_owned(),
+        ),
+        DeviceKind::Usb { .. } => (
+            "the USB device can't be had".to_owned(),
+            "see which there are: incus info --resources".to_owned(),
+        ),
+    };
+    let message = format!("'{}': {why}: {}", device.name, words.trim());
+    Some(Error::invalid_hint("devices", message, hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Spec;
+
+    #[test]
+    fn what_the_server_says_is_about_a_device() {
+        let device = |name: &str, keys: &str| {
+            let pairs = keys.split(',').filter_map(|pair| pair.split_once('='));
+            Device::new(name, pairs.map(|(key, value)| (key.into(), value.into())).collect())
+        };
+        let mut spec = Spec::new("a");
+        spec.devices = vec![
+            device("data", "type=disk,pool=fast,source=vol,target=/data").unwrap(),
+            device("dir", "type=disk,source=/no/such,target=/dir").unwrap(),
+            device("card", "type=gpu,pci=0000:7f:00.0").unwrap(),
+            device("lan", "type=nic,network=nope").unwrap(),
+            device("web", "type=proxy,listen=9000,connect=80").unwrap(),
+        ];
+        spec.hardware.mac = Some("00:16:3e:00:00:01".into());
+        let record = Record::new(&spec, "i".into(), "f".into());
+        let pool = Pool {
+            name: "default".into(),
+            driver: "btrfs".into(),
+            networks: Map::from_iter([("eth0".to_owned(), json!({"type": "nic"}))]),
+            ids: Map::new(),
+        };
+        let said: Vec<String> = [
+            "Failed initializing instance: Failed add validation for device \"own-data\": Failed loading custom volume: Storage volume not found",
+            "Failed initializing instance: Failed add validation for device \"own-dir\": Missing source path \"/no/such\" for disk \"own-dir\"",
+            "Failed to start device \"own-card\": Invalid PCI address (no device found): 0000:7f:00.0",
+            "Invalid devices: Device validation failed for \"own-lan\": Failed loading device \"own-lan\": Failed to load network \"nope\" for project \"default\": Network not found",
+            "Error occurred when starting proxy device: Error: Failed to listen on 127.0.0.1:9000: listen tcp 127.0.0.1:9000: bind: address already in use",
+            "Invalid devices: Device validation failed for \"eth0\": MAC address \"00:16:3e:00:00:01\" already defined on another NIC",
+        ]
+        .iter()
+        .map(|said| {
+            let error = blame(&record, &pool, &Fail::Failed((*said).into(), None)).unwrap();
+            format!("{error}; {}", error.hint().unwrap_or_default())
+        })
+        .collect();
+        insta::assert_snapshot!(said.join("\n"));
+        assert!(blame(&record, &pool, &Fail::Failed("No space left".into(), None)).is_none());
+        assert!(blame(&record, &pool, &Fail::Lost("\"own-lan\"".into())).is_none());
+    }
 }

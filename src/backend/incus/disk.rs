@@ -34,7 +34,7 @@ impl Inner {
         let size = there.checked_add(most).ok_or_else(|| {
             Error::invalid("disk", format!("{most} bytes are more than any disk has"))
         })?;
-        let mut root: Value = json!({"type": "disk", "path": "/", "pool": self.pool.name});
+        let mut root = super::devices::root(&plan.record, &self.pool);
         root["size"] = size.to_string().into();
         let body = json!({"devices": {"root": root}});
         let path = format!("/1.0/instances/{name}");
@@ -66,7 +66,7 @@ impl Inner {
     /// What all of it takes, where that counts for its size and is not in what it is said to use: on btrfs,
     /// what it shares with its image, unless the quotas are the simple ones.
     async fn shared(&self, plan: &Plan) -> Result<Option<u64>> {
-        if self.pool.driver != "btrfs" {
+        if self.driver(&plan.record.hardware).await? != "btrfs" {
             return Ok(None);
         }
         if plan.bare {

@@ -2,12 +2,13 @@
 //! is an interface or none.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde_json::{Value, json};
 
 use super::host::{Host, Lock, is_gated};
+use super::news::News;
 use super::record::{self, Record};
 use super::{BACKEND, Inner};
 use crate::backend::guest::Guests;
@@ -15,13 +16,15 @@ use crate::sandbox::{
     Capability, Device, EgressLog, Error, Info, Policy, Published, Result, State, check_port,
 };
 
-/// How often it is looked again for the process 1 of a sandbox that may be restarting.
-const TRIES: u32 = 40;
+/// How long a sandbox may take that restarts by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Inner {
     /// What a new sandbox's record says of its network.
     pub(super) fn takes_gate(&self, record: &Record) -> bool {
-        self.host.is_ok() && !record.devices.iter().any(Device::is_nic)
+        self.host.is_ok()
+            && !record.devices.iter().any(Device::is_nic)
+            && !super::hardware::has_card(&record.hardware)
     }
 
     /// This machine, where a sandbox's network is its business; nothing where nobody's is to do.
@@ -73,7 +76,9 @@ impl Inner {
         name: &str,
         record: &Record,
     ) -> Result<()> {
-        for _ in 0..TRIES {
+        let until = Instant::now() + PATIENCE;
+        let mut news: Option<News> = None;
+        loop {
             let path = format!("/1.0/instances/{name}/state");
             let state = match self.client.get(&path).await {
                 Ok(state) => state,
@@ -86,12 +91,18 @@ impl Inner {
                 return Ok(());
             }
             // It may be restarting by itself.
-            if state["status_code"] == 102 {
-                break;
+            if state["status_code"] == 102 || Instant::now() >= until {
+                return Err(Error::NotRunning { name: name.to_owned() });
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            news = match news {
+                // What happened before somebody listened is in the state that is read next.
+                None => match News::of(&self.client).await {
+                    Ok(news) => Some(news),
+                    Err(fail) => return Err(self.explain(name, fail, "looking at it").await),
+                },
+                Some(mut news) => news.wait(name, until).await.then_some(news),
+            };
         }
-        Err(Error::NotRunning { name: name.to_owned() })
     }
 
     /// Lets a sandbox have its network again when it has restarted by itself, or when what served it was
@@ -128,6 +139,7 @@ impl Inner {
         let before = record.clone();
         change(&mut record.egress)?;
         drop_interfaces(&mut record);
+        super::hardware::drop_card(&mut record);
         self.capabilities.require_egress(&record.egress)?;
         record.gate = self.takes_gate(&record);
         if record == before {

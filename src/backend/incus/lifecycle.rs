@@ -114,7 +114,7 @@ impl Inner {
 
     pub(super) async fn create(self: &Arc<Self>, spec: &Spec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
-        self.check_limits(&spec.limits)?;
+        self.check_limits_on(&spec.limits, &spec.hardware)?;
         self.capabilities.require_machine(spec)?;
         self.capabilities.require_egress(&spec.egress)?;
         self.capabilities.require_networks(&spec.networks)?;
@@ -134,6 +134,7 @@ impl Inner {
         let mut record = Record::new(spec, image.clone(), fingerprint.clone());
         record.gate = self.takes_gate(&record);
         super::devices::check(&record, &self.capabilities).await?;
+        self.check_hardware(&record).await?;
         let mut before = Before { files: Vec::new() };
         if record.hostname != spec.name {
             before.files.push(("/etc/hostname", format!("{}\n", record.hostname)));
@@ -231,7 +232,7 @@ impl Inner {
         if let Err(fail) = made {
             return Err(match fail {
                 Fail::Away(_) => fail.plain(&format!("making sandbox '{name}'")),
-                fail => self.not_made(name, token, fail).await,
+                fail => self.not_made(name, &plan.record, fail).await,
             });
         }
         let done = match cancel.is_cancelled() {
@@ -300,6 +301,9 @@ impl Inner {
         }
         if !plan.bare {
             if !started && let Err(fail) = self.act(name, "start", 0, false).await {
+                if let Some(why) = super::devices::blame(&plan.record, &self.pool, &fail) {
+                    return Err(why);
+                }
                 return Err(self.blame(name, fail, &format!("starting sandbox '{name}'")).await);
             }
             if cancel.is_cancelled() {
@@ -352,8 +356,13 @@ impl Inner {
     }
 
     /// Why a sandbox was not made. What there is of it goes.
-    async fn not_made(&self, name: &str, token: &str, fail: Fail) -> Error {
-        let doing = format!("making sandbox '{name}'");
+    async fn not_made(&self, name: &str, record: &Record, fail: Fail) -> Error {
+        let (doing, token) = (format!("making sandbox '{name}'"), record.token.as_str());
+        let why = super::devices::blame(record, &self.pool, &fail);
+        let explained = async |fail| match why {
+            Some(why) => why,
+            None => self.exhausted_in(self.pool_of(record), fail, &doing).await,
+        };
         // Another client may be at it, and its instance not be there yet.
         let busy = matches!(fail, Fail::Failed(..)) && self.is_worked_on(name).await;
         if matches!(fail, Fail::Lost(_)) {
@@ -366,7 +375,7 @@ impl Inner {
         match self.client.get(&format!("/1.0/instances/{name}")).await {
             Ok(instance) => match Record::read(&instance) {
                 Some(record) if record.token == token => match self.discard(name, token).await {
-                    Ok(()) => self.exhausted(fail, &doing).await,
+                    Ok(()) => explained(fail).await,
                     Err(error) => error,
                 },
                 _ => Error::exists(Kind::Sandbox, name),
@@ -374,7 +383,7 @@ impl Inner {
             Err(_) if busy => {
                 Error::Busy { name: name.to_owned(), what: "somebody else is making it".into() }
             }
-            Err(_) => self.exhausted(fail, &doing).await,
+            Err(_) => explained(fail).await,
         }
     }
 
@@ -392,8 +401,18 @@ impl Inner {
 
     /// A failure of the server, or that its storage pool is full.
     pub(super) async fn exhausted(&self, fail: Fail, doing: &str) -> Error {
+        self.exhausted_in(&self.pool.name, fail, doing).await
+    }
+
+    /// The pool that a sandbox's disk is on.
+    pub(super) fn pool_of<'a>(&'a self, record: &'a Record) -> &'a str {
+        record.hardware.pool.as_ref().unwrap_or(&self.pool.name)
+    }
+
+    /// The same of another pool.
+    async fn exhausted_in(&self, pool: &str, fail: Fail, doing: &str) -> Error {
         if matches!(fail, Fail::Failed(..) | Fail::Refused(500, _)) {
-            let path = format!("/1.0/storage-pools/{}/resources", escape(&self.pool.name));
+            let path = format!("/1.0/storage-pools/{}/resources", escape(pool));
             let space = self.client.get(&path).await.unwrap_or_default();
             let number = |value: &Value| value.as_u64();
             if let (Some(used), Some(total)) =
@@ -401,7 +420,7 @@ impl Inner {
                 && total.saturating_sub(used) <= (total / 50).max(FULL)
             {
                 return Error::Exhausted {
-                    what: format!("{doing}: the storage pool '{}' is full", self.pool.name),
+                    what: format!("{doing}: the storage pool '{pool}' is full"),
                     hint: "delete sandboxes that nobody needs (sandscript gc), or enlarge the pool"
                         .into(),
                 };
@@ -581,8 +600,15 @@ impl Inner {
     }
 
     pub(super) async fn delete(&self, name: &str) -> Result<()> {
+        // While an agent is there, so is the sandbox that it was started in, and it runs.
+        let known = self.agents.running(name).await;
+        let known = known.is_some_and(|known| known.record.get().is_some());
+        self.forget(name);
+        let mut stopped = known && self.act(name, "stop", -1, true).await.is_ok();
         for _ in 0..TRIES {
-            self.halt(name).await?;
+            if !std::mem::take(&mut stopped) {
+                self.halt(name).await?;
+            }
             if let Ok(host) = &self.host {
                 host.forget(name).await?;
             }

@@ -4,6 +4,7 @@
 //! that talks to the server sees the same. Commands and files go through two small programs in the
 //! guest, written in Perl, which come with each request and leave nothing behind.
 
+mod acl;
 mod agents;
 mod attach;
 mod backend;
@@ -14,6 +15,7 @@ mod devices;
 mod disk;
 mod egress;
 mod guard;
+mod hardware;
 #[cfg(feature = "local")]
 mod host;
 #[cfg(not(feature = "local"))]
@@ -21,9 +23,11 @@ mod host;
 mod host;
 mod image;
 mod lifecycle;
+mod news;
 mod operations;
 mod ports;
 mod prepare;
+mod reach;
 mod record;
 mod remotes;
 mod restoring;
@@ -47,6 +51,7 @@ use super::guest::{Attached, Ground, Guests, Sessions, Turns};
 use crate::sandbox::{Capabilities, Error, Kind, Result, State, WindowSize};
 use crate::transport::Place;
 
+pub use self::acl::examine;
 pub use self::remotes::{Remote, remotes};
 pub use self::trust::{Added, NewRemote, add, remove};
 
@@ -119,10 +124,11 @@ impl IncusBackend {
         let client = Client::new(place, project.or_else(|| config.project.clone()));
         let (server, profile) =
             tokio::join!(client.get("/1.0"), client.get("/1.0/profiles/default"));
-        let server = server.map_err(|fail| unreachable(fail, client.place()))?;
+        let server =
+            server.map_err(|fail| reach::explain(fail, client.place(), config.host.as_deref()))?;
         if server["auth"] != "trusted" {
             let way = match client.place() {
-                Place::Unix(_) => "you must be in its group",
+                Place::Unix(_) => "who may use it is in the group 'incus-admin'",
                 Place::Tls(_) => {
                     "on the server, get a token (incus config trust add ME), then: sandscript remote add NAME --token TOKEN"
                 }
@@ -166,23 +172,6 @@ impl IncusBackend {
             pool,
         };
         Ok(IncusBackend(Arc::new(inner)))
-    }
-}
-
-fn unreachable(fail: Fail, place: &Place) -> Error {
-    let gone = matches!(place, Place::Unix(socket) if !socket.exists());
-    match fail {
-        Fail::Unreachable(text) if gone => Error::Transport {
-            message: format!(
-                "{text}; is Incus installed, and does its daemon run? For a server elsewhere name it: --host"
-            ),
-        },
-        Fail::Untrusted(text) => Error::Auth {
-            message: format!(
-                "{text}; if the server was given a new certificate, take the remote away and add it again: sandscript remote remove NAME"
-            ),
-        },
-        fail => fail.plain("connecting to the Incus server"),
     }
 }
 

@@ -256,9 +256,15 @@ fn place(remote: &Remote, config: &IncusConfig) -> Result<Place> {
     let (host, port) = host_and_port(&remote.address)?;
     if remote.auth != "tls" {
         return Err(Error::unsupported(
-            format!("logging in to remote '{}' by {}", remote.name, remote.auth),
+            match remote.auth.as_str() {
+                "oidc" => format!("logging in to remote '{}' by OpenID Connect", remote.name),
+                other => format!("logging in to remote '{}' by '{other}'", remote.name),
+            },
             super::BACKEND,
-            "use a certificate: get a token on the server (incus config trust add ME), then sandscript remote add",
+            format!(
+                "such a server takes a certificate, too: get a token on it (incus config trust add ME), then: sandscript remote add {}-cert --token TOKEN, and --host {0}-cert",
+                remote.name
+            ),
         ));
     }
     // Its own folder first.

@@ -9,13 +9,15 @@ use serde_json::{Map, Value, json};
 use super::client::Fail;
 use super::record::Record;
 use super::{BACKEND, Inner};
-use crate::backend::guest::is_ruled;
+use crate::backend::guest::{Guests, is_ruled};
 use crate::sandbox::{Error, Result};
 
 /// The key that says with which generation the sandbox's own settings are in force.
 const GENERATION: &str = "user.sandscript.generation";
 /// The key of the profile.
 const SETTINGS: &str = "user.sandscript.settings";
+/// How often settings are put in force that somebody else changes meanwhile.
+const TRIES: u32 = 10;
 
 /// What the server itself keeps.
 fn is_volatile(key: &str) -> bool {
@@ -98,31 +100,68 @@ impl Inner {
     /// The instance with its own settings in force.
     pub(super) async fn whole(&self, name: &str, instance: Value) -> Result<Value> {
         let path = format!("/1.0/instances/{name}");
-        let read = async |what: &str| match self.client.get(what).await {
+        let looking = |fail: Fail| fail.plain(&format!("looking at sandbox '{name}'"));
+        let saved = match self.client.get(&format!("/1.0/profiles/{}", self.keeper(name))).await {
+            Ok(profile) => profile["config"][SETTINGS]
+                .as_str()
+                .and_then(|settings| serde_json::from_str::<Value>(settings).ok()),
+            Err(fail) if fail.is_missing() => None,
+            Err(fail) => return Err(looking(fail)),
+        };
+        let token = |instance: &Value| Record::read(instance).map(|record| record.token);
+        let read = async || match self.client.get_tagged(&path).await {
             Ok(found) => Ok(Some(found)),
             Err(fail) if fail.is_missing() => Ok(None),
-            Err(fail) => Err(fail.plain(&format!("looking at sandbox '{name}'"))),
+            Err(fail) => Err(looking(fail)),
         };
-        let saved = read(&format!("/1.0/profiles/{}", self.keeper(name))).await?;
-        let saved = saved.and_then(|profile| {
-            serde_json::from_str::<Value>(profile["config"][SETTINGS].as_str()?).ok()
-        });
-        let token = |instance: &Value| Record::read(instance).map(|record| record.token);
-        let Some(saved) = saved.filter(|saved| token(saved) == token(&instance)) else {
+        let Some((now, tag)) = read().await? else { return Ok(instance) };
+        let Some(saved) = saved.filter(|saved| is_half(&now) && token(saved) == token(&now)) else {
             // Whoever restores it is done meanwhile; or it was somebody else's restore, who meant it so.
-            return Ok(read(&path).await?.unwrap_or(instance));
+            return Ok(now);
         };
-        let settings = self.own_settings(&saved, &instance);
-        match self.client.run(Method::PUT, &path, &settings).await {
-            Ok(_) => {
-                self.forget_settings(name).await;
-                read(&path)
-                    .await?
-                    .ok_or_else(|| Error::not_found(crate::sandbox::Kind::Sandbox, name))
+        let settings = self.own_settings(&saved, &now);
+        match self.client.put_tagged(&path, &tag, &settings).await {
+            Ok(done) => {
+                if done {
+                    self.forget_settings(name).await;
+                }
+                match read().await? {
+                    Some((now, _)) => Ok(now),
+                    None => Err(Error::not_found(crate::sandbox::Kind::Sandbox, name)),
+                }
             }
             // Something else is under way: what holds is known, and is not in force before that.
             Err(_) => Ok(settings),
         }
+    }
+
+    /// Puts the settings of `before` in force for an instance that was just restored.
+    pub(super) async fn take_settings_back(&self, name: &str, before: &Value) -> Result<()> {
+        let path = format!("/1.0/instances/{name}");
+        for attempt in 0..TRIES {
+            let done = async {
+                let (after, tag) = self.client.get_tagged(&path).await?;
+                // Whoever looked at it meanwhile has done it.
+                if attempt > 0 && !is_half(&after) {
+                    return Ok(true);
+                }
+                let settings = self.own_settings(before, &after);
+                self.client.put_tagged(&path, &tag, &settings).await
+            };
+            match done.await {
+                Ok(true) => {
+                    self.forget_settings(name).await;
+                    return Ok(());
+                }
+                // Somebody else has changed it in between: what they changed is read.
+                Ok(false) => {}
+                Err(fail) => return Err(self.explain(name, fail, "keeping its settings").await),
+            }
+        }
+        Err(Error::Busy {
+            name: name.to_owned(),
+            what: "somebody else changes its settings".into(),
+        })
     }
 }
 

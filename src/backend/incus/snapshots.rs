@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde_json::{Map, Value, json};
+use tokio::sync::RwLockWriteGuard;
 
 use super::client::Fail;
 use super::cluster::Ready;
@@ -13,8 +14,8 @@ use super::record::{self, EXPIRING, Record, snapshot_key, token, without_snapsho
 use super::{BACKEND, Inner, ports};
 use crate::backend::guest::{Ask, Guests, Session, frame, guarded};
 use crate::sandbox::{
-    Cancel, Capability, CloneSpec, Error, Info, Kind, Placement, Policy, Restore, Result, Snapshot,
-    SnapshotSpec, State,
+    Cancel, Capability, CloneSpec, Error, Info, Kind, Limits, Placement, Policy, Restore, Result,
+    Snapshot, SnapshotSpec, State,
 };
 
 /// How often something is tried that another's work on the same instance may be in the way of.
@@ -56,6 +57,37 @@ impl Inner {
     }
 
     async fn take(&self, name: &str, spec: &SnapshotSpec) -> Result<Snapshot> {
+        let mut body = json!({"name": spec.label, "stateful": false});
+        if let Some(expires) = spec.expires {
+            let stamp = jiff::Timestamp::try_from(expires).map_err(|error| {
+                Error::invalid("expires", format!("the server can't keep that time: {error}"))
+            })?;
+            body["expires_at"] = stamp.to_string().into();
+        }
+        let plain = spec.labels.is_empty() && spec.expires.is_none();
+        let turn = self.turns.of(name);
+        // Where a session is kept, it is ours and runs as far as we know: it is looked at while it comes to
+        // a stand.
+        if plain && self.sessions.has(name) && !self.capabilities.has(Capability::Freeze) {
+            let still = turn.write().await;
+            let started = Instant::now();
+            let (found, standing) = tokio::join!(self.instance(name), self.stand_still(name));
+            let fits = |instance: &Value| {
+                record::state(instance) == State::Running
+                    && !instance["config"][snapshot_key(&spec.label)].is_string()
+            };
+            match (found, standing) {
+                (Ok((instance, _)), Ok(standing)) if fits(&instance) => {
+                    let taken = self.copy(name, spec, &body).await;
+                    return self.taken(name, spec, taken, Some(standing), started, still).await;
+                }
+                (found, Ok(standing)) => {
+                    self.go_on(name, standing).await;
+                    found?;
+                }
+                (found, Err(_)) => drop(found?),
+            }
+        }
         let (instance, _) = self.instance(name).await?;
         // A snapshot has the configuration of its moment, and with it these labels.
         let key = snapshot_key(&spec.label);
@@ -67,38 +99,51 @@ impl Inner {
             };
             config.insert(key, labels.into());
         }
-        let mut body = json!({"name": spec.label, "stateful": false});
-        if let Some(expires) = spec.expires {
-            let stamp = jiff::Timestamp::try_from(expires).map_err(|error| {
-                Error::invalid("expires", format!("the server can't keep that time: {error}"))
-            })?;
-            body["expires_at"] = stamp.to_string().into();
+        if spec.expires.is_some() {
             config.insert(EXPIRING.into(), "true".into());
         }
         if !config.is_empty() {
             self.set(name, json!({"config": config})).await?;
         }
-        let path = format!("/1.0/instances/{name}/snapshots");
-        // Without this it is not of one moment, on btrfs either: what is not on disk yet comes late.
-        let freeze = record::state(&instance) == State::Running;
-        let turn = self.turns.of(name);
         let still = turn.write().await;
         let started = Instant::now();
-        let standing = match freeze {
+        // Without this it is not of one moment, on btrfs either: what is not on disk yet comes late.
+        let standing = match record::state(&instance) == State::Running {
             true => Some(self.stand_still(name).await?),
             false => None,
         };
-        let taken = self.copy(name, spec, &path, &body).await;
-        if let Some(standing) = standing {
-            self.go_on(name, standing).await;
+        let taken = self.copy(name, spec, &body).await;
+        self.taken(name, spec, taken, standing, started, still).await
+    }
+
+    /// Lets a guest go on, and says what was taken of it.
+    async fn taken(
+        &self,
+        name: &str,
+        spec: &SnapshotSpec,
+        taken: Result<()>,
+        standing: Option<Standing>,
+        started: Instant,
+        still: RwLockWriteGuard<'_, ()>,
+    ) -> Result<Snapshot> {
+        let going_on = async {
+            let stood = match standing {
+                Some(standing) => {
+                    self.go_on(name, standing).await;
+                    started.elapsed()
+                }
+                None => Duration::ZERO,
+            };
+            drop(still);
+            stood
+        };
+        if let Err(error) = taken {
+            going_on.await;
+            return Err(error);
         }
-        let took = started.elapsed();
-        drop(still);
-        taken?;
-        let mut snapshot = record::snapshot(&self.snapshot_of(name, &spec.label).await?);
-        if freeze {
-            snapshot.frozen = took;
-        }
+        let (stood, found) = tokio::join!(going_on, self.snapshot_of(name, &spec.label));
+        let mut snapshot = record::snapshot(&found?);
+        snapshot.frozen = stood;
         Ok(snapshot)
     }
 
@@ -149,9 +194,10 @@ impl Inner {
         }
     }
 
-    async fn copy(&self, name: &str, spec: &SnapshotSpec, path: &str, body: &Value) -> Result<()> {
+    async fn copy(&self, name: &str, spec: &SnapshotSpec, body: &Value) -> Result<()> {
+        let path = format!("/1.0/instances/{name}/snapshots");
         let mut tries = 0;
-        while let Err(fail) = self.client.run(Method::POST, path, body).await {
+        while let Err(fail) = self.client.run(Method::POST, &path, body).await {
             if self.client.get(&at(name, &spec.label)).await.is_ok() {
                 return Err(Error::exists(Kind::Snapshot, &spec.label));
             }
@@ -258,7 +304,8 @@ impl Inner {
         // Its ports end with it.
         ports::take(&mut instance);
         self.gate_of(&record)?;
-        if self.pool.driver == "zfs" {
+        let driver = self.driver(&record.hardware).await?;
+        if driver == "zfs" {
             self.make_newest(name, &wanted, options).await?;
         }
         let (inner, name) = (Arc::clone(self), name.to_owned());
@@ -273,7 +320,10 @@ impl Inner {
                 inner.halt(&name).await?;
             }
             inner.forget(&name);
-            let back = inner.go_back(&name, &label, &instance, &record).await;
+            let back = inner.go_back(&name, &label, &instance).await;
+            if back.is_ok() && record.limits.disk.is_some() && driver == "btrfs" {
+                inner.renew_disk(&name, &instance["devices"]["root"]).await?;
+            }
             // Its guard may hold what the snapshot's did.
             inner.unplug(&name, &record).await?;
             if state != State::Stopped {
@@ -310,13 +360,7 @@ impl Inner {
     }
 
     /// The disk of a stopped sandbox, and nothing else.
-    async fn go_back(
-        &self,
-        name: &str,
-        label: &str,
-        before: &Value,
-        record: &Record,
-    ) -> Result<()> {
+    async fn go_back(&self, name: &str, label: &str, before: &Value) -> Result<()> {
         let path = format!("/1.0/instances/{name}");
         self.keep_settings(name, before).await?;
         let mut tries = 0;
@@ -334,19 +378,7 @@ impl Inner {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         // The snapshot's settings came back with its files; those of the sandbox hold.
-        let after = match self.client.get(&path).await {
-            Ok(after) => after,
-            Err(fail) => return Err(self.explain(name, fail, "keeping its settings").await),
-        };
-        let settings = self.own_settings(before, &after);
-        if let Err(fail) = self.client.run(Method::PUT, &path, &settings).await {
-            return Err(self.explain(name, fail, "keeping its settings").await);
-        }
-        self.forget_settings(name).await;
-        if record.limits.disk.is_some() && self.pool.driver == "btrfs" {
-            self.renew_disk(name, &before["devices"]["root"]).await?;
-        }
-        Ok(())
+        self.take_settings_back(name, before).await
     }
 
     pub(super) async fn clone_box(
@@ -356,7 +388,8 @@ impl Inner {
         cancel: &Cancel,
     ) -> Result<Info> {
         spec.check()?;
-        self.check_limits(spec.limits.as_ref().unwrap_or(&Default::default()))?;
+        let limits = spec.limits.clone().unwrap_or_default();
+        self.check_limits(&Limits { disk: None, ..limits.clone() })?;
         self.capabilities.require_egress(spec.egress.as_ref().unwrap_or(&Policy::None))?;
         self.capabilities.require_networks(&spec.networks)?;
         self.capabilities.require_devices(&spec.devices, spec.nesting)?;
@@ -374,6 +407,8 @@ impl Inner {
             let mut record = ready.record.of_clone(name, spec);
             record.gate = self.takes_gate(&record);
             super::devices::check(&record, &self.capabilities).await?;
+            self.check_limits_on(&limits, &record.hardware)?;
+            self.check_hardware(&record).await?;
             let plan = Plan {
                 name: spec.name.clone(),
                 before: Before::of(&record),
@@ -389,11 +424,15 @@ impl Inner {
             };
             return self.make(plan, cancel).await;
         }
-        let (instance, source) = self.instance(name).await?;
-        let snapshot = match &spec.label {
-            Some(label) => self.snapshot_of(name, label).await?,
-            None => Value::Null,
+        let snapshot = async {
+            match &spec.label {
+                Some(label) => self.snapshot_of(name, label).await,
+                None => Ok(Value::Null),
+            }
         };
+        let (found, snapshot) = tokio::join!(self.instance(name), snapshot);
+        let (instance, source) = found?;
+        let snapshot = snapshot?;
         let target = self.beside(&instance, spec.target.as_ref()).await?;
         // Where it goes to another member a running one can't be copied: a snapshot can.
         let moves = target.as_ref().is_some_and(|target| !is_at(&instance, target));
@@ -409,6 +448,8 @@ impl Inner {
         let mut record = source.of_clone(name, spec);
         record.gate = self.takes_gate(&record);
         super::devices::check(&record, &self.capabilities).await?;
+        self.check_limits_on(&limits, &record.hardware)?;
+        self.check_hardware(&record).await?;
         self.capabilities.require_egress(&record.egress)?;
         // Devices that the clone does not have are masked: those of the source are taken over.
         let mut devices = Map::new();
