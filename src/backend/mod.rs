@@ -14,6 +14,8 @@ mod guest;
 pub mod incus;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "nspawn")]
+pub mod nspawn;
 pub mod plan;
 pub mod session;
 #[cfg(feature = "truenas")]

@@ -1,0 +1,3 @@
+//! systemd-nspawn: machines on this host and on others.
+
+pub mod machine;
