@@ -22,6 +22,8 @@ mod housekeeping;
 mod init;
 mod list;
 mod lock;
+#[cfg(feature = "nspawn")]
+mod machine;
 mod opener;
 mod output;
 mod params;
@@ -153,6 +155,8 @@ enum Verb {
     Snapshot(snapshot::Snapshot),
     Egress(egress::Egress),
     Publish(publish::Publish),
+    #[cfg(feature = "nspawn")]
+    Machine(machine::MachineVerb),
     #[cfg(feature = "incus")]
     Remote(remote::Remote),
     Clone(clone::Clone),
@@ -178,6 +182,8 @@ impl Verb {
             Verb::Snapshot(verb) => verb.json(),
             Verb::Egress(verb) => verb.json(),
             Verb::Publish(verb) => verb.format.json(),
+            #[cfg(feature = "nspawn")]
+            Verb::Machine(verb) => verb.json(),
             #[cfg(feature = "incus")]
             Verb::Remote(verb) => verb.json(),
             Verb::Clone(verb) => verb.format.json(),
@@ -218,6 +224,8 @@ impl Verb {
             Verb::Snapshot(verb) => verb.call(session),
             Verb::Egress(verb) => verb.call(session),
             Verb::Publish(verb) => verb.call(session),
+            #[cfg(feature = "nspawn")]
+            Verb::Machine(verb) => verb.call(session),
             #[cfg(feature = "incus")]
             Verb::Remote(verb) => verb.call(session),
             Verb::Clone(verb) => verb.call(session),

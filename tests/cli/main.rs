@@ -15,6 +15,8 @@ mod gc;
 mod images;
 mod init;
 mod local;
+#[cfg(feature = "nspawn")]
+mod machine_files;
 mod machines;
 mod matrix;
 mod plan;
