@@ -16,6 +16,8 @@ for tree in /sys/fs/cgroup/*/ /sys/fs/cgroup/; do
 done
 hostname truenas
 mount -t proc proc /proc
+# Which network interfaces there are is seen in a sysfs of the network namespace that this runs in.
+mount --rbind /sys/fs/cgroup /mnt && mount -t sysfs sysfs /sys && mount --rbind /mnt /sys/fs/cgroup && umount -l /mnt
 mount -o loop,noatime "$disk" /mnt || exit 1
 root=/mnt/host
 mount -t proc proc $root/proc

@@ -39,6 +39,8 @@ pub struct Options {
     pub ready: bool,
     /// Whether a client on loopback counts as local. It does on a NAS; here everybody is on loopback.
     pub loopback_is_local: bool,
+    /// Addresses that its card has besides the one that every NAS has here, as `203.0.113.1/24`.
+    pub addresses: Vec<String>,
     /// Where a standby controller sends its clients.
     pub redirect: Vec<String>,
     /// How long a middleware restart takes.
@@ -88,6 +90,7 @@ impl Options {
             pool: "tank".into(),
             ready: true,
             loopback_is_local: false,
+            addresses: Vec::new(),
             redirect: Vec::new(),
             restart_takes: Duration::from_millis(500),
             identity: None,

@@ -35,7 +35,7 @@ fn gateway(nas: &Nas) -> String {
 fn card(nas: &Nas) -> Value {
     let address = format!("{}.2", network(nas));
     let mac = "0c:c4:7a:00:00:02";
-    json!({
+    let mut card = json!({
         "id": CARD, "name": CARD, "fake": false, "type": "PHYSICAL",
         "state": {
             "name": CARD, "orig_name": CARD, "description": "", "mtu": 1500, "cloned": false,
@@ -52,7 +52,22 @@ fn card(nas: &Nas) -> Value {
             "vrrp_config": [],
         },
         "aliases": [], "ipv4_dhcp": true, "ipv6_auto": true, "description": "", "mtu": null,
-    })
+    });
+    let more = nas.options.addresses.iter().filter_map(|one| alias(one));
+    if let Some(aliases) = card["state"]["aliases"].as_array_mut() {
+        aliases.extend(more);
+    }
+    card
+}
+
+/// An address as interfaces have it.
+fn alias(text: &str) -> Option<Value> {
+    let (address, bits) = text.split_once('/')?;
+    let bits: u32 = bits.parse().ok()?;
+    let own: std::net::Ipv4Addr = address.parse().ok()?;
+    let last = u32::from(own) | u32::MAX.checked_shr(bits).unwrap_or(0);
+    let broadcast = std::net::Ipv4Addr::from(last).to_string();
+    Some(json!({"type": "INET", "address": address, "netmask": bits, "broadcast": broadcast}))
 }
 
 fn configuration(nas: &Nas) -> Value {

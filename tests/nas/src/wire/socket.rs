@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -38,6 +39,19 @@ pub async fn upgrade(mut stream: Stream, head: &Head) -> Option<WebSocketStream<
     Some(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await)
 }
 
+/// Ends a connection: with a word, or by cutting it.
+async fn end(order: Out, sink: &mut Sink, source: &mut Source) {
+    let Out::Close(code, reason) = order else { return };
+    let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+    let _ = sink.send(Message::Close(Some(frame))).await;
+    // Give the client a moment to read it before the line goes.
+    let rest = async { while let Some(Ok(_)) = source.next().await {} };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), rest).await;
+}
+
+type Sink = SplitSink<WebSocketStream<Stream>, Message>;
+type Source = SplitStream<WebSocketStream<Stream>>;
+
 /// Serves the API on a connection until it closes.
 pub async fn serve(
     nas: Arc<Nas>,
@@ -65,21 +79,34 @@ pub async fn serve(
             biased;
             order = orders.recv() => match order {
                 Some(Out::Text(text)) => {
-                    transcript.line("s2c", &text);
-                    if sink.send(Message::text(text)).await.is_err() {
+                    let mut texts = vec![text];
+                    // What is ready goes out with it.
+                    let after = loop {
+                        match orders.try_recv() {
+                            Ok(Out::Text(text)) => texts.push(text),
+                            Ok(other) => break Some(other),
+                            Err(_) => break None,
+                        }
+                    };
+                    let mut sent = Ok(());
+                    for text in texts {
+                        transcript.line("s2c", &text);
+                        sent = sent.and(sink.feed(Message::text(text)).await);
+                    }
+                    if sent.is_err() || sink.flush().await.is_err() {
                         break;
                     }
                     said = Instant::now();
+                    if let Some(order) = after {
+                        end(order, &mut sink, &mut source).await;
+                        break;
+                    }
                 }
-                Some(Out::Close(code, reason)) => {
-                    let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-                    let _ = sink.send(Message::Close(Some(frame))).await;
-                    // Give the client a moment to read it before the line goes.
-                    let rest = async { while let Some(Ok(_)) = source.next().await {} };
-                    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), rest).await;
+                Some(order) => {
+                    end(order, &mut sink, &mut source).await;
                     break;
                 }
-                Some(Out::Cut) | None => break,
+                None => break,
             },
             message = source.next() => match message {
                 Some(Ok(Message::Text(text))) => {

@@ -52,7 +52,13 @@ pub async fn run(nas: &Arc<Nas>, argv: &[String]) -> Value {
         ("get", [properties, names @ ..]) => {
             return get(nas, properties, names, &flags, option('o'), option('t'), option('s'));
         }
-        ("set", [pairs @ .., name]) if !pairs.is_empty() => set(nas, pairs, name),
+        ("set", [pairs @ .., name]) if !pairs.is_empty() => {
+            let done = set(nas, pairs, name);
+            if done.is_ok() {
+                limit(nas, pairs, name).await;
+            }
+            done
+        }
         ("inherit", [key, name]) => change(nas, name, |p| drop(p.remove(*key))),
         ("create", [name]) => method::create_dataset(nas, name, has('p'), &pairs(&options)).await,
         ("snapshot" | "snap", names) if !names.is_empty() => {
@@ -175,6 +181,15 @@ fn set(nas: &Nas, pairs: &[&str], name: &str) -> Result<(), Refused> {
         change(nas, name, |p| drop(p.insert(key.to_owned(), value.to_owned())))?;
     }
     Ok(())
+}
+
+/// Keeps a dataset to its quota, where the storage can.
+async fn limit(nas: &Nas, pairs: &[&str], name: &str) {
+    let folder = nas.zfs.tree().get(name).map(|dataset| dataset.folder.clone());
+    let Ok(folder) = folder else { return };
+    for quota in pairs.iter().filter_map(|pair| pair.strip_prefix("refquota=")) {
+        let _ = nas.zfs.storage.run(&["btrfs", "qgroup", "limit", quota, &folder]).await;
+    }
 }
 
 /// The names that a command is about.
