@@ -72,7 +72,8 @@ pub(in crate::backend) trait Exec: Guests {
                 Err(fail) => return Err(self.explain(name, fail, "running a command").await),
             };
             let begun = {
-                let mut begin = std::pin::pin!(begin(&mut attached, &head));
+                let tty = command.tty.is_some();
+                let mut begin = std::pin::pin!(begin(&mut attached, &head, tty));
                 loop {
                     match tokio::time::timeout(SILENCE, &mut begin).await {
                         Ok(begun) => break begun,
@@ -184,10 +185,16 @@ fn new_id() -> String {
 }
 
 /// Tells the program in the guest what to run; the command's process id when it starts.
-async fn begin(attached: &mut Attached, head: &[u8]) -> Option<u32> {
+async fn begin(attached: &mut Attached, head: &[u8], tty: bool) -> Option<u32> {
     let mut ready = [0];
-    attached.stdout.read_exact(&mut ready).await.ok()?;
+    // A terminal changes what comes before the program has told it not to.
+    if tty {
+        attached.stdout.read_exact(&mut ready).await.ok()?;
+    }
     write(attached.stdin.as_mut()?, head).await.ok()?;
+    if !tty {
+        attached.stdout.read_exact(&mut ready).await.ok()?;
+    }
     let mut pid = [0; 12];
     attached.stdout.read_exact(&mut pid).await.ok()?;
     std::str::from_utf8(&pid).ok()?.parse().ok()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -43,6 +44,14 @@ pub struct Event {
 
 type Reply = Result<Value, RpcError>;
 type JobEnd = Result<Value, Refusal>;
+
+#[derive(Serialize)]
+struct Request<'a> {
+    jsonrpc: &'static str,
+    id: u64,
+    method: &'a str,
+    params: &'a Value,
+}
 
 struct Pending {
     reply: oneshot::Sender<Reply>,
@@ -147,8 +156,8 @@ impl Connection {
         }
         state.next += 1;
         let id = state.next;
-        let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let text = text.to_string();
+        let text = serde_json::to_string(&Request { jsonrpc: "2.0", id, method, params })
+            .map_err(|error| RpcError::Auth(error.to_string()))?;
         let authenticated = self.authenticated.load(std::sync::atomic::Ordering::Relaxed);
         let most = match (authenticated, method) {
             (false, _) => SIZES[0],
@@ -293,7 +302,7 @@ async fn write(
         };
         let sent = tokio::select! {
             () = shared.end.cancelled() => break "it is closed".to_owned(),
-            sent = to.send(message) => sent,
+            sent = send(&mut to, message, &mut orders) => sent,
         };
         if let Err(error) = sent {
             break plain(&error);
@@ -301,6 +310,19 @@ async fn write(
     };
     shared.break_off(&why);
     let _ = tokio::time::timeout(Duration::from_secs(1), to.close()).await;
+}
+
+/// Sends a message, and with it all that wait already: one write for all of them.
+async fn send(
+    to: &mut SplitSink<Socket, Message>,
+    first: Message,
+    orders: &mut mpsc::UnboundedReceiver<Message>,
+) -> Result<(), tungstenite::Error> {
+    to.feed(first).await?;
+    while let Ok(next) = orders.try_recv() {
+        to.feed(next).await?;
+    }
+    to.flush().await
 }
 
 /// Why a line broke, in words for people.
