@@ -121,13 +121,23 @@ impl Exec {
                 Ok(exit::of_exec(output.exit))
             })
         } else {
-            session.work(
-                false,
-                |work| async move { stream(&self.name, self.tty, command, work).await },
-            )
+            session.work(false, |work| async move {
+                if session.output.verbose {
+                    say_way(session, &work, &self.name).await?;
+                }
+                stream(&self.name, self.tty, command, work).await
+            })
         };
         done.map_err(own_failure)
     }
+}
+
+/// Says which way commands go, where there are several.
+async fn say_way(session: &Session<'_>, work: &Work, name: &str) -> sandbox::Result<()> {
+    if let Some(way) = work.backend.get(name, &work.cancel).await?.exec {
+        session.output.note(format!("commands in '{name}' go by {way}"));
+    }
+    Ok(())
 }
 
 /// Ends `done` on timeout and cancel.

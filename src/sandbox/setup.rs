@@ -54,8 +54,15 @@ impl Setup {
             let first = all.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
             let plain =
                 |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
-            first && name.len() <= 32 && all.all(plain)
+            first && all.all(plain)
         };
+        if let Some(name) = self.users.iter().find(|name| name.len() > 32) {
+            return Err(Error::invalid_hint(
+                "users",
+                format!("'{name}' is too long for the name of an account"),
+                "use 32 characters at most",
+            ));
+        }
         if let Some(name) = self.users.iter().find(|name| !user(name)) {
             return Err(Error::invalid_hint(
                 "users",
@@ -68,7 +75,11 @@ impl Setup {
             name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain)
         };
         if let Some(name) = self.tools.iter().find(|name| !tool(name)) {
-            return Err(Error::invalid("tools", format!("'{name}' is no name of a package")));
+            return Err(Error::invalid_hint(
+                "tools",
+                format!("'{name}' is no name of a package"),
+                "name it as the distribution does: curl, or curl=8.14.1-2 for one version of it",
+            ));
         }
         let key = |line: &String| {
             let mut words = line.split_whitespace();

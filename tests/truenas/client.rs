@@ -197,6 +197,12 @@ async fn plain_text_only_here(release: Release) {
     for text in ["ws://192.0.2.1", "http://nas.lan"] {
         assert!(matches!(Address::parse(text), Err(sandbox::Error::InvalidInput { .. })));
     }
+    // A tunnel begins here, and ends elsewhere than on the NAS.
+    let nas = small(release, |_| {}).await;
+    let address = Address::parse(&format!("http://{}", nas.sim.address)).unwrap();
+    let opened = Client::open(NasConfig::new(address, Trust::System, nas.key())).await;
+    let error = opened.map(drop).unwrap_err().to_string();
+    assert!(error.contains("a NAS revokes one that it is shown in plain text"), "{error}");
 }
 
 async fn refusals(release: Release) {

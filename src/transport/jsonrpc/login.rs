@@ -140,6 +140,11 @@ async fn enter(
             let urls = answer["urls"].as_array().into_iter().flatten();
             Ok(Outcome::Elsewhere(urls.filter_map(|url| url.as_str().map(str::to_owned)).collect()))
         }
+        // A tunnel ends on this machine, but not always on the NAS.
+        "EXPIRED" if !address.tls => refused(format!(
+            "{address} says that the key has expired or was revoked: a NAS revokes one that it is shown in plain \
+             text, as by http://; make another one there (Credentials > Users > API Keys), and use https://"
+        )),
         "EXPIRED" => refused(format!(
             "{address} says that the key has expired or was revoked: make another one there \
              (Credentials > Users > API Keys)"
