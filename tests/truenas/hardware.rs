@@ -15,6 +15,7 @@ const ONE: &[Release] = &[Release::V25_10];
 pub fn trials() -> Vec<Trial> {
     [
         big("hardware", TWO, |nas, release| Box::pin(hardware(nas, release))),
+        big("six", TWO, |nas, _| Box::pin(six(nas))),
         big("setup", TWO, |nas, _| Box::pin(setup(nas))),
         big("setup_goes_on", ONE, |nas, _| Box::pin(goes_on(nas))),
     ]
@@ -80,6 +81,7 @@ async fn hardware(nas: &Small, release: Release) {
     let twin = Backend::clone(&backend, "fit", &CloneSpec::new("twin"), &cancel).await.unwrap();
     assert_eq!(twin.hardware, Hardware { address: None, mac: None, ..all });
     assert_ne!(say(&backend, "twin", "cat /sys/class/net/eth0/address").await.trim(), MAC);
+    assert_ne!(say(&backend, "twin", cards).await.trim(), address);
     for name in ["twin", "fit"] {
         backend.delete(name, &cancel).await.unwrap();
     }
@@ -92,6 +94,58 @@ async fn hardware(nas: &Small, release: Release) {
         assert!(error.hint().unwrap().contains("has no limit on a container's memory"), "{error}");
     }
     assert!(names(&plain).await.is_empty());
+}
+
+/// An address of IPv6 beside the one that it is given; a clone has neither of them.
+async fn six(nas: &Small) {
+    let cancel = Cancel::new();
+    let backend = nas.backend().await;
+    let own = "fd42:4c58:43ae::50";
+    let address = |text: &str| Hardware { address: Some(text.into()), ..Hardware::default() };
+    let spec = Spec {
+        hardware: address(&format!("{own}/64")),
+        egress: Policy::Unrestricted,
+        ..Spec::new("six")
+    };
+    let info = backend.create(&spec, &cancel).await.unwrap();
+    let has = |all: &[String]| all.iter().any(|one| one == own);
+    assert!(
+        has(&info.addresses)
+            || has(&[say(
+                &backend,
+                "six",
+                "ip -6 -o addr show dev eth0 scope global | awk '{print $4}' | cut -d/ -f1"
+            )
+            .await
+            .trim()
+            .to_owned()]),
+        "{info:?}"
+    );
+    let four = "ip -4 -o addr show dev eth0 scope global | wc -l; ip route show default | wc -l";
+    assert_eq!(say(&backend, "six", four).await, "1\n1\n");
+    backend.stop("six", Default::default(), &cancel).await.unwrap();
+    backend.start("six", &cancel).await.unwrap();
+    let all = "ip -6 -o addr show dev eth0 scope global | grep -c 43ae::50 || true";
+    assert_eq!(say(&backend, "six", all).await, "1\n");
+    Backend::clone(&*backend, "six", &CloneSpec::new("other"), &cancel).await.unwrap();
+    assert_eq!(say(&backend, "other", all).await, "0\n");
+    assert_eq!(say(&backend, "other", four).await, "1\n1\n");
+    for name in ["six", "other"] {
+        backend.delete(name, &cancel).await.unwrap();
+    }
+    // One that can't be right is refused before anything is made.
+    let four = free_address(&backend).await;
+    let gateway = format!("{}.1/24", four.rsplit_once('.').unwrap().0);
+    for (wrong, why) in [
+        ("203.0.113.7/24", "203.0.113.7/24 is not in the network of this NAS's sandboxes"),
+        (&gateway, "is the NAS's own address"),
+    ] {
+        let spec = Spec { hardware: address(wrong), ..spec.clone() };
+        let error = backend.create(&spec, &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::InvalidInput { .. }), "{error}");
+        assert!(error.to_string().contains(why) && error.hint().is_some(), "{error}");
+    }
+    assert!(names(&backend).await.is_empty());
 }
 
 const KEY: &str =

@@ -25,6 +25,7 @@ const ONE: &[Release] = &[Release::V25_10];
 pub fn trials() -> Vec<Trial> {
     [
         big("second_client", ALL, |nas, _| Box::pin(second_client(nas))),
+        big("two_change_a_policy", TWO, |nas, _| Box::pin(two_change_a_policy(nas))),
         big("round_trips", TWO, |nas, release| Box::pin(round_trips(nas, release))),
         big("odds", TWO, |nas, _| Box::pin(odds(nas))),
         big("planted_links", TWO, |nas, release| Box::pin(planted_links(nas, release))),
@@ -98,6 +99,30 @@ print(box.run("cat /one /two").stdout.split("\n").len());"#;
     for name in names(&second).await {
         second.delete(&name, &Cancel::new()).await.unwrap();
     }
+}
+
+/// What two clients allow at once is allowed, all of it, whether it runs or not.
+async fn two_change_a_policy(nas: &Small) {
+    let both = [nas.backend().await, nas.backend().await];
+    let cancel = Cancel::new();
+    let rules = Policy::allowlist(["198.51.100.1"]).unwrap();
+    both[0].create(&Spec { egress: rules, ..Spec::new("shared") }, &cancel).await.unwrap();
+    for round in 0..2 {
+        let allow = |number: usize| {
+            let (backend, cancel) = (&both[number % 2], &cancel);
+            let rule = format!("198.51.100.{}", 10 * (round + 1) + number).parse().unwrap();
+            async move { backend.allow("shared", &rule, cancel).await.unwrap() }
+        };
+        futures_util::future::join_all((0..4).map(allow)).await;
+        let now = both[0].get("shared", &cancel).await.unwrap().egress;
+        assert_eq!(now.rules().count(), 1 + 4 * (round + 1), "{now}");
+        if round == 0 {
+            both[1].stop("shared", Default::default(), &cancel).await.unwrap();
+        }
+    }
+    both[0].start("shared", &cancel).await.unwrap();
+    works(&both[1], "shared").await;
+    both[0].delete("shared", &cancel).await.unwrap();
 }
 
 /// How often one goes there and back: at most, for some of it is side by side.

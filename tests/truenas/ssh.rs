@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
     [
         big("ssh_contract", TWO, |nas, _| Box::pin(contract(nas))),
         big("ssh_other_machine", ONE, |nas, _| Box::pin(other_machine(nas))),
+        big("ssh_port", ONE, |nas, _| Box::pin(port(nas))),
         big("ssh_late", ONE, |nas, _| Box::pin(late(nas))),
         big("ssh_liar", ONE, |nas, _| Box::pin(liar(nas))),
         big("ssh_jump", ONE, |nas, _| Box::pin(jump(nas))),
@@ -228,6 +229,23 @@ async fn late(nas: &Small) {
     assert!(way(&backend, "slow").await.starts_with("ssh root@"));
     backend.delete("slow", &cancel).await.unwrap();
     nas.sim.control("clear").await.unwrap();
+}
+
+/// A server that listens elsewhere is reached there, under rules, too.
+async fn port(nas: &Small) {
+    let folder = tempfile::tempdir().unwrap();
+    let cancel = Cancel::new();
+    let plain = nas.backend().await;
+    plain.create(&open("moved"), &cancel).await.unwrap();
+    let line = "echo 'Port 2222' >/etc/ssh/sshd_config.d/port.conf; systemctl restart ssh";
+    say(&plain, "moved", line).await;
+    let rules = Policy::allowlist(["198.51.100.1"]).unwrap();
+    plain.set_policy("moved", &rules, &cancel).await.unwrap();
+    let backend = nas.by(Ways::Ssh, folder.path()).await;
+    works(&backend, "moved").await;
+    let said = way(&backend, "moved").await;
+    assert!(said.starts_with("ssh root@") && said.ends_with(":2222"), "{said}");
+    plain.delete("moved", &cancel).await.unwrap();
 }
 
 /// By way of another machine, whose own key is known.

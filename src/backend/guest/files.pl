@@ -220,6 +220,7 @@ my %verbs = (
     network => \&network,
     addresses => sub { answer('k', addresses()) },
     ssh => \&ssh,
+    ports => sub { answer('k', ssh_ports()) },
     setup => \&setup,
     address => \&address,
 );
@@ -228,18 +229,24 @@ sub addresses {
     return map { /^\d+: (?!lo )\S+\s+inet6? ([^\s\/]+)/ ? $1 : () } `ip -o addr show scope global 2>/dev/null`;
 }
 
-# The port that an SSH server listens on for others than this machine.
-sub ssh_port {
-    my (@ports, %open);
+# The ports that an SSH server is to listen on.
+sub ssh_ports {
+    my @ports;
     for my $path ('/etc/ssh/sshd_config', glob '/etc/ssh/sshd_config.d/*.conf') {
         open my $file, '<', $path or next;
-        push @ports, map { /^\s*Port[\s=]+(\d+)/i ? $1 : () } <$file>;
+        push @ports, map { /^\s*Port[\s=]+(\d{1,5})\s*$/i && $1 > 0 && $1 < 65536 ? $1 : () } <$file>;
     }
+    return @ports ? @ports : 22;
+}
+
+# The one that it listens on for others than this machine.
+sub ssh_port {
+    my %open;
     for my $path ('/proc/net/tcp', '/proc/net/tcp6') {
         open my $file, '<', $path or next;
         /^\s*\d+: ([0-9A-F]+):([0-9A-F]{4}) \S+ 0A / && $1 !~ /7F$|^0+1000000$/ && $open{ hex $2 }++ for <$file>;
     }
-    return (grep { $open{$_} } @ports ? @ports : 22)[0] || 0;
+    return (grep { $open{$_} } ssh_ports())[0] || 0;
 }
 
 # How one comes in by SSH: the port, whether there is a server at all, its keys, the addresses. Waits so
@@ -360,8 +367,9 @@ my %steps = (
         my $has = sub { my $program = shift; scalar grep { -x "$_/$program" } split /:/, $ENV{PATH} };
         if ($has->('apt-get')) {
             my @missing = grep {
-                my ($name) = /^([^=:]+)/;
-                `dpkg-query -W -f='\${Status}' $name 2>/dev/null` !~ /^install ok installed/;
+                my ($name, $version) = /^([^=:]+)[^=]*(?:=(.*))?/;
+                my ($there, $is) = split /\n/, `dpkg-query -W -f='\${Status}\n\${Version}' $name 2>/dev/null`;
+                ($there // '') ne 'install ok installed' || defined $version && ($is // '') ne $version;
             } @tools;
             return unless @missing;
             my $why = run_noted('apt-get', 'update', '-q');
@@ -394,32 +402,45 @@ sub setup {
     answer('k', 'done');
 }
 
-# Gives the card an address that it always has, whoever brings the network up.
+# Gives the card an address that it always has, whoever brings the network up. It is this machine's and no
+# clone's. With one of IPv6 those of IPv4 come as before.
+my ($interfaces, $networkd, $mapper) = ('/etc/network/interfaces', '/etc/systemd/network/00-sandscript.network', '/etc/network/sandscript-own');
 sub address {
     my ($address, $gateway) = @_;
     my $six = $address =~ /:/;
-    my $ifupdown = '/etc/network/interfaces';
-    if (-e $ifupdown) {
-        my $text = slurp($ifupdown);
-        my $own = "auto eth0\niface eth0 inet" . ($six ? 6 : '') . " static\n    address $address\n"
-            . (length $gateway ? "    gateway $gateway\n" : '');
+    my $machine = machine();
+    if (-e $interfaces) {
+        my $text = slurp($interfaces);
+        # Only Debian's knows mappings.
+        my $mapped = -e '/etc/debian_version';
+        my $card = $mapped ? 'eth0-own' : 'eth0';
+        my $own = $six ? "iface $card inet6 static\n    address $address\n    accept_ra 1\n" . ($mapped ? "iface $card inet dhcp\n" : '')
+            : "iface $card inet static\n    address $address\n" . (length $gateway ? "    gateway $gateway\n" : '');
+        $own = "mapping eth0\n    script $mapper\n    map $machine\n$own" if $mapped;
         if (index($text, $own) < 0) {
-            my @blocks = grep { !/^(auto|allow-hotplug)\s+eth0\b|^iface\s+eth0\s/ } split /^(?=auto|allow-|iface|mapping|source)/m, $text;
+            my $old = $mapped ? qr/^mapping\s+eth0\b|^iface\s+eth0-own\s/ : $six ? qr/^iface\s+eth0\s+inet6\s/ : qr/^iface\s+eth0\s/;
+            my @blocks = grep { !/$old/ } split /^(?=auto|allow-|iface|mapping|source)/m, $text;
+            $blocks[-1] .= "\n" if @blocks && $blocks[-1] !~ /\n\z/;
+            push @blocks, "auto eth0\n" unless grep { /^(auto|allow-hotplug)\s+eth0\b/ } @blocks;
             # What asks for a lease must not come back later.
             quietly('systemctl stop networking.service');
             quietly('ifdown --force eth0');
             for my $path (glob '/proc/[0-9]*/comm') {
                 kill 'KILL', $path =~ /(\d+)/ if slurp($path) =~ /^(dhclient|dhcpcd|udhcpc)$/;
             }
-            spit($ifupdown, join '', @blocks, $own) or return failed($ifupdown);
+            if ($mapped) {
+                spit($mapper, "#!/bin/sh\nread own\n[ \"\$own\" = \"\$(cat /etc/machine-id)\" ] && echo eth0-own || echo eth0\n") && chmod 0755, $mapper
+                    or return failed($mapper);
+            }
+            spit($interfaces, join '', @blocks, $own) or return failed($interfaces);
             quietly("ip -" . ($six ? 6 : 4) . " addr flush dev eth0 scope global");
             quietly('systemctl start networking.service') || quietly('ifup --force eth0') unless -e $kept;
         }
     } elsif (-d '/etc/systemd/network') {
-        my $path = '/etc/systemd/network/00-sandscript.network';
-        my $own = "[Match]\nName=eth0\n[Network]\nAddress=$address\n" . (length $gateway ? "Gateway=$gateway\nDNS=$gateway\n" : '');
-        if (slurp($path) ne $own) {
-            spit($path, $own) or return failed($path);
+        my $own = "[Match]\nName=eth0\nHost=$machine\n[Network]\nAddress=$address\n" . (length $gateway ? "Gateway=$gateway\nDNS=$gateway\n" : '')
+            . ($six ? "DHCP=ipv4\nIPv6AcceptRA=yes\n" : '');
+        if (slurp($networkd) ne $own) {
+            spit($networkd, $own) or return failed($networkd);
             quietly('networkctl reload && networkctl reconfigure eth0') unless -e $kept;
         }
     } else {
@@ -434,17 +455,33 @@ sub address {
     answer('k');
 }
 
+sub machine { (my $own = slurp('/etc/machine-id')) =~ s/\s+$//; return $own }
+
+# Whether this machine always has an address of IPv6: then its way out may be by that alone.
+sub has_six {
+    my $own = machine();
+    my $text = slurp($interfaces);
+    return 1 if $text =~ /^iface\s+eth0-own\s+inet6\s+static/m && $text =~ /^\s+map \Q$own\E$/m;
+    return 1 if $text =~ /^iface\s+eth0\s+inet6\s+static/m;
+    my $other = slurp($networkd);
+    return $other =~ /^Host=\Q$own\E$/m && $other =~ /^Address=[^\n]*:/m;
+}
+
 sub slurp { open my $file, '<', $_[0] or return ''; local $/; my $text = <$file>; return $text // '' }
 sub spit { open my $file, '>', $_[0] or return 0; return print({$file} $_[1]) && close $file }
 
 # Waits until there is a way out and somebody to ask for names.
 sub network {
     my $until = time + shift;
+    my $six = has_six();
     while (1) {
         my ($route, $names);
         if (open my $file, '<', '/proc/net/route') { $route = grep { (split)[1] eq '00000000' } <$file> }
         if (open my $file, '<', '/etc/resolv.conf') { $names = grep { /^\s*nameserver\s/ } <$file> }
         return answer('k', 'up') if $route && $names;
+        if ($six && open my $file, '<', '/proc/net/ipv6_route') {
+            return answer('k', 'up') if grep { /^0{32} 00 / && !/\blo$/ } <$file>;
+        }
         return answer('k', 'down') if time > $until;
         select undef, undef, undef, 0.02;
     }

@@ -8,7 +8,7 @@ use strict;
 my $here = '/etc/sandscript';
 my ($version, $port, $mark) = ('@VERSION@', @PORT@, @MARK@);
 my $closed = pack 'H*', '@CLOSED@';
-my ($most_told, $most_refused, $most_pending) = (8192, 1000, 512);
+my ($most_told, $most_refused, $most_pending, $most_at_once) = (8192, 1000, 512, 100_000);
 my $inet = pack 'C C n', 1, 0, 0;
 $0 = 'sandscript-guard';
 
@@ -289,9 +289,9 @@ sub load {
     count_refusals();
     my %before = %policy;
     %policy = %$new;
-    my ($error, $groups) = tell_kernel();
-    if ($error) { %policy = %before; return "error $error" }
-    my $why = cut($groups);
+    my ($error, $groups, $begun) = tell_kernel();
+    if ($error && !$begun) { %policy = %before; return "error $error" }
+    my $why = $error ? "error $error" : cut($groups);
     # Without rules nothing goes on in any case, or all may.
     return if !defined $why || $policy{kind} ne 'rules';
     %policy = %before ? %before : (%policy, kind => 'closed', names => [], steps => [], token => '-', body => $closed);
@@ -300,9 +300,10 @@ sub load {
     if ($error) { $policy{kind} = 'closed'; $policy{names} = []; carry_out($closed) }
     return $why;
 }
-# Hands the policy over: the error's number, and the groups that each address is in.
+# Hands the policy over: the error's number, the groups that each address is in, and whether some of it is
+# in force. What was told may be too much for one message, and follows the rules then.
 sub tell_kernel {
-    my ($body, $now, %groups) = ($policy{body}, time);
+    my ($body, $now, $begun, %groups) = ($policy{body}, time);
     if ($policy{kind} eq 'rules') {
         # What was told is let through still, as far as the new rules do so.
         my %added;
@@ -314,14 +315,19 @@ sub tell_kernel {
                 for my $group (@groups) {
                     $groups{$group}{$address} = 1;
                     next if $left <= 0 || $added{"$group $address"}++;
+                    if (length $body > $most_at_once) {
+                        my $error = carry_out($body);
+                        return ($error, \%groups, $begun) if $error;
+                        ($body, $begun, %counted) = ('', 1);
+                    }
                     $body .= element(12, set_of($group, $address), $address, $left);
                 }
             }
         }
     }
     my $error = carry_out($body);
-    %counted = () unless $error;
-    return ($error, \%groups);
+    %counted = () unless $error || $begun;
+    return ($error, \%groups, $begun);
 }
 
 # Whether a connection that is open may stay.

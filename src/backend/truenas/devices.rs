@@ -40,16 +40,26 @@ fn to_gateway(interfaces: &Value, summary: &Value) -> Option<Nic> {
 /// Whether an address is in the network of an interface's address.
 fn holds(alias: &Value, address: IpAddr) -> bool {
     let own = alias["address"].as_str().and_then(|own| own.parse::<IpAddr>().ok());
-    let Some(bits) = alias["netmask"].as_u64() else { return false };
-    let same = |one: u128, other: u128, width: u64| {
+    let bits = alias["netmask"].as_u64().and_then(|bits| u32::try_from(bits).ok());
+    own.zip(bits).is_some_and(|(own, bits)| is_near(own, bits, address))
+}
+
+/// Whether an address is in the network that another one is in.
+pub(super) fn is_near(own: IpAddr, bits: u32, address: IpAddr) -> bool {
+    let same = |one: u128, other: u128, width: u32| {
         bits > 0 && bits <= width && (one ^ other) >> (width - bits) == 0
     };
     match (own, address) {
-        (Some(IpAddr::V4(own)), IpAddr::V4(at)) => {
-            same(u32::from(own).into(), u32::from(at).into(), 32)
-        }
-        (Some(IpAddr::V6(own)), IpAddr::V6(at)) => same(own.into(), at.into(), 128),
+        (IpAddr::V4(own), IpAddr::V4(at)) => same(u32::from(own).into(), u32::from(at).into(), 32),
+        (IpAddr::V6(own), IpAddr::V6(at)) => same(own.into(), at.into(), 128),
         _ => false,
+    }
+}
+
+impl Nic {
+    /// The interface.
+    pub fn parent(&self) -> &str {
+        &self.parent
     }
 }
 

@@ -22,8 +22,8 @@ const RIGHTS: &[(&str, &[&str], &[&str])] = &[
     ("delete", &["VIRT_INSTANCE_DELETE"], &["CONTAINER_DELETE"]),
     (
         "networks",
-        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ"],
-        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ"],
+        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ", "VIRT_GLOBAL_READ"],
+        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ", "LXC_CONFIG_READ"],
     ),
 ];
 
@@ -166,7 +166,10 @@ impl Examination<'_> {
             let wanted = if api == Api::Virt { old } else { new };
             let missing: Vec<&str> = wanted.iter().copied().filter(|role| !has(role)).collect();
             match missing.is_empty() {
-                true => self.good(verbs, if all { ALL.to_owned() } else { wanted.join(", ") }),
+                true => {
+                    let by = if all { ALL.to_owned() } else { wanted.join(", ") };
+                    self.good(verbs, format!("by {by}"));
+                }
                 false => self.poor(
                     verbs,
                     format!("{user} lacks {}", missing.join(", ")),
@@ -176,7 +179,7 @@ impl Examination<'_> {
         }
         if api == Api::Container {
             match all {
-                true => self.good("clones", ALL),
+                true => self.good("clones", format!("by {ALL}")),
                 false => self.poor(
                     "clones",
                     format!("{user} lacks {ALL}"),
@@ -186,7 +189,7 @@ impl Examination<'_> {
         }
         let shell = me["privilege"]["web_shell"] != false;
         match shell {
-            true => self.good("commands, files", "Web Shell Access"),
+            true => self.good("commands, files", "by Web Shell Access"),
             false => self.poor(
                 "commands, files",
                 format!("{user} lacks Web Shell Access"),

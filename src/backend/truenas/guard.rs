@@ -16,9 +16,6 @@ use super::snapshots::refused;
 use crate::sandbox::{EgressLog, Error, Result, State};
 use crate::transport::jsonrpc::RpcError;
 
-/// By which others may come in: commands may.
-const SSH: u16 = 22;
-
 /// Takes a guest's policy away, below a root that somebody else filled: nothing of it is followed.
 const CLOSE: &str = r#"
 use strict;
@@ -33,28 +30,46 @@ impl Inner {
         if let Some(known) = self.ground.get() {
             return Ok(known.clone());
         }
-        let (mut hosts, unknown) = match self.client.read("interface.query", json!([])).await {
-            Ok(all) => {
-                let all = all.as_array().into_iter().flatten();
-                let aliases = all.flat_map(|one| one["state"]["aliases"].as_array()).flatten();
-                let read = |one: &Value| one["address"].as_str()?.parse::<IpAddr>().ok();
-                (aliases.filter_map(read).collect::<Vec<IpAddr>>(), None)
-            }
-            // What is known of it without asking.
-            Err(RpcError::Refused(refusal)) if refusal.is_denied() => {
-                let why = "the key may not ask for them (it lacks NETWORK_INTERFACE_READ)";
-                (self.known_as(&self.client.address().host).await, Some(why.to_owned()))
-            }
-            Err(error) => return Err(doing(error, "asking for the NAS's own addresses")),
+        let (config, right) = match self.api {
+            Api::Virt => ("virt.global.config", "VIRT_GLOBAL_READ"),
+            Api::Container => ("lxc.config", "LXC_CONFIG_READ"),
         };
-        hosts.retain(|host| !host.is_loopback());
-        hosts.sort_unstable();
-        hosts.dedup();
-        let ground = Ground { unknown, hosts, inbound: vec![SSH], servers: Vec::new() };
+        // Its own bridge for containers is not among the interfaces that it lists.
+        let (interfaces, config) = tokio::join!(
+            self.look("interface.query", "NETWORK_INTERFACE_READ"),
+            self.look(config, right)
+        );
+        let mut ground = Ground::default();
+        for (found, read) in
+            [(interfaces?, of_interfaces as fn(&Value) -> Vec<IpAddr>), (config?, of_bridge)]
+        {
+            match found {
+                Ok(value) => ground.hosts.extend(read(&value)),
+                Err(why) => ground.unknown = Some(why),
+            }
+        }
+        if ground.unknown.is_some() {
+            // What is known of it without asking.
+            ground.hosts.extend(self.known_as(&self.client.address().host).await);
+        }
+        ground.hosts.retain(|host| !host.is_loopback());
+        ground.hosts.sort_unstable();
+        ground.hosts.dedup();
         if ground.unknown.is_none() {
             let _ = self.ground.set(ground.clone());
         }
         Ok(ground)
+    }
+
+    /// What a method answers; inside, why it may not be asked.
+    async fn look(&self, method: &str, right: &str) -> Result<std::result::Result<Value, String>> {
+        match self.client.read(method, json!([])).await {
+            Ok(value) => Ok(Ok(value)),
+            Err(RpcError::Refused(refusal)) if refusal.is_denied() => {
+                Ok(Err(format!("the key may not ask for them (it lacks {right})")))
+            }
+            Err(error) => Err(doing(error, "asking for the NAS's own addresses")),
+        }
     }
 
     /// The addresses that a machine's name leads to from here.
@@ -65,7 +80,11 @@ impl Inner {
 
     /// Puts a policy in force in a running guest that has a network, or is about to.
     pub(super) async fn guard(&self, name: &str, record: &Record) -> Result<()> {
-        let ground = self.ground().await?;
+        let mut ground = self.ground().await?;
+        // By these others may come in: commands may.
+        let ports = self.insist(name, &["ports"], None).await?;
+        let read = |port: &Vec<u8>| String::from_utf8_lossy(port).parse().ok();
+        ground.inbound = ports.iter().filter_map(read).collect();
         self.put_in_force(name, record, &ground, Boot::Init, false).await.map(drop)
     }
 
@@ -95,5 +114,56 @@ impl Inner {
             // It is in there.
             _ => Err(Error::NotRunning { name: name.to_owned() }),
         }
+    }
+}
+
+/// The addresses of interfaces.
+fn of_interfaces(all: &Value) -> Vec<IpAddr> {
+    let all = all.as_array().into_iter().flatten();
+    let aliases = all.flat_map(|one| one["state"]["aliases"].as_array()).flatten();
+    aliases.filter_map(|one| one["address"].as_str()?.parse().ok()).collect()
+}
+
+/// What the NAS's own bridge for containers is in: addresses, with the bits of their networks.
+pub(super) fn bridged(config: &Value) -> Vec<(IpAddr, u32)> {
+    let read = |key: &str| -> Option<(IpAddr, u32)> {
+        let (address, bits) = config[key].as_str()?.split_once('/')?;
+        Some((address.parse().ok()?, bits.parse().ok()?))
+    };
+    ["v4_network", "v6_network"].into_iter().filter_map(read).collect()
+}
+
+/// The addresses of that bridge: the one that is said, and the first of its network.
+pub(super) fn of_bridge(config: &Value) -> Vec<IpAddr> {
+    let first = |(address, bits): (IpAddr, u32)| -> IpAddr {
+        match address {
+            IpAddr::V4(own) => {
+                let mask = u32::MAX.checked_shl(32u32.saturating_sub(bits)).unwrap_or(0);
+                std::net::Ipv4Addr::from((u32::from(own) & mask).saturating_add(1)).into()
+            }
+            IpAddr::V6(own) => {
+                let mask = u128::MAX.checked_shl(128u32.saturating_sub(bits)).unwrap_or(0);
+                std::net::Ipv6Addr::from((u128::from(own) & mask).saturating_add(1)).into()
+            }
+        }
+    };
+    bridged(config).into_iter().flat_map(|of| [of.0, first(of)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bridge_of_containers_is_the_nas_too() {
+        let of = |config: Value| {
+            of_bridge(&config).iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let old = json!({"v4_network": "10.47.214.1/24", "v6_network": "fd42:2f5e::1/64"});
+        assert_eq!(of(old), "10.47.214.1 10.47.214.1 fd42:2f5e::1 fd42:2f5e::1");
+        let new = json!({"v4_network": "172.200.0.0/24", "v6_network": "fd42:4c58::/64"});
+        assert_eq!(of(new), "172.200.0.0 172.200.0.1 fd42:4c58:: fd42:4c58::1");
+        assert_eq!(of(json!({"v4_network": null, "v6_network": "x/y"})), "");
+        assert_eq!(of(json!({"v4_network": "10.0.0.9/0", "v6_network": ""})), "10.0.0.9 0.0.0.1");
     }
 }

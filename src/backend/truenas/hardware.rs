@@ -1,14 +1,17 @@
 //! What a machine is like besides what the API's call for making it takes: its quota, its card, and what is
 //! put into it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::guest::Ask;
 use super::Inner;
 use super::api::Api;
+use super::devices::{Nic, is_near};
+use super::guard::{bridged, of_bridge};
 use super::row::Row;
 use super::snapshots::{instance, refused};
 use crate::sandbox::{Cancel, Error, Hardware, Policy, Result, Setup, Spec, parse_address};
@@ -19,6 +22,13 @@ pub(super) fn pinned(cpus: &str) -> String {
         true => cpus.to_owned(),
         false => format!("{cpus}-{cpus}"),
     }
+}
+
+/// So much more than what is there already.
+fn over(there: u64, disk: u64) -> Result<u64> {
+    there
+        .checked_add(disk)
+        .ok_or_else(|| Error::invalid("disk", format!("{disk} bytes are more than any disk has")))
 }
 
 /// How often what is put into a guest is gone on with, where the line to it breaks.
@@ -42,6 +52,52 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether an address can be one of the network that its card is plugged into, as far as the NAS says what
+    /// that is.
+    pub(super) async fn check_address(&self, hardware: &Hardware, nic: Option<&Nic>) -> Result<()> {
+        let Some(address) = &hardware.address else { return Ok(()) };
+        let (at, _) = parse_address(address)?;
+        let config = match self.api {
+            Api::Virt => "virt.global.config",
+            Api::Container => "lxc.config",
+        };
+        let config = self.client.read(config, json!([])).await.unwrap_or_default();
+        let bridge = config["bridge"].as_str().filter(|name| !name.is_empty());
+        let networks: Vec<(IpAddr, u32)> = match nic.map(Nic::parent).or(bridge) {
+            None => bridged(&config),
+            Some(name) => {
+                let all = self.client.read("interface.query", json!([])).await.unwrap_or_default();
+                let all = all.as_array().into_iter().flatten().filter(|one| one["id"] == name);
+                let aliases = all.flat_map(|one| one["state"]["aliases"].as_array()).flatten();
+                let read = |one: &Value| {
+                    let bits = u32::try_from(one["netmask"].as_u64()?).ok()?;
+                    Some((one["address"].as_str()?.parse().ok()?, bits))
+                };
+                aliases.filter_map(read).collect()
+            }
+        };
+        let wrong =
+            |message: String, hint: String| Err(Error::invalid_hint("address", message, hint));
+        let own = nic.is_none() && bridge.is_none() && of_bridge(&config).contains(&at);
+        if own || networks.iter().any(|(own, _)| *own == at) {
+            return wrong(
+                format!("{at} is the NAS's own address"),
+                "choose one that nobody has".into(),
+            );
+        }
+        let same: Vec<_> =
+            networks.iter().filter(|(own, _)| own.is_ipv4() == at.is_ipv4()).collect();
+        if same.is_empty() || same.iter().any(|(own, bits)| is_near(*own, *bits, at)) {
+            return Ok(());
+        }
+        let all: Vec<String> = same.iter().map(|(own, bits)| format!("{own}/{bits}")).collect();
+        let hint = format!(
+            "choose one of {}; or plug it in elsewhere: network = \"lan\" for that NAS in your config.toml",
+            all.join(", ")
+        );
+        wrong(format!("{address} is not in the network of this NAS's sandboxes"), hint)
+    }
+
     /// Gives a machine that was just made, and does not run yet, what only the NAS's shell can.
     pub(super) async fn fit(self: &Arc<Self>, row: &Row) -> Result<()> {
         let what = format!("making sandbox '{}'", row.name);
@@ -60,8 +116,11 @@ impl Inner {
                     change["config"] = json!({"volatile.eth0.hwaddr": mac.to_lowercase()});
                 }
                 if let Some(disk) = disk {
+                    let state = self.incus(&what, "GET", &format!("{path}/state"), None).await?;
+                    let state = state.map_err(|said| refused(&what, said))?;
+                    let there = state["disk"]["root"]["usage"].as_u64().unwrap_or_default();
                     let mut root = before["expanded_devices"]["root"].clone();
-                    root["size"] = disk.to_string().into();
+                    root["size"] = over(there, disk)?.to_string().into();
                     change["devices"] = json!({"root": root});
                 }
                 let done = self.incus(&what, "PATCH", &path, Some(&change)).await?;
@@ -70,7 +129,12 @@ impl Inner {
             Api::Container => match disk {
                 None => Ok(()),
                 Some(disk) => {
-                    let quota = format!("refquota={disk}");
+                    // What it shares with its image or its source counts, too.
+                    let ask = ["zfs", "get", "-H", "-p", "-o", "value", "referenced", &row.dataset];
+                    let said = self.host(&what, &ask, None).await?;
+                    let said = said.map_err(|said| refused(&what, said))?;
+                    let there = String::from_utf8_lossy(&said).trim().parse().unwrap_or_default();
+                    let quota = format!("refquota={}", over(there, disk)?);
                     let done =
                         self.host(&what, &["zfs", "set", &quota, &row.dataset], None).await?;
                     done.map(drop).map_err(|said| refused(&what, said))
@@ -110,12 +174,12 @@ impl Inner {
         let Some(address) = &hardware.address else { return Ok(()) };
         let (at, bits) = parse_address(address)?;
         let first = match at {
-            std::net::IpAddr::V4(at) => {
+            IpAddr::V4(at) => {
                 let network = u32::from(at) & (u32::MAX << (32 - u32::from(bits)));
                 std::net::Ipv4Addr::from(network + 1).to_string()
             }
             // Routers of IPv6 say who they are.
-            std::net::IpAddr::V6(_) => String::new(),
+            IpAddr::V6(_) => String::new(),
         };
         self.insist(name, &["address", address, &first], None).await.map(drop)
     }

@@ -74,6 +74,7 @@ impl Inner {
                     self.nic(),
                     self.look_at_mounts(&spec.mounts)
                 )?;
+                self.check_address(&spec.hardware, nic.as_ref()).await?;
                 Ok::<_, Error>((found, nic))
             } => found?,
         };
@@ -389,7 +390,8 @@ impl Inner {
         change: impl FnOnce(&mut Policy) -> Result<()>,
     ) -> Result<()> {
         let turn = self.changes.of(name);
-        let _alone = turn.write().await;
+        let _turn = turn.write().await;
+        let alone = self.alone(&self.row(name).await?).await;
         let mut row = self.row(name).await?;
         let before = row.record.clone();
         let mut policy = before.egress.clone();
@@ -435,14 +437,16 @@ impl Inner {
                 self.enforce(name, &row.record).await?;
             }
         }
+        drop(alone);
         self.lines.know(name, &row.record).await;
         done
     }
 
     /// Lets a sandbox be nobody's.
-    pub(super) async fn keep(&self, name: &str) -> Result<()> {
+    pub(super) async fn keep(self: &Arc<Self>, name: &str) -> Result<()> {
         let turn = self.changes.of(name);
-        let _alone = turn.write().await;
+        let _turn = turn.write().await;
+        let _alone = self.alone(&self.row(name).await?).await;
         self.change(name, |record| record.owner = None).await.map(drop)
     }
 

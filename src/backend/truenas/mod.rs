@@ -5,6 +5,7 @@
 //! an SSH server nor an address.
 
 mod agent;
+mod alone;
 mod api;
 mod backend;
 mod call;
