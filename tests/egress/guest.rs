@@ -32,6 +32,7 @@ const OWN: &[Test] = &[
     ("udp_by_address_and_by_explicit_names", udp),
     ("refusals_are_logged", refusals_are_logged),
     ("attack_rebinding_to_a_private_address", rebinding),
+    ("a_change_after_thousands_of_names", after_thousands_of_names),
     ("attack_by_an_ordinary_user", ordinary_user),
     ("attack_restart_restore_and_clone", restart_restore_and_clone),
     ("attack_a_clones_first_packets", first_packets),
@@ -99,9 +100,11 @@ fn refusals_are_logged(rig: &Rig) {
     assert_eq!(of("denied.test").rule().unwrap().to_string(), "denied.test");
     assert_eq!(of("10.66.0.5").reason, Reason::Private);
     assert_eq!(log.refused(), 5);
-    // It outlives the run, and goes on after a start.
+    // It outlives the run, and goes on after a start; on a NAS it is read while it runs.
     sandbox.stop();
-    assert_eq!(sandbox.log().refused(), 5);
+    if rig.nas().is_none() {
+        assert_eq!(sandbox.log().refused(), 5);
+    }
     sandbox.start();
     sandbox.is_refused(&["touch", "203.0.113.30:8080"]);
     assert_eq!(sandbox.log().refused(), 6);
@@ -125,6 +128,21 @@ fn rebinding(rig: &Rig) {
     sandbox.is_refused(&["touch", "203.0.113.1:80"]);
     assert_eq!(ask(&sandbox, "inner.test"), "10.66.0.5");
     sandbox.reaches(&["get", "10.66.0.5:80", "inner.test"], "10.66.0.5");
+}
+
+/// What was told is let through still, however much it is.
+fn after_thousands_of_names(rig: &Rig) {
+    let sandbox = rig.sandbox(&["*.spread.test", "203.0.113.10"]);
+    let line = "nft list table inet sandscript | grep -o '0x912' | wc -l";
+    let told = || sandbox.sh(line).parse::<u32>().unwrap();
+    // As many as one message to the kernel does not hold.
+    let said = sandbox.probe(&["learn", DNS, "spread.test", "6400"]);
+    let before = told();
+    assert!(before > 6000, "{said}, of which {before} are let through");
+    sandbox.allow("203.0.113.20");
+    sandbox.reaches(&OTHER, "203.0.113.20");
+    let now = told();
+    assert!(now > before - 100, "{before} were told, and {now} are let through");
 }
 
 /// What the guest's root could undo, nobody else in there can.

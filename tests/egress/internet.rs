@@ -18,6 +18,7 @@ meta.test 60 169.254.169.254
 mirror.test 60 203.0.113.40
 crates.test 60 203.0.113.40
 host.test 60 203.0.113.1
+*.spread.test 3600 9.18.0.0
 ring.test 60 gnir.test
 gnir.test 60 ring.test
 ";
@@ -148,6 +149,8 @@ fn answer(zone: &str, query: &[u8], room: usize) -> Vec<u8> {
     let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
     let question = &query[12..at + 5];
     let mut name = labels.join(".");
+    // Each of these has an address of its own: n7.spread.test is 9.18.0.7.
+    let number = name.strip_suffix(".spread.test").and_then(|n| n.strip_prefix('n')?.parse().ok());
     let mut records: Vec<(String, u32, Vec<u8>, u16)> = Vec::new();
     let mut known = false;
     for _ in 0..8 {
@@ -163,6 +166,10 @@ fn answer(zone: &str, query: &[u8], room: usize) -> Vec<u8> {
         for word in words {
             match word.parse() {
                 Ok(IpAddr::V4(four)) if kind == 1 => {
+                    let four = number.map_or(four, |n: u16| {
+                        let [high, low] = n.to_be_bytes();
+                        [9, 18, high, low].into()
+                    });
                     records.push((name.clone(), ttl, four.octets().to_vec(), 1));
                 }
                 Ok(IpAddr::V6(six)) if kind == 28 => {

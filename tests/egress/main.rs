@@ -10,6 +10,7 @@ mod guest;
 mod incus;
 mod internet;
 mod names;
+mod nas;
 mod networks;
 mod ports;
 mod probe;
@@ -46,10 +47,12 @@ ip route add default via 203.0.113.2
 # As with docker or a firewall: what is forwarded is dropped. There is nothing to forward.
 ! command -v nft >/dev/null || nft 'table inet others { chain forward { type filter hook forward priority 0; policy drop; }; }'
 echo 0 > /proc/sys/net/ipv4/ip_forward
-if [ -n "$DAEMON" ]; then
-  # But for guests with an interface on the daemon's own bridge.
+if [ -n "$DAEMON$NAS" ]; then
+  # But for guests with an interface on a daemon's own bridge.
   echo 1 > /proc/sys/net/ipv4/ip_forward
-  nft 'add rule inet others forward iifname "ssincus*" accept; add rule inet others forward oifname "ssincus*" accept'
+  for bridge in ssincus nassim; do
+    nft "add rule inet others forward iifname \"$bridge*\" accept; add rule inet others forward oifname \"$bridge*\" accept"
+  done
 fi
 echo go >&3
 set +e
@@ -113,6 +116,12 @@ SANDSCRIPT_TEST_ROLE=internet exec "$SELF"
 "#;
 
 fn main() -> ExitCode {
+    // A simulated NAS's own commands are this program by other names.
+    let argv: Vec<String> = std::env::args().collect();
+    let name = argv.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    if nas_sim::tool::NAMES.contains(&name) {
+        return (nas_sim::tool::run(name, &argv[1..]) as u8).into();
+    }
     sandscript::backend::local::init();
     let mut words = std::env::args().skip(1);
     if words.next().as_deref() == Some("probe") {
@@ -122,6 +131,7 @@ fn main() -> ExitCode {
         Ok("host") => host(),
         Ok("internet") => internet::serve(),
         Ok("daemon") => serve_daemon(),
+        Ok("nas") => nas::serve(&std::env::var("SANDSCRIPT_TEST_RELEASE").unwrap()),
         _ => enter(),
     }
 }
@@ -176,6 +186,8 @@ fn enter() -> ExitCode {
         .env("SANDSCRIPT_TEST_ZONE", zone)
         .env("FOLDER", folder.path())
         .env("DAEMON", if wants_daemon() { "1" } else { "" })
+        .env("NAS", if wants_nas() { "1" } else { "" })
+        .env("SANDSCRIPT_TEST_PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("INTERNET", INTERNET)
         .env("SANDSCRIPT_TEST_TOOLCHAIN", toolchain())
         .status()
@@ -210,6 +222,12 @@ fn wants_daemon() -> bool {
     let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
     let wanted = |word: String| word.starts_with("incus") || word.starts_with("guest");
     rig::is_root() && words.next().is_none_or(wanted)
+}
+
+/// Whether tests are asked for that need a simulated NAS.
+fn wants_nas() -> bool {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
+    rig::is_root() && words.next().is_none_or(|word| word.starts_with("truenas"))
 }
 
 /// Runs an Incus daemon as long as somebody listens, and says where its socket is, or why there is none.
@@ -292,7 +310,22 @@ fn host() -> ExitCode {
         let all = tests.iter();
         trials.extend(all.map(|(name, test)| trial(&format!("{prefix}{name}"), server, *test)));
     }
+    let mut columns = Vec::new();
+    match daemon::lacks() {
+        _ if !wants_nas() => {}
+        None => {
+            let (releases, all) = nas::columns();
+            columns = releases;
+            trials.extend(all);
+        }
+        Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
+            eprintln!("no simulated NAS: {why}");
+            return ExitCode::FAILURE;
+        }
+        Some(why) => println!("skipped truenas: {why}"),
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
+    nas::end(columns);
     for (server, _, _) in servers {
         if let Err(left) = server.close() {
             eprintln!("not left clean: {left}");
@@ -308,13 +341,16 @@ fn host() -> ExitCode {
 
 fn trial(name: &str, rig: &Arc<Rig>, test: fn(&Rig)) -> Trial {
     let rig = rig.clone();
-    Trial::test(name, move || {
-        let tried = std::panic::AssertUnwindSafe(|| test(&rig));
-        std::panic::catch_unwind(tried).map_err(|panic| {
-            let text = panic.downcast::<String>().map(|text| *text);
-            Failed::from(text.unwrap_or_else(|other| {
-                other.downcast::<&str>().map_or("panicked".into(), |text| (*text).into())
-            }))
-        })
+    Trial::test(name, move || attempt(&rig, test))
+}
+
+/// Runs a test, and says why it panics.
+fn attempt(rig: &Rig, test: fn(&Rig)) -> Result<(), Failed> {
+    let tried = std::panic::AssertUnwindSafe(|| test(rig));
+    std::panic::catch_unwind(tried).map_err(|panic| {
+        let text = panic.downcast::<String>().map(|text| *text);
+        Failed::from(text.unwrap_or_else(|other| {
+            other.downcast::<&str>().map_or("panicked".into(), |text| (*text).into())
+        }))
     })
 }

@@ -171,6 +171,21 @@ pub fn attempt(words: &[&str]) -> Result<String> {
             }
             Ok("flooded".into())
         }
+        // The same, but waits for the answers.
+        ["learn", to, end, count] => {
+            let socket = UdpSocket::bind(any(to))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.connect(*to)?;
+            let (mut buffer, mut told) = ([0; 4096], 0);
+            let count = count.parse::<u32>().unwrap_or(0);
+            for number in 0..count {
+                socket.send(&question(&format!("n{number}.{end}"), "a"))?;
+                if number % 32 == 31 {
+                    told += (0..32).take_while(|_| socket.recv(&mut buffer).is_ok()).count();
+                }
+            }
+            Ok(format!("{told} of {count}"))
+        }
         ["from", source, to] => {
             let socket = UdpSocket::from(bound(source, rustix::net::SocketType::DGRAM)?);
             socket.set_read_timeout(Some(Duration::from_secs(1)))?;

@@ -16,6 +16,8 @@ use sandscript::sandbox::{
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::nas::Nas;
+
 /// Where the guest finds the probe.
 const PROBE: &str = "/srv/probe/probe";
 
@@ -26,17 +28,34 @@ pub struct Rig {
     temp: TempDir,
     serial: AtomicUsize,
     zone: Mutex<PathBuf>,
-    /// Its sandboxes are on an Incus server.
+    /// Where its sandboxes are, if not here.
     server: Option<Server>,
 }
 
-/// A server, and what sandboxes there are cloned from: one with the probe in it.
+/// A server that sandboxes are on.
 #[derive(Clone)]
-struct Server {
+enum Server {
+    Incus(Incus),
+    Nas(Arc<Nas>),
+}
+
+/// An Incus server, and what sandboxes there are cloned from: one with the probe in it.
+#[derive(Clone)]
+struct Incus {
     socket: PathBuf,
     base: String,
     /// It is treated as one elsewhere, so that guests keep to rules themselves.
     elsewhere: bool,
+}
+
+impl Server {
+    /// Whether guests keep to rules themselves.
+    fn is_elsewhere(&self) -> bool {
+        match self {
+            Server::Incus(incus) => incus.elsewhere,
+            Server::Nas(_) => true,
+        }
+    }
 }
 
 pub fn is_root() -> bool {
@@ -56,7 +75,20 @@ impl Rig {
     /// On the server of this machine with this socket.
     pub fn open_server(socket: &Path, elsewhere: bool) -> Result<Rig> {
         let base = format!("base{}-{}", u8::from(elsewhere), std::process::id());
-        Rig::with(Some(Server { socket: socket.to_owned(), base, elsewhere }))
+        Rig::with(Some(Server::Incus(Incus { socket: socket.to_owned(), base, elsewhere })))
+    }
+
+    /// On a simulated NAS of its own.
+    pub fn open_nas(release: nas_sim::Release) -> Result<Rig> {
+        Rig::with(Some(Server::Nas(Arc::new(Nas::start(release)?))))
+    }
+
+    /// The NAS that its sandboxes are on.
+    pub fn nas(&self) -> Option<&Nas> {
+        match &self.server {
+            Some(Server::Nas(nas)) => Some(nas),
+            _ => None,
+        }
     }
 
     fn with(server: Option<Server>) -> Result<Rig> {
@@ -77,13 +109,17 @@ impl Rig {
             .map_err(failed)?;
         let backend = runtime.block_on(backend(&server, &store))?;
         let mut store = store;
-        if let Some(server) = &server {
-            if !server.elsewhere {
-                // Each server has a folder of its own there.
-                let mut all = fs::read_dir(&store).map_err(failed)?.flatten();
-                store = all.next().ok_or_else(|| Error::internal("there is no folder"))?.path();
+        match &server {
+            None => {}
+            Some(Server::Nas(nas)) => nas.bring(&probe.join("probe"))?,
+            Some(Server::Incus(incus)) => {
+                if !incus.elsewhere {
+                    // Each server has a folder of its own there.
+                    let mut all = fs::read_dir(&store).map_err(failed)?.flatten();
+                    store = all.next().ok_or_else(|| Error::internal("there is no folder"))?.path();
+                }
+                runtime.block_on(prepare(backend.as_ref(), incus, &probe.join("probe")))?;
             }
-            runtime.block_on(prepare(backend.as_ref(), server, &probe.join("probe")))?;
         }
         let zone = Mutex::new(std::env::var_os("SANDSCRIPT_TEST_ZONE").unwrap_or_default().into());
         let serial = AtomicUsize::new(0);
@@ -124,7 +160,11 @@ impl Rig {
 
     /// A sandbox of this spec, with the probe in it.
     pub fn try_sandbox_of(&self, mut spec: Spec) -> Result<Sandbox<'_>> {
-        if let Some(server) = &self.server {
+        if let Some(nas) = self.nas() {
+            let name = self.wait(nas.guest(self.backend.as_ref(), spec))?;
+            return Ok(Sandbox { rig: self, name });
+        }
+        if let Some(Server::Incus(server)) = &self.server {
             let mut clone = CloneSpec::new(&spec.name);
             clone.label = Some("s".into());
             clone.egress = Some(spec.egress);
@@ -227,8 +267,10 @@ impl Rig {
 }
 
 async fn backend(server: &Option<Server>, store: &Path) -> Result<Arc<dyn Backend>> {
-    let Some(Server { socket, elsewhere, .. }) = server else {
-        return Ok(Arc::new(LocalBackend::open(config(store))?));
+    let Incus { socket, elsewhere, .. } = match server {
+        None => return Ok(Arc::new(LocalBackend::open(config(store))?)),
+        Some(Server::Nas(nas)) => return nas.backend().await,
+        Some(Server::Incus(incus)) => incus,
     };
     let config = IncusConfig {
         socket: Some(socket.clone()),
@@ -242,7 +284,7 @@ async fn backend(server: &Option<Server>, store: &Path) -> Result<Arc<dyn Backen
 }
 
 /// Makes what sandboxes are cloned from, if it is not there yet.
-async fn prepare(backend: &dyn Backend, server: &Server, probe: &Path) -> Result<()> {
+async fn prepare(backend: &dyn Backend, server: &Incus, probe: &Path) -> Result<()> {
     let (base, cancel) = (server.base.as_str(), Cancel::new());
     if backend.get(base, &cancel).await.is_ok() {
         return Ok(());
@@ -304,6 +346,12 @@ pub struct Sandbox<'a> {
 
 impl Drop for Sandbox<'_> {
     fn drop(&mut self) {
+        if let Some(nas) = self.rig.nas().filter(|nas| nas.is_shared(&self.name)) {
+            nas.give_back(self);
+            if nas.is_shared(&self.name) {
+                return;
+            }
+        }
         let _ = self.rig.wait(self.rig.backend.delete(&self.name, &Cancel::new()));
     }
 }
@@ -312,7 +360,7 @@ impl<'a> Sandbox<'a> {
     /// Where no gate reads the name from what is sent, a client has to ask for it, as clients do.
     fn ask_first(&self, words: &[&str]) {
         if let ["get" | "tls" | "hold", _, name] = words
-            && self.rig.server.as_ref().is_some_and(|server| server.elsewhere)
+            && self.rig.server.as_ref().is_some_and(Server::is_elsewhere)
             && name.ends_with(".test")
         {
             self.probe(&["ask", "9.9.9.9:53", name, "a"]);
@@ -394,6 +442,13 @@ impl<'a> Sandbox<'a> {
         let output =
             self.rig.wait(exec(self.rig.backend.as_ref(), &self.name, &command, &Cancel::new()));
         String::from_utf8_lossy(&output.unwrap().stdout).trim().to_owned()
+    }
+
+    /// Runs a shell line, where the guest may be gone for a moment.
+    pub fn try_sh(&self, line: &str) -> Result<String> {
+        let (backend, command) = (self.rig.backend.as_ref(), Command::shell(line));
+        let output = self.rig.wait(exec(backend, &self.name, &command, &Cancel::new()))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// What is in a file of the guest's.
