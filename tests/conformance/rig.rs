@@ -79,6 +79,8 @@ pub struct Rig {
     nas: Option<nas_sim::Sim>,
     /// Which cases run on it.
     pub choice: Choice,
+    /// Which of a NAS's releases it is, of those that cases take turns on.
+    pub release: Option<u64>,
     /// Ends the session that the backend is kept open by.
     session: Option<tokio::task::AbortHandle>,
 }
@@ -139,6 +141,7 @@ async fn fake() -> Result<Rig> {
         #[cfg(feature = "truenas")]
         nas: None,
         choice: Choice::All,
+        release: None,
         session: None,
     })
 }
@@ -203,6 +206,7 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
         #[cfg(feature = "truenas")]
         nas: None,
         choice: Choice::All,
+        release: None,
         session: None,
     })
 }
@@ -285,6 +289,7 @@ async fn incus(name: &'static str) -> Result<Rig> {
             "incus/guest" => Choice::Egress,
             _ => Choice::All,
         },
+        release: None,
         session: None,
     })
 }
@@ -401,6 +406,7 @@ async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
             nas_sim::Release::V25_10 => Choice::Areas,
             _ => Choice::Few,
         },
+        release: (name != BY_SSH).then_some(release as u64),
         session: None,
     })
 }

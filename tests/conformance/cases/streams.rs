@@ -43,10 +43,31 @@ async fn all_byte_values(scope: Scope) -> CaseResult {
     Ok(())
 }
 
+/// Random bytes, the same for the same seed.
+struct Noise(u64);
+
+impl Noise {
+    fn new(seed: [u8; 8]) -> Noise {
+        Noise(u64::from_le_bytes(seed) | 1)
+    }
+
+    /// The next 64 KiB.
+    fn chunk(&mut self) -> Vec<u8> {
+        let mut next = || {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0.to_le_bytes()
+        };
+        (0..8192).flat_map(|_| next()).collect()
+    }
+}
+
 async fn twenty_megabytes_through_a_pipe(scope: Scope) -> CaseResult {
     let sandbox = scope.sandbox().await?;
-    let chunk: Vec<u8> =
-        (0..64 * 1024).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut seed = [0; 8];
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
+    let (mut sent, mut wanted) = (Noise::new(seed), Noise::new(seed));
     let mut command = Command::argv(["cat"]);
     command.stdin = Stdin::Piped;
     let mut process = sandbox.spawn(&command).await?;
@@ -54,17 +75,17 @@ async fn twenty_megabytes_through_a_pipe(scope: Scope) -> CaseResult {
     const CHUNKS: usize = 320;
     let feed = async {
         for _ in 0..CHUNKS {
-            stdin.write_all(&chunk).await?;
+            stdin.write_all(&sent.chunk()).await?;
         }
         stdin.shutdown().await?;
         drop(stdin);
         std::io::Result::Ok(())
     };
     let eat = async {
-        let mut buffer = vec![0; chunk.len()];
+        let mut buffer = vec![0; 64 * 1024];
         for index in 0..CHUNKS {
             stdout.read_exact(&mut buffer).await?;
-            assert!(buffer == chunk, "chunk {index} came back changed");
+            assert!(buffer == wanted.chunk(), "chunk {index} came back changed ({seed:?})");
         }
         assert_eq!(stdout.read(&mut buffer).await?, 0, "there is more than was written");
         std::io::Result::Ok(())
