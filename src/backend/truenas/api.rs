@@ -13,6 +13,20 @@ use super::row::{self, Found, Row};
 use crate::sandbox::{Error, Result, State};
 use crate::transport::jsonrpc::RpcError;
 
+/// How often one is looked at again that the NAS could not look at.
+const LOOKS: u32 = 3;
+
+/// How a row of the NAS's list is read; none where it is no sandbox.
+type Reading = fn(&Value) -> Option<Row>;
+
+/// What has this name, of what was listed.
+fn of((all, read): &(Vec<Value>, Reading), name: &str) -> Found {
+    match all.iter().find(|one| one["name"] == name) {
+        None => Found::Nothing,
+        Some(one) => read(one).map_or(Found::Foreign, |row| Found::Ours(Box::new(row))),
+    }
+}
+
 /// Which methods there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Api {
@@ -23,52 +37,49 @@ pub(super) enum Api {
 }
 
 impl Inner {
-    /// Everything that the NAS lists, by name.
-    pub(super) async fn rows(&self) -> Result<Vec<Row>> {
-        let (method, read): (_, fn(&Value) -> Option<Row>) = match self.api {
+    /// What the NAS lists of these, and how a row is read. One that it could not look at for a moment is looked at
+    /// again: 25.x gives no more of it than its name then.
+    async fn query(&self, filters: Value) -> Result<(Vec<Value>, Reading), RpcError> {
+        let (method, read): (_, Reading) = match self.api {
             Api::Virt => ("virt.instance.query", row::of_virt),
             Api::Container => ("container.query", row::of_container),
         };
-        let all = self.client.read(method, json!([[], {}])).await;
-        let all = all.map_err(|error| doing(error, "listing sandboxes"))?;
-        let mut rows: Vec<Row> = all.as_array().into_iter().flatten().filter_map(read).collect();
+        let blank = |one: &Value| {
+            let nothing = one["environment"].as_object().is_none_or(|all| all.is_empty());
+            self.api == Api::Virt && one["status"] == "ERROR" && nothing
+        };
+        for tries in 0.. {
+            let mut all = self.client.read(method, json!([filters, {}])).await?;
+            let all = all.as_array_mut().map(std::mem::take).unwrap_or_default();
+            if tries == LOOKS || !all.iter().any(blank) {
+                return Ok((all, read));
+            }
+            tokio::time::sleep(pause(tries)).await;
+        }
+        Ok((Vec::new(), read))
+    }
+
+    /// Everything that the NAS lists, by name.
+    pub(super) async fn rows(&self) -> Result<Vec<Row>> {
+        let all = self.query(json!([])).await;
+        let (all, read) = all.map_err(|error| doing(error, "listing sandboxes"))?;
+        let mut rows: Vec<Row> = all.iter().filter_map(read).collect();
         rows.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(rows)
     }
 
     /// What has this name.
     pub(super) async fn find(&self, name: &str) -> Result<Found> {
-        let (method, read): (_, fn(&Value) -> Option<Row>) = match self.api {
-            Api::Virt => ("virt.instance.query", row::of_virt),
-            Api::Container => ("container.query", row::of_container),
-        };
-        let all = self.client.read(method, json!([[["name", "=", name]], {}])).await;
+        let all = self.query(json!([["name", "=", name]])).await;
         let all = all.map_err(|error| doing(error, &format!("looking at sandbox '{name}'")))?;
-        Ok(match all.as_array().and_then(|all| all.first()) {
-            None => Found::Nothing,
-            Some(one) => match read(one) {
-                Some(row) => Found::Ours(Box::new(row)),
-                None => Found::Foreign,
-            },
-        })
+        Ok(of(&all, name))
     }
 
     /// A sandbox, and what has another name.
     pub(super) async fn pair(&self, name: &str, other: &str) -> Result<(Row, Found)> {
-        let (method, read): (_, fn(&Value) -> Option<Row>) = match self.api {
-            Api::Virt => ("virt.instance.query", row::of_virt),
-            Api::Container => ("container.query", row::of_container),
-        };
-        let all = self.client.read(method, json!([[["name", "in", [name, other]]], {}])).await;
+        let all = self.query(json!([["name", "in", [name, other]]])).await;
         let all = all.map_err(|error| doing(error, &format!("looking at sandbox '{name}'")))?;
-        let of = |name: &str| {
-            let found = all.as_array().into_iter().flatten().find(|one| one["name"] == name);
-            match found {
-                None => Found::Nothing,
-                Some(one) => read(one).map_or(Found::Foreign, |row| Found::Ours(Box::new(row))),
-            }
-        };
-        Ok((of(name).sandbox(name)?, of(other)))
+        Ok((of(&all, name).sandbox(name)?, of(&all, other)))
     }
 
     /// A sandbox.

@@ -215,7 +215,10 @@ async fn of_snapshots_taken_while_something_ran(scope: Scope) -> CaseResult {
             ["new", "sub"],
             "{label}: a deleted file came back"
         );
-        assert_eq!(sandbox.ls("/root").await?, ["d", "f", "l"], "{label}");
+        let mut own = sandbox.ls("/root").await?;
+        // What an image may have there.
+        own.retain(|name| !name.starts_with('.'));
+        assert_eq!(own, ["d", "f", "l"], "{label}");
         assert_eq!(sandbox.run("cat /root/l").await?, label);
         assert_eq!(sandbox.stat("/root/f").await?.mode, 0o640);
         let clone = scope.clone_of(&sandbox, Some(&format!("{label}-after"))).await?;
