@@ -118,10 +118,14 @@ impl One {
                     shared.delete(&lane, &name).await;
                 }
                 last = Some(attempt);
+                let rest = async {
+                    tokio::time::sleep(pause).await;
+                    shared.answers(&lane, &name).await;
+                };
                 tokio::select! {
                     biased;
                     () = shared.cancel.cancelled() => break,
-                    () = tokio::time::sleep(pause) => {}
+                    () = rest => {}
                 }
             } else {
                 last = Some(settled(attempt, last.take(), number));

@@ -23,6 +23,9 @@ const KEPT: usize = 10;
 const AGAIN: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(300), Duration::from_secs(1)];
 
+/// How long a backend that went away in the middle of a matrix is waited for.
+pub(super) const AWAY: Duration = Duration::from_secs(30);
+
 impl Shared {
     /// A readable name that no other cell of any run has: what of matrix and values can be part of
     /// a sandbox name, and a tag of the run.
@@ -284,6 +287,23 @@ impl Shared {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits while nobody answers: attempts that began meanwhile would be lost.
+    pub async fn answers(&self, lane: &Lane, sandbox: &str) {
+        let mut pause = AGAIN[0];
+        let answered = async {
+            while let Err(Error::Transport { .. }) =
+                lane.ctx.backend.get(sandbox, &self.cancel).await
+            {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        };
+        if !self.gone.load(Ordering::Relaxed) && tokio::time::timeout(AWAY, answered).await.is_err()
+        {
+            self.gone.store(true, Ordering::Relaxed);
         }
     }
 
