@@ -377,7 +377,7 @@ impl Config {
 
 /// What the reader of the file says of a value, without the names of types that only a program knows.
 fn plain(message: &str) -> String {
-    let message = message.trim().replace('\n', ", ").replace('`', "");
+    let message = message.trim().replace('\n', ", ").replace('`', "'");
     let found = ["invalid type: ", "invalid value: "].iter().find_map(|start| {
         let (found, expected) = message.strip_prefix(start)?.rsplit_once(", expected ")?;
         let expected = match expected {
@@ -390,6 +390,8 @@ fn plain(message: &str) -> String {
             expected if expected.ends_with("sequence") => "a list",
             expected => expected,
         };
+        let found =
+            if found.starts_with("string") { found.into() } else { found.replace('\'', "") };
         Some(format!("{expected} goes here, not {found}"))
     });
     found.unwrap_or(message)
