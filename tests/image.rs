@@ -9,7 +9,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use sandscript::image::{Fetch, LayerOptions, Source, Tarball, unpack_layer};
+use sandscript::image::{
+    Fetch, LayerOptions, OciImage, Reference, Source, Tarball, unpack_layer, unpack_layers,
+};
 use sandscript::sandbox::Error;
 use sandscript::transfer::Owners;
 use sha2::{Digest, Sha256};
@@ -290,4 +292,137 @@ fn downloads() {
     assert_eq!(open().unwrap().fingerprint(), format!("sha256:{sum}"));
     let other = "1".repeat(64);
     assert!(matches!(store.open(&url, Some(&other)), Err(Error::Transport { .. })));
+}
+
+#[test]
+fn layers_over_each_other() {
+    let base = [
+        Entry(Dir, "usr/", "", 0o755),
+        Entry(Dir, "usr/bin/", "", 0o755),
+        Entry(Symlink, "bin", "usr/bin", 0o777),
+        Entry(File, "bin/sh", "shell", 0o755),
+        Entry(Dir, "opt/", "", 0o755),
+        Entry(File, "opt/kept", "1", 0o644),
+        Entry(File, "opt/gone", "1", 0o644),
+        Entry(Dir, "opt/emptied/", "", 0o555),
+        Entry(File, "opt/emptied/old", "1", 0o644),
+        Entry(Dir, "opt/tree/", "", 0o755),
+        Entry(Dir, "opt/tree/below/", "", 0o500),
+        Entry(File, "opt/tree/below/x", "1", 0o644),
+        Entry(Dir, "opt/becomes-a-file/", "", 0o755),
+        Entry(File, "opt/becomes-a-file/x", "1", 0o644),
+        Entry(File, "opt/becomes-a-folder", "1", 0o644),
+        Entry(File, "bin/tool", "1", 0o755),
+    ];
+    let above = [
+        // It acts on the layer below, though this one has such a file, too.
+        Entry(File, "opt/emptied/new", "2", 0o644),
+        Entry(File, "opt/emptied/.wh..wh..opq", "", 0o644),
+        Entry(File, "opt/.wh.gone", "", 0o644),
+        Entry(File, "opt/.wh.tree", "", 0o644),
+        Entry(File, "opt/.wh.never-there", "", 0o644),
+        Entry(File, "nowhere/.wh.x", "", 0o644),
+        Entry(File, "opt/.wh..wh.plnk", "", 0o644),
+        Entry(File, "opt/becomes-a-file", "2", 0o644),
+        Entry(Dir, "opt/becomes-a-folder/", "", 0o755),
+        Entry(File, "opt/becomes-a-folder/x", "2", 0o644),
+        Entry(File, "bin/.wh.tool", "", 0o644),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let (base, above) = (archive(&base), archive(&above));
+    let layers = [base.as_slice(), above.as_slice()];
+    let options = LayerOptions::new("test", Owners::Mine);
+    let open = layers.iter().map(|layer| move || Ok(*layer));
+    let stats = unpack_layers(open.clone(), folder.path(), &options).unwrap();
+    assert_eq!(stats.entries, 27);
+    let text = |path: &str| fs::read_to_string(folder.path().join(path)).unwrap();
+    assert_eq!(text("opt/kept"), "1");
+    assert_eq!(
+        (text("opt/becomes-a-file"), text("opt/becomes-a-folder/x")),
+        ("2".into(), "2".into())
+    );
+    let names = |path: &str| {
+        let entries = fs::read_dir(folder.path().join(path)).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("opt"), ["becomes-a-file", "becomes-a-folder", "emptied", "kept"]);
+    assert_eq!(names("opt/emptied"), ["new"]);
+    assert_eq!(names("usr/bin"), ["sh"]);
+
+    // The limits are those of all layers together.
+    let folder = tempfile::tempdir().unwrap();
+    let few = LayerOptions { max_entries: 20, ..options };
+    let error = unpack_layers(open, folder.path(), &few).unwrap_err();
+    assert!(error.to_string().contains("entries"), "{error}");
+}
+
+/// What a registry answers that gives a token to everybody; the token goes to nobody else.
+#[test]
+fn a_registry_that_wants_a_token() {
+    let layer = archive(&rootfs());
+    let manifest = format!(
+        r#"{{"schemaVersion": 2, "layers": [{{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": "sha256:{}"}}]}}"#,
+        sha256(&layer)
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (here, there) = (listener.local_addr().unwrap(), elsewhere.local_addr().unwrap());
+    let head = |stream: &mut std::net::TcpStream| {
+        let mut buffer = [0; 4096];
+        let length = stream.read(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).to_lowercase()
+    };
+    let (body, text) = (layer.clone(), manifest.clone());
+    let server = std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        for stream in listener.incoming().take(5) {
+            let mut stream = stream.unwrap();
+            let head = head(&mut stream);
+            let known = head.contains("authorization: bearer word");
+            let line = head.lines().next().unwrap().replace(" http/1.1", "");
+            let answer = match &line {
+                line if line.starts_with("get /token?") => {
+                    let fits = line.contains("service=me") && line.contains("scope=repository%3aa%3apull");
+                    assert!(fits && !known, "{line}");
+                    ok(br#"{"token": "word"}"#)
+                }
+                _ if !known => format!(
+                    "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://{here}/token\",service=\"me\",scope=\"repository:a:pull\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                )
+                .into_bytes(),
+                line if line.starts_with("get /v2/a/manifests/") => ok(text.as_bytes()),
+                line if line.starts_with("head ") => {
+                    b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec()
+                }
+                _ => format!(
+                    "HTTP/1.1 307 Elsewhere\r\nlocation: http://{there}/layer\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                )
+                .into_bytes(),
+            };
+            stream.write_all(&answer).unwrap();
+            asked.push(line);
+        }
+        asked
+    });
+    let store = std::thread::spawn(move || {
+        let (mut stream, _) = elsewhere.accept().unwrap();
+        let mut buffer = [0; 4096];
+        let length = stream.read(&mut buffer).unwrap();
+        stream.write_all(&ok(&body)).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).to_lowercase()
+    });
+    let cache = tempfile::tempdir().unwrap();
+    let fetch = Fetch { cache: cache.path(), max_bytes: 1 << 20, progress: &|_, _| true };
+    let reference = Reference::parse(&format!("oci:{here}/a:1")).unwrap().unwrap();
+    let image = OciImage::look_up(&reference, None, &fetch).unwrap();
+    assert_eq!(image.fingerprint(), format!("sha256:{}", sha256(manifest.as_bytes())));
+    let layers = image.layers(&fetch).unwrap();
+    assert_eq!(fs::read(&layers[0]).unwrap(), layer);
+    assert!(!store.join().unwrap().contains("authorization"));
+    let asked: Vec<String> =
+        server.join().unwrap().iter().map(|line| line[..8].to_owned()).collect();
+    assert_eq!(asked, ["get /v2/", "get /tok", "get /v2/", "head /v2", "get /v2/"]);
 }

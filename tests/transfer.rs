@@ -256,6 +256,7 @@ fn archive(entries: &[Evil]) -> Vec<u8> {
 fn rules(through_links: bool) -> Rules {
     Rules {
         through_links,
+        layered: through_links,
         devices: if through_links { Devices::SkipDev } else { Devices::Refuse },
         owners: Owners::Mine,
         mode_mask: 0o7777,
@@ -268,11 +269,30 @@ fn rules(through_links: bool) -> Rules {
 
 fn extract(dest: &Path, entries: &[Evil], through_links: bool) -> Result<(), Error> {
     let archive = archive(entries);
-    Extractor::new(dest, &rules(through_links))?.run(archive.as_slice()).map(drop)
+    let rules = rules(through_links);
+    if rules.layered {
+        Extractor::new(dest, &rules)?.take_away(archive.as_slice())?;
+    }
+    Extractor::new(dest, &rules)?.run(archive.as_slice()).map(drop)
 }
 
 fn evil() -> impl Strategy<Value = Evil> {
-    let part = prop::sample::select(vec!["a", "b", "c", "..", ".", "dev", "old", "outside"]);
+    let part = prop::sample::select(vec![
+        "a",
+        "b",
+        "c",
+        "..",
+        ".",
+        "dev",
+        "old",
+        "outside",
+        ".wh.a",
+        ".wh.b",
+        ".wh..",
+        ".wh...",
+        ".wh.",
+        ".wh..wh..opq",
+    ]);
     let path =
         (prop::sample::select(vec!["", "", "", "/", "./"]), prop::collection::vec(part, 1..4))
             .prop_map(|(start, parts)| format!("{start}{}", parts.join("/")));

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
@@ -59,11 +60,27 @@ pub(super) fn sum(mut file: &File, path: &Path, fetch: &Fetch<'_>) -> Result<Str
         .duration_since(std::time::UNIX_EPOCH)
         .is_ok_and(|now| now.as_secs() as i64 > meta.ctime() + 1);
     if settled && (now.ctime(), now.ctime_nsec()) == (meta.ctime(), meta.ctime_nsec()) {
-        let draft = note.with_extension(std::process::id().to_string());
-        // A note that can't be kept costs time only.
-        let _ = std::fs::write(&draft, &hex).and_then(|()| std::fs::rename(&draft, &note));
+        remember(&note, hex.as_bytes());
     }
     Ok(hex)
+}
+
+/// The sha256 of what is in memory, in hexadecimal.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// What was remembered in `kept`, if that is not longer ago.
+pub(super) fn remembered(kept: &Path, longest: Duration) -> Option<Vec<u8>> {
+    let age = SystemTime::now().duration_since(kept.metadata().ok()?.modified().ok()?);
+    // A clock that was set back makes it no older.
+    (age.unwrap_or_default() < longest).then(|| std::fs::read(kept).ok()).flatten()
+}
+
+/// Remembers it. What can't be kept is asked for again.
+pub(super) fn remember(kept: &Path, bytes: &[u8]) {
+    let draft = kept.with_extension(std::process::id().to_string());
+    let _ = std::fs::write(&draft, bytes).and_then(|()| std::fs::rename(&draft, kept));
 }
 
 /// Lower-case hexadecimal.

@@ -12,8 +12,13 @@ use super::tarball::{Fetch, mismatch};
 use crate::sandbox::{Error, Kind, Result, format_size};
 
 /// The archive behind `url` in the cache, checked against `sha256`. One process downloads, others
-/// that want the same wait for it.
-pub(super) fn download(url: &str, sha256: &str, fetch: &Fetch<'_>) -> Result<PathBuf> {
+/// that want the same wait for it. A `token` goes to whom `url` names, and nowhere that an answer leads.
+pub(super) fn download(
+    url: &str,
+    sha256: &str,
+    token: Option<&str>,
+    fetch: &Fetch<'_>,
+) -> Result<PathBuf> {
     cache::folder(fetch.cache)?;
     let path = fetch.cache.join(sha256);
     let part = fetch.cache.join(format!("{sha256}.part"));
@@ -27,7 +32,7 @@ pub(super) fn download(url: &str, sha256: &str, fetch: &Fetch<'_>) -> Result<Pat
     if path.exists() {
         return Ok(path);
     }
-    let fetched = body(url, sha256, &mut file, fetch);
+    let fetched = body(url, sha256, token, &mut file, fetch);
     if let Err(error) = fetched {
         let _ = file.set_len(0);
         return Err(error);
@@ -52,6 +57,17 @@ fn wait(file: &File, fetch: &Fetch<'_>) -> Result<()> {
     }
 }
 
+/// Whether nobody on the way can change what comes from there: `https:`, or this machine.
+pub(super) fn is_trusted(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else { return url.starts_with("https://") };
+    let place = rest.split('/').next().unwrap_or_default();
+    let host = match place.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => place,
+    };
+    ["127.0.0.1", "[::1]", "localhost"].contains(&host)
+}
+
 /// What fetches; `https` only, if that is wanted, also where an answer leads elsewhere.
 pub(super) fn agent(https: bool) -> ureq::Agent {
     ureq::Agent::config_builder()
@@ -64,8 +80,18 @@ pub(super) fn agent(https: bool) -> ureq::Agent {
         .into()
 }
 
-fn body(url: &str, sha256: &str, file: &mut File, fetch: &Fetch<'_>) -> Result<()> {
-    let response = agent(false).get(url).call().map_err(|error| answer(url, error))?;
+fn body(
+    url: &str,
+    sha256: &str,
+    token: Option<&str>,
+    file: &mut File,
+    fetch: &Fetch<'_>,
+) -> Result<()> {
+    let mut request = agent(token.is_some() && url.starts_with("https:")).get(url);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let response = request.call().map_err(|error| answer(url, error))?;
     let size = response.body().content_length();
     let too_large = || {
         let most = format_size(fetch.max_bytes);

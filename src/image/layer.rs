@@ -34,8 +34,41 @@ impl LayerOptions {
 /// devices elsewhere are [`Error::InvalidInput`], as is an archive without `/bin/sh`. On an error
 /// `dest` is left half written: delete it.
 pub fn unpack_layer(archive: impl Read, dest: &Path, options: &LayerOptions) -> Result<Stats> {
-    let rules = Rules {
+    let rules = rules(options, false);
+    let stats = Extractor::new(dest, &rules)?.run(archive)?;
+    checked(dest, &rules.what)?;
+    Ok(stats)
+}
+
+/// Unpacks the layers of an OCI image, lowest first, one over the other into the empty directory `dest`;
+/// each is opened twice, first for what it takes away of those below it (OCI image specification 1.1,
+/// "Whiteouts"). Else as [`unpack_layer`].
+pub fn unpack_layers<R: Read>(
+    layers: impl IntoIterator<Item = impl Fn() -> Result<R>>,
+    dest: &Path,
+    options: &LayerOptions,
+) -> Result<Stats> {
+    let mut left = options.clone();
+    let mut all = Stats::default();
+    for open in layers {
+        let rules = rules(&left, true);
+        if all.entries > 0 {
+            Extractor::new(dest, &rules)?.take_away(open()?)?;
+        }
+        let stats = Extractor::new(dest, &rules)?.run(open()?)?;
+        all.entries += stats.entries;
+        all.bytes += stats.bytes;
+        left.max_entries -= stats.entries;
+        left.max_bytes -= stats.bytes;
+    }
+    checked(dest, &rules(options, true).what)?;
+    Ok(all)
+}
+
+fn rules(options: &LayerOptions, layered: bool) -> Rules {
+    Rules {
         through_links: true,
+        layered,
         devices: Devices::SkipDev,
         owners: options.owners,
         mode_mask: 0o7777,
@@ -43,13 +76,15 @@ pub fn unpack_layer(archive: impl Read, dest: &Path, options: &LayerOptions) -> 
         max_bytes: options.max_bytes,
         max_entries: options.max_entries,
         what: format!("image '{}'", options.name),
-    };
-    let stats = Extractor::new(dest, &rules)?.run(archive)?;
+    }
+}
+
+fn checked(dest: &Path, what: &str) -> Result<()> {
     if exists_inside(dest, Path::new("bin/sh")) {
-        return Ok(stats);
+        return Ok(());
     }
     Err(Error::invalid_hint(
-        rules.what,
+        what,
         "not a root file system: it has no /bin/sh",
         "pack the root folder's content, with bin/, etc/ and usr/ at the top: tar -C ROOT -cf image.tar .",
     ))

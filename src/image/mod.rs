@@ -7,11 +7,13 @@ mod compression;
 mod download;
 mod host;
 mod layer;
+mod oci;
 mod simplestreams;
 mod tarball;
 
 pub use compression::decompress;
 pub use host::{HostImage, HostStats, Tree};
-pub use layer::{LayerOptions, unpack_layer};
+pub use layer::{LayerOptions, unpack_layer, unpack_layers};
+pub use oci::{OciImage, Reference};
 pub use simplestreams::{IMAGE_SERVER, alias, look_up};
 pub use tarball::{Fetch, Source, Tarball};

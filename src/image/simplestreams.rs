@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -147,15 +146,7 @@ struct Server {
 impl Server {
     fn new(url: &str) -> Result<Server> {
         let base = url.trim_end_matches('/').to_owned();
-        let host = base.strip_prefix("http://").map(|rest| {
-            let place = rest.split('/').next().unwrap_or_default();
-            place.rsplit_once(':').map_or(place, |(host, _)| host)
-        });
-        let safe = match host {
-            None => base.starts_with("https://"),
-            Some(host) => ["127.0.0.1", "[::1]", "localhost"].contains(&host),
-        };
-        if safe {
+        if download::is_trusted(&base) {
             return Ok(Server { base });
         }
         Err(Error::invalid_hint(
@@ -194,11 +185,7 @@ impl Server {
         cache::folder(fetch.cache)?;
         let kept = fetch.cache.join(format!("list-{}", blake3::hash(url.as_bytes()).to_hex()));
         let parsed = |text: &[u8]| serde_json::from_slice::<T>(text).ok();
-        let old = |longest: Duration| {
-            let age = kept.metadata().ok()?.modified().ok()?;
-            let age = SystemTime::now().duration_since(age).ok()?;
-            (age < longest).then(|| std::fs::read(&kept).ok()).flatten().as_deref().and_then(parsed)
-        };
+        let old = |longest| cache::remembered(&kept, longest).as_deref().and_then(parsed);
         if let Some(list) = old(FRESH) {
             return Ok(list);
         }
@@ -214,9 +201,7 @@ impl Server {
         let list = parsed(&text).ok_or_else(|| Error::Transport {
             message: format!("{url} is not a list of images"),
         })?;
-        let draft: PathBuf = kept.with_extension(std::process::id().to_string());
-        // One that can't be kept is asked for again.
-        let _ = std::fs::write(&draft, &text).and_then(|()| std::fs::rename(&draft, &kept));
+        cache::remember(&kept, &text);
         Ok(list)
     }
 

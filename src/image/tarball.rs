@@ -72,7 +72,7 @@ impl Tarball {
                         "give the digest that its publisher names: sha256: \"…\"",
                     ));
                 };
-                let path = download::download(url, &wanted, fetch)?;
+                let path = download::download(url, &wanted, None, fetch)?;
                 Ok(Tarball { path, sha256: wanted })
             }
             Source::File(path) => {
@@ -122,7 +122,8 @@ fn open_file(path: &Path) -> Result<File> {
     }
 }
 
-fn digest(text: &str) -> Result<String> {
+/// The 64 hexadecimal digits of a sha256, with or without `sha256:` before them.
+pub(super) fn digest(text: &str) -> Result<String> {
     let hex = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
     if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(hex);

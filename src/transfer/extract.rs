@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::beneath::{self, Beneath};
 use super::sparse::{self, Holes};
+use super::whiteout;
 use crate::sandbox::{Error, Result, format_size};
 
 /// What happens to device nodes.
@@ -39,6 +40,9 @@ pub struct Rules {
     /// Entries may lie below symbolic links to directories, which are resolved inside the
     /// destination (`lib/x` where `lib -> usr/lib`). Else a link on the way is an error.
     pub through_links: bool,
+    /// The archive is one of several that are written over each other: names of whiteouts are left out,
+    /// and a directory goes with all below it where something else takes its place.
+    pub layered: bool,
     /// Device nodes and pipes.
     pub devices: Devices,
     /// Owners.
@@ -66,8 +70,8 @@ pub struct Stats {
 
 /// Writes one archive below one directory.
 pub struct Extractor<'a> {
-    rules: &'a Rules,
-    dest: Beneath,
+    pub(super) rules: &'a Rules,
+    pub(super) dest: Beneath,
     stats: Stats,
     dirs: Vec<(Vec<OsString>, Meta)>,
 }
@@ -114,6 +118,9 @@ impl<'a> Extractor<'a> {
         let name = extra.name.clone().unwrap_or_else(|| bytes_path(&entry.path_bytes()));
         let parts = beneath::parts(&name).map_err(|why| self.refused_entry(&name, why))?;
         if self.rules.devices == Devices::SkipDev && parts.len() > 1 && parts[0] == "dev" {
+            return Ok(());
+        }
+        if self.rules.layered && parts.last().is_some_and(|name| whiteout::is_whiteout(name)) {
             return Ok(());
         }
         let meta = self.meta(entry, extra.mtime, extra.xattrs, &name)?;
@@ -275,14 +282,17 @@ impl<'a> Extractor<'a> {
         mut make: impl FnMut(std::os::fd::BorrowedFd<'_>, &OsStr) -> rustix::io::Result<()>,
     ) -> io::Result<()> {
         let Some(name) = parts.last() else { return Err(Errno::INVAL.into()) };
+        let layered = self.rules.layered;
         let dir = self.dest.parent(parts)?;
         match make(dir, name) {
             Err(Errno::EXIST) => {
-                let flags = match beneath::kind(dir, name)? {
-                    Some(FileType::Directory) => AtFlags::REMOVEDIR,
-                    _ => AtFlags::empty(),
-                };
-                rustix::fs::unlinkat(dir, name, flags)?;
+                match beneath::kind(dir, name)? {
+                    Some(FileType::Directory) if layered => whiteout::remove(dir, name)?,
+                    Some(FileType::Directory) => {
+                        rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+                    }
+                    _ => rustix::fs::unlinkat(dir, name, AtFlags::empty())?,
+                }
                 let outcome = make(dir, name);
                 self.dest.forget();
                 Ok(outcome?)
@@ -358,7 +368,7 @@ impl<'a> Extractor<'a> {
         )
     }
 
-    fn refused_entry(&self, name: &Path, why: &str) -> Error {
+    pub(super) fn refused_entry(&self, name: &Path, why: &str) -> Error {
         Error::invalid_hint(
             self.rules.what.clone(),
             format!("refused: entry '{}': {why}", name.display()),
@@ -366,7 +376,7 @@ impl<'a> Extractor<'a> {
         )
     }
 
-    fn broken(&self, error: &io::Error) -> Error {
+    pub(super) fn broken(&self, error: &io::Error) -> Error {
         Error::invalid_hint(
             self.rules.what.clone(),
             format!("can't be read: {error}"),
@@ -374,7 +384,7 @@ impl<'a> Extractor<'a> {
         )
     }
 
-    fn failed(&self, name: &Path, error: &io::Error) -> Error {
+    pub(super) fn failed(&self, name: &Path, error: &io::Error) -> Error {
         let what = format!("{}: can't write '{}'", self.rules.what, name.display());
         if is(error, &[Errno::NOSPC, Errno::DQUOT]) {
             return Error::Exhausted {
@@ -398,7 +408,7 @@ impl<'a> Extractor<'a> {
     }
 }
 
-fn is(error: &io::Error, any: &[Errno]) -> bool {
+pub(super) fn is(error: &io::Error, any: &[Errno]) -> bool {
     error.raw_os_error().is_some_and(|code| any.iter().any(|errno| errno.raw_os_error() == code))
 }
 
@@ -431,7 +441,7 @@ fn allow_unmapped(owners: Owners, outcome: rustix::io::Result<()>, meta: &Meta) 
     }
 }
 
-fn bytes_path(bytes: &[u8]) -> PathBuf {
+pub(super) fn bytes_path(bytes: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     PathBuf::from(OsStr::from_bytes(bytes))
 }

@@ -16,6 +16,7 @@ mod place;
 mod select;
 mod sparse;
 mod unpack;
+mod whiteout;
 
 pub use beneath::exists_inside;
 pub use extract::{Devices, Extractor, Owners, Rules, Stats};

@@ -36,6 +36,7 @@ pub async fn unpack(tar: Reader, dest: &Path, options: &UnpackOptions) -> Result
     };
     let rules = Rules {
         through_links: false,
+        layered: false,
         devices: Devices::Refuse,
         owners: Owners::Mine,
         mode_mask: 0o777,

@@ -104,7 +104,7 @@ fn sum(archive: &[u8]) -> String {
 }
 
 /// Programs of this machine with the libraries they need, and a marker.
-fn archive(marker: &str) -> Vec<u8> {
+fn tar_archive(marker: &str) -> Vec<u8> {
     let mut files = BTreeSet::new();
     for program in ["sh", "cat"] {
         let path = ["/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(program));
@@ -133,9 +133,14 @@ fn archive(marker: &str) -> Vec<u8> {
     add("etc/group", 0o644, b"root:x:0:\n");
     add("etc/marker", 0o644, marker.as_bytes());
     add("root/.keep", 0o644, b"");
+    builder.into_inner().unwrap()
+}
+
+/// The same, compressed.
+fn archive(marker: &str) -> Vec<u8> {
     let options = lzma_rust2::XzOptions::with_preset(0);
     let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
-    writer.write_all(&builder.into_inner().unwrap()).unwrap();
+    writer.write_all(&tar_archive(marker)).unwrap();
     writer.finish().unwrap()
 }
 
@@ -237,7 +242,156 @@ fn what_a_server_does_not_have() {
     exit code 2
     -- stderr
     error: image: 'debian' is not an image that backend 'local' can start from
-    hint: use "host", an alias such as "debian/12", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256
+    hint: use "host", an alias such as "debian/12", an image of a registry such as "oci:debian:12", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256
     "#);
     assert_eq!(environment.ok(["list", "--format", "json"]).trim(), "[]");
+}
+
+/// Debian's registry on loopback, filled by the tools that others fill theirs with.
+struct Registry {
+    server: std::process::Child,
+    address: String,
+    folder: PathBuf,
+}
+
+impl Registry {
+    fn start(environment: &TestEnvironment) -> Option<Registry> {
+        let missing = ["docker-registry", "skopeo", "umoci"]
+            .into_iter()
+            .find(|program| Command::new(program).arg("--version").output().is_err());
+        if let Some(missing) = missing {
+            crate::environment::skip(&format!("{missing} is not installed: images of a registry"));
+            return None;
+        }
+        let folder = environment.path("registry");
+        std::fs::create_dir_all(folder.join("store")).unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let config = folder.join("config.yml");
+        std::fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
+                folder.join("store").display()
+            ),
+        )
+        .unwrap();
+        let mut serve = Command::new("docker-registry");
+        serve.arg("serve").arg(&config).stdout(std::process::Stdio::null());
+        let server = serve.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let begin = std::time::Instant::now();
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(begin.elapsed().as_secs() < 30, "the registry does not listen");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Some(Registry { server, address, folder })
+    }
+
+    /// Publishes an image of these layers under a tag, and says its digest.
+    fn publish(&self, tag: &str, layers: &[Vec<u8>]) -> String {
+        let run = |program: &str, args: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(args).current_dir(&self.folder).env("HOME", &self.folder);
+            let output = command.env("XDG_RUNTIME_DIR", &self.folder).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{program} {args:?}: {said}");
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let layout = format!("layout-{tag}");
+        let image = format!("{layout}:{tag}");
+        run("umoci", &["init", "--layout", &layout]);
+        run("umoci", &["new", "--image", &image]);
+        for layer in layers {
+            std::fs::write(self.folder.join("layer.tar"), layer).unwrap();
+            run("umoci", &["raw", "add-layer", "--image", &image, "layer.tar"]);
+        }
+        let to = format!("docker://{}/a/base:{tag}", self.address);
+        let local = format!("oci:{image}");
+        run("skopeo", &["--insecure-policy", "copy", "--dest-tls-verify=false", &local, &to]);
+        run("skopeo", &["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &to])
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn from_a_registry() {
+    let Some(environment) = TestEnvironment::local() else { return };
+    let Some(registry) = Registry::start(&environment) else { return };
+    let layer = |files: &[(&str, &str)]| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_size(content.len() as u64);
+            header.set_mtime(1_600_000_000);
+            builder.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    let root = tar_archive("one");
+    let first = registry.publish(
+        "1",
+        &[
+            root.clone(),
+            layer(&[("opt/gone", "1"), ("opt/kept", "1"), ("opt/dir/old", "1")]),
+            layer(&[("opt/.wh.gone", ""), ("opt/dir/.wh..wh..opq", ""), ("opt/dir/new", "2")]),
+        ],
+    );
+    let image = format!("oci:{}/a/base", registry.address);
+    environment.ok(["create", "one", "--image", &format!("{image}:1")]);
+    let seen = ["exec", "one", "--", "sh", "-c", "cat /etc/marker; echo; echo /opt/* /opt/dir/*"];
+    assert_eq!(environment.ok(seen), "one\n/opt/dir /opt/kept /opt/dir/new\n");
+    let shown: Value =
+        serde_json::from_str(&environment.ok(["show", "one", "--format", "json"])).unwrap();
+    assert_eq!(shown["fingerprint"], Value::String(first.clone()));
+
+    // A tag that moved is seen by another store; by its digest the old one is still to be had.
+    let second = registry.publish("2", &[root, layer(&[("etc/marker", "two")])]);
+    let moved = format!("docker://{}/a/base:1", registry.address);
+    let from = format!("docker://{}/a/base:2", registry.address);
+    let copy = ["--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
+    let copied = Command::new("skopeo").args(copy).args([&from, &moved]).output().unwrap();
+    assert!(copied.status.success());
+    assert_ne!(first, second);
+    environment.ok(["create", "again", "--image", &format!("{image}:1")]);
+    assert_eq!(environment.ok(["exec", "again", "--", "cat", "/etc/marker"]), "one");
+    let other = TestEnvironment::local().unwrap();
+    other.ok(["create", "new", "--image", &format!("{image}:1")]);
+    assert_eq!(other.ok(["exec", "new", "--", "cat", "/etc/marker"]), "two");
+    other.ok(["create", "old", "--image", &format!("{image}:1"), "--sha256", &first]);
+    assert_eq!(other.ok(["exec", "old", "--", "cat", "/etc/marker"]), "one");
+    other.ok(["create", "pinned", "--image", &format!("{image}@{first}")]);
+    assert_eq!(other.ok(["exec", "pinned", "--", "cat", "/etc/marker"]), "one");
+
+    let said = |image: &str, more: &[&str]| {
+        let run = other.run(["create", "x", "--image", image].iter().chain(more));
+        run.to_string().replace(&registry.address, "REGISTRY").replace(&first, "FIRST")
+    };
+    assert_snapshot!(said(&format!("{image}:3"), &[]), @"
+    exit code 1
+    -- stderr
+    error: image 'oci:REGISTRY/a/base:3' not found
+    ");
+    assert_snapshot!(said("oci:Debian", &[]), @"
+    exit code 2
+    -- stderr
+    error: image: 'oci:Debian' is not the name of an image in a registry
+    hint: write it as oci:debian:12, oci:REGISTRY/NAME:TAG or oci:NAME@sha256:DIGEST
+    ");
+    assert_snapshot!(said(&format!("{image}:1"), &["--sha256", &"1".repeat(64)]), @"
+    exit code 1
+    -- stderr
+    error: image 'oci:REGISTRY/a/base:1@sha256:1111111111111111111111111111111111111111111111111111111111111111' not found
+    ");
+    // What is known goes on without it.
+    drop(registry);
+    environment.ok(["create", "third", "--image", &format!("{image}:1")]);
+    assert_eq!(environment.ok(["exec", "third", "--", "cat", "/etc/marker"]), "one");
 }

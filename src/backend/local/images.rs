@@ -8,7 +8,7 @@ use super::Inner;
 use super::mode::Mode;
 use super::protocol::{Task, Tree};
 use super::record;
-use crate::image::{self, Fetch, HostImage, Source, Tarball};
+use crate::image::{self, Fetch, HostImage, OciImage, Reference, Source, Tarball};
 use crate::sandbox::{Cancel, Error, Result};
 
 /// An image that is ready to start from.
@@ -30,12 +30,17 @@ enum Named {
     Archive(Source),
     /// What an image server calls so.
     Alias(String),
+    /// An image in a registry.
+    Oci(Reference),
 }
 
 /// Says what an image name means here, before any work.
 fn parse(image: &str) -> Result<Named> {
     if image == "host" {
         return Ok(Named::Host);
+    }
+    if let Some(reference) = Reference::parse(image) {
+        return reference.map(Named::Oci);
     }
     if let Some(source) = Source::parse(image) {
         return Ok(Named::Archive(source));
@@ -44,7 +49,7 @@ fn parse(image: &str) -> Result<Named> {
         Error::invalid_hint(
             "image",
             format!("'{image}' is not an image that backend 'local' can start from"),
-            "use \"host\", an alias such as \"debian/12\", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256",
+            "use \"host\", an alias such as \"debian/12\", an image of a registry such as \"oci:debian:12\", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256",
         )
     })
 }
@@ -61,6 +66,7 @@ impl Inner {
             Named::Host => {
                 self.host_image.get_or_try_init(|| self.make_host_image()).await.cloned()
             }
+            Named::Oci(reference) => self.oci_image(reference, sha256, cancel).await,
             named => self.tar_image(named, sha256, cancel).await,
         }
     }
@@ -81,6 +87,13 @@ impl Inner {
             Named::Alias(alias) => {
                 let (_, found) = self.looked_up(alias, sha256, cancel).await?;
                 Ok(format!("sha256:{found}"))
+            }
+            Named::Oci(reference) => {
+                let sha256 = sha256.map(str::to_owned);
+                self.fetching(cancel, move |fetch| {
+                    Ok(OciImage::look_up(&reference, sha256.as_deref(), fetch)?.fingerprint())
+                })
+                .await
             }
             named => Ok(self.open_tarball(named, sha256, cancel).await?.fingerprint()),
         }
@@ -115,13 +128,54 @@ impl Inner {
     ) -> Result<Image> {
         let tarball = self.open_tarball(named, sha256, cancel).await?;
         let trees = vec![Tree { name: "root".into(), target: "/".into(), host: None }];
-        let (archive, name) = (tarball.path().to_owned(), tarball.path().display().to_string());
+        let (archives, name) =
+            (vec![tarball.path().to_owned()], tarball.path().display().to_string());
         let all_mine = matches!(self.mode, Mode::Single { .. });
         self.make_ready(tarball.fingerprint(), trees, |to| Task::Unpack {
-            archive,
+            archives,
+            layered: false,
             name,
             to,
             all_mine,
+        })
+        .await
+    }
+
+    /// All layers of an image of a registry as one of ours.
+    async fn oci_image(
+        &self,
+        reference: Reference,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<Image> {
+        let (name, sha256) = (reference.to_string(), sha256.map(str::to_owned));
+        let looked_up = move |fetch: &Fetch<'_>| {
+            let image = OciImage::look_up(&reference, sha256.as_deref(), fetch)?;
+            Ok((image.fingerprint(), image.layers(fetch)?))
+        };
+        let (fingerprint, archives) = self.fetching(cancel, looked_up).await?;
+        let trees = vec![Tree { name: "root".into(), target: "/".into(), host: None }];
+        let all_mine = matches!(self.mode, Mode::Single { .. });
+        self.make_ready(fingerprint, trees, |to| Task::Unpack {
+            archives,
+            layered: true,
+            name,
+            to,
+            all_mine,
+        })
+        .await
+    }
+
+    /// Does what may download, beside everything else.
+    async fn fetching<T: Send + 'static>(
+        &self,
+        cancel: &Cancel,
+        work: impl FnOnce(&Fetch<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (cache, cancel) = (self.store.images(), cancel.clone());
+        blocking(move || {
+            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
+            work(&Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on })
         })
         .await
     }
@@ -133,13 +187,9 @@ impl Inner {
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<(Source, String)> {
-        let (cache, sha256, cancel) =
-            (self.store.images(), sha256.map(str::to_owned), cancel.clone());
-        let server = self.image_server.clone();
-        blocking(move || {
-            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
-            let fetch = Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on };
-            image::look_up(&server, &alias, sha256.as_deref(), &fetch)
+        let (server, sha256) = (self.image_server.clone(), sha256.map(str::to_owned));
+        self.fetching(cancel, move |fetch| {
+            image::look_up(&server, &alias, sha256.as_deref(), fetch)
         })
         .await
     }
@@ -156,18 +206,15 @@ impl Inner {
                 (source, Some(found))
             }
             Named::Archive(source) => (source, sha256.map(str::to_owned)),
-            Named::Host => return Err(Error::internal("the host's image is no archive")),
+            Named::Host | Named::Oci(_) => return Err(Error::internal("this image is no archive")),
         };
-        let (cache, cancel) = (self.store.images(), cancel.clone());
-        blocking(move || {
+        self.fetching(cancel, move |fetch| {
             // The keeper works in another folder.
             let source = match source {
                 Source::File(path) => Source::File(path.canonicalize().unwrap_or(path)),
                 url => url,
             };
-            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
-            let fetch = Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on };
-            Tarball::open(&source, sha256.as_deref(), &fetch)
+            Tarball::open(&source, sha256.as_deref(), fetch)
         })
         .await
     }

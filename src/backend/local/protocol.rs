@@ -113,10 +113,12 @@ pub enum Task {
         /// The marks to make afterwards.
         marks: Vec<PathBuf>,
     },
-    /// Unpack a tarball into a layer.
+    /// Unpack an image into a layer.
     Unpack {
-        /// The archive.
-        archive: PathBuf,
+        /// A tarball, or the layers of an OCI image, lowest first.
+        archives: Vec<PathBuf>,
+        /// Whether they are such layers, which may take away from those below.
+        layered: bool,
         /// What it is called in messages.
         name: String,
         /// There is one id only: it owns everything.

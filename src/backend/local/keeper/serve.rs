@@ -20,7 +20,7 @@ use crate::backend::local::protocol::{Doing, Done, Failure, Task};
 use crate::backend::local::sys;
 use crate::backend::local::{copy, spare};
 use crate::backend::local::{gate, porter};
-use crate::image::{HostImage, LayerOptions, decompress, unpack_layer};
+use crate::image::{HostImage, LayerOptions, decompress, unpack_layer, unpack_layers};
 use crate::sandbox::{Error, Result as Outcome};
 use crate::transfer::{Owners, Stats};
 
@@ -161,8 +161,8 @@ fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilte
             Ok(Done::Ok)
         }
         Task::Sync { path, marks } => sync(&path, &marks).map(|()| Done::Ok),
-        Task::Unpack { archive, name, to, all_mine } => {
-            Ok(reported(unpack(&archive, name, &to, all_mine)))
+        Task::Unpack { archives, layered, name, to, all_mine } => {
+            Ok(reported(unpack(&archives, layered, name, &to, all_mine)))
         }
     };
     let done = done.unwrap_or_else(Done::Failed);
@@ -277,15 +277,27 @@ fn remove_group(group: &Path) {
     }
 }
 
-fn unpack(archive: &Path, name: String, to: &Path, all_mine: bool) -> Outcome<Stats> {
-    let file = fs::File::open(archive)
-        .and_then(decompress)
-        .map_err(|error| Error::invalid("image", format!("{name}: {error}")))?;
+fn unpack(
+    archives: &[PathBuf],
+    layered: bool,
+    name: String,
+    to: &Path,
+    all_mine: bool,
+) -> Outcome<Stats> {
+    let open = |archive: &PathBuf| {
+        fs::File::open(archive)
+            .and_then(decompress)
+            .map_err(|error| Error::invalid("image", format!("{}: {error}", archive.display())))
+    };
     let owners = if all_mine { Owners::Mine } else { Owners::Archive };
     let root = to.join("root");
     fs::create_dir(&root)
         .map_err(|error| Error::internal(format!("{}: {error}", root.display())))?;
-    let stats = unpack_layer(file, &root, &LayerOptions::new(name, owners))?;
+    let options = LayerOptions::new(name, owners);
+    let stats = match archives {
+        [archive] if !layered => unpack_layer(open(archive)?, &root, &options)?,
+        layers => unpack_layers(layers.iter().map(|layer| move || open(layer)), &root, &options)?,
+    };
     // What every program expects, however bare the archive is.
     for (folder, mode) in [("tmp", 0o1777), ("root", 0o700), ("etc", 0o755)] {
         let place = root.join(folder);
