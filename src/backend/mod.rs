@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::sandbox::{Backend, Check, Error, Kind, Result};
 
 pub mod fake;
-#[cfg(any(feature = "incus", feature = "truenas"))]
+#[cfg(any(feature = "incus", feature = "nspawn", feature = "truenas"))]
 mod guest;
 #[cfg(feature = "incus")]
 pub mod incus;
@@ -29,6 +29,8 @@ pub const NAMES: &[&str] = &[
     "incus",
     #[cfg(feature = "truenas")]
     "truenas",
+    #[cfg(feature = "nspawn")]
+    "nspawn",
     "fake",
 ];
 
@@ -41,8 +43,11 @@ pub struct Config {
     pub store: Option<PathBuf>,
     /// For `local`: a program that calls `local::init`, where this one can't.
     pub helper: Option<PathBuf>,
-    /// For `local`: the simplestreams server that aliases of images are looked up at.
+    /// For `local` and `nspawn`: the simplestreams server that aliases of images are looked up at.
     pub image_server: Option<String>,
+    /// Where `nspawn` keeps its machines; `/var/lib/sandscript/nspawn` when not given.
+    #[serde(default)]
+    pub nspawn_store: Option<PathBuf>,
     /// For `incus`: the daemon's socket, where it is not in its usual place.
     pub incus_socket: Option<PathBuf>,
     /// For `incus`: folders with remotes and certificates, laid out as the Incus client's.
@@ -108,7 +113,7 @@ fn incus_config(config: &Config) -> incus::IncusConfig {
 
 /// Opens a backend by name.
 pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
-    if let (Some(host), "local" | "fake") = (&config.host, name) {
+    if let (Some(host), "local" | "nspawn" | "fake") = (&config.host, name) {
         return Err(Error::invalid_hint(
             "host",
             format!("backend '{name}' is on this machine and can't be on '{host}'"),
@@ -137,6 +142,16 @@ pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
             let config = config.truenas.config(config.host.as_deref())?;
             Ok(Arc::new(truenas::TrueNasBackend::open(config).await?))
         }
+        #[cfg(feature = "nspawn")]
+        "nspawn" => {
+            let config = nspawn::NspawnConfig {
+                store: config.nspawn_store.clone(),
+                helper: config.helper.clone(),
+                image_server: config.image_server.clone(),
+                ..nspawn::NspawnConfig::default()
+            };
+            Ok(Arc::new(nspawn::NspawnBackend::open(config).await?))
+        }
         "fake" => Ok(Arc::new(fake::FakeBackend::new())),
         _ => {
             let near = NAMES.iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
@@ -155,7 +170,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_name_opens_and_no_other_does() {
-        for name in NAMES.iter().filter(|name| !matches!(**name, "incus" | "truenas")) {
+        for name in NAMES.iter().filter(|name| !matches!(**name, "incus" | "nspawn" | "truenas")) {
             let folder = tempfile::tempdir().unwrap();
             let config = Config {
                 store: Some(folder.path().join("store")),
@@ -165,7 +180,7 @@ mod tests {
             let backend = open(name, &config).await.unwrap();
             assert_eq!(backend.capabilities().backend, *name);
         }
-        for name in ["local", "fake"].into_iter().filter(|name| NAMES.contains(name)) {
+        for name in ["local", "nspawn", "fake"].into_iter().filter(|name| NAMES.contains(name)) {
             let config = Config { host: Some("nas".into()), ..Config::default() };
             let error = open(name, &config).await.err().unwrap();
             assert!(matches!(&error, Error::InvalidInput { what, .. } if what == "host"));

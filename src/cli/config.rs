@@ -239,6 +239,8 @@ pub struct Settings {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Where the local backend keeps its sandboxes; absolute.
     pub store: PathBuf,
+    /// Where `nspawn` keeps its machines, where that was said; absolute.
+    pub nspawn_store: Option<PathBuf>,
     /// How one comes in at a NAS, by its name.
     pub truenas: BTreeMap<String, NasConfig>,
     /// The same for any other NAS.
@@ -281,6 +283,7 @@ impl Settings {
             None => config.gc.every,
         };
         let store = global.store.clone().or_else(|| environment.store.clone()).or(config.store);
+        let nspawn_store = store.as_ref().map(|store| folder.join(store).join("nspawn"));
         let store = match store {
             Some(store) => folder.join(store),
             None => environment.default_store()?,
@@ -316,6 +319,7 @@ impl Settings {
             profile_from,
             secrets: config.secrets,
             store,
+            nspawn_store,
             no_session: global.no_session || environment.no_session,
             sessions: environment.runtime(),
             #[cfg(feature = "truenas")]
@@ -351,6 +355,7 @@ impl Settings {
             truenas: self.access(host.as_deref()),
             host,
             store: Some(self.store.clone()),
+            nspawn_store: self.nspawn_store.clone(),
             image_server: self.image_server.clone(),
             incus_socket: self.incus_socket.clone(),
             incus_folders: self.incus_folders.clone(),

@@ -255,7 +255,7 @@ fn commands_that_are_wrong() {
     exit code 2
     -- stderr
     error: backend 'nope' not found; still on fake
-    hint: the backends are local, incus, truenas, fake
+    hint: the backends are local, incus, truenas, nspawn, fake
     ");
     assert_snapshot!(say(":help nope"), @"
     exit code 2

@@ -5,6 +5,9 @@
 #[path = "../incus/rig/mod.rs"]
 mod daemon;
 
+#[cfg(feature = "nspawn")]
+#[path = "../nspawn/rig.rs"]
+mod booted;
 mod case;
 mod cases;
 mod orphans;

@@ -44,6 +44,8 @@ pub const RIGS: &[fn() -> Option<Opening>] = &[
     || incus_here("incus"),
     #[cfg(feature = "incus")]
     || incus_here("incus/guest"),
+    #[cfg(feature = "nspawn")]
+    nspawn_here,
     #[cfg(all(feature = "incus", feature = "truenas"))]
     || truenas_here(nas_sim::Release::V25_04),
     #[cfg(all(feature = "incus", feature = "truenas"))]
@@ -75,6 +77,9 @@ pub struct Rig {
     store: Option<TempDir>,
     #[cfg(feature = "incus")]
     daemon: Option<crate::daemon::Daemon>,
+    /// What the store is on.
+    #[cfg(feature = "nspawn")]
+    disk: Option<crate::booted::Disk>,
     #[cfg(feature = "truenas")]
     nas: Option<nas_sim::Sim>,
     /// Which cases run on it.
@@ -138,6 +143,8 @@ async fn fake() -> Result<Rig> {
         store: None,
         #[cfg(feature = "incus")]
         daemon: None,
+        #[cfg(feature = "nspawn")]
+        disk: None,
         #[cfg(feature = "truenas")]
         nas: None,
         choice: Choice::All,
@@ -203,6 +210,8 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
         store: Some(store),
         #[cfg(feature = "incus")]
         daemon: None,
+        #[cfg(feature = "nspawn")]
+        disk: None,
         #[cfg(feature = "truenas")]
         nas: None,
         choice: Choice::All,
@@ -216,7 +225,9 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
 fn incus_here(name: &'static str) -> Option<Opening> {
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     if wanted.is_some_and(|word| {
-        ["fake", "local", "session", "truenas"].iter().any(|other| word.starts_with(other))
+        ["fake", "local", "nspawn", "session", "truenas"]
+            .iter()
+            .any(|other| word.starts_with(other))
             || word.starts_with("incus/") && !word.starts_with(name)
             || word.starts_with("incus:") && name != "incus"
     }) {
@@ -283,6 +294,74 @@ async fn incus(name: &'static str) -> Result<Rig> {
         }),
         store: Some(store),
         daemon: Some(daemon),
+        #[cfg(feature = "nspawn")]
+        disk: None,
+        #[cfg(feature = "truenas")]
+        nas: None,
+        choice: Choice::All,
+        session: None,
+    })
+}
+
+/// `nspawn` where machines can be started, and where something of it is asked for.
+#[cfg(feature = "nspawn")]
+fn nspawn_here() -> Option<Opening> {
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    if wanted.is_some_and(|word| {
+        ["fake", "local", "incus", "session", "truenas"].iter().any(|other| word.starts_with(other))
+    }) {
+        return None;
+    }
+    match crate::booted::lacks() {
+        None => Some(Box::pin(nspawn())),
+        Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") && is_root() => {
+            Some(Box::pin(async move { Err(Error::internal(why)) }))
+        }
+        Some(why) => {
+            println!("skipped nspawn: {why}");
+            None
+        }
+    }
+}
+
+/// A run of it is dead when its time is over.
+#[cfg(feature = "nspawn")]
+async fn nspawn() -> Result<Rig> {
+    use sandscript::backend::nspawn::{NspawnBackend, NspawnConfig};
+    let store = scratch()?;
+    let image = crate::booted::image().map_err(Error::internal)?;
+    let disk = crate::booted::Disk::mount(store.path()).map_err(Error::internal)?;
+    let config = NspawnConfig {
+        store: Some(disk.path().join("store")),
+        image: Some(image.display().to_string()),
+        image_server: Some(no_images()?),
+        ..NspawnConfig::default()
+    };
+    let backend = Arc::new(NspawnBackend::open(config).await?);
+    // The image is unpacked before the first case, which else would wait for it with all others.
+    let first = Spec { bare: true, ..Spec::new("first") };
+    backend.create(&first, &Cancel::new()).await?;
+    backend.delete("first", &Cancel::new()).await?;
+    let shared = backend.clone();
+    Ok(Rig {
+        name: "nspawn",
+        backend,
+        host: scratch()?,
+        live: owner("live"),
+        begin: Box::new(move |run| {
+            let life = Duration::from_secs(15);
+            let end = std::time::Instant::now() + life;
+            let mut owner = owner(&run);
+            owner.until = std::time::SystemTime::now().checked_add(life);
+            let over = move || {
+                std::thread::sleep(end.saturating_duration_since(std::time::Instant::now()));
+            };
+            Ok(Run { backend: shared.clone(), owner, end: Box::new(over) })
+        }),
+        store: Some(store),
+        #[cfg(feature = "incus")]
+        daemon: None,
+        disk: Some(disk),
         #[cfg(feature = "truenas")]
         nas: None,
         choice: match name {
@@ -314,7 +393,7 @@ fn truenas_here(release: nas_sim::Release) -> Option<Opening> {
     };
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     let other = |word: &String| {
-        ["fake", "local", "incus", "session"].iter().any(|other| word.starts_with(other))
+        ["fake", "local", "incus", "nspawn", "session"].iter().any(|other| word.starts_with(other))
             || word.starts_with("truenas/") && !word.starts_with(name)
     };
     if wanted.as_ref().is_some_and(other) {
@@ -328,7 +407,7 @@ fn truenas_here(release: nas_sim::Release) -> Option<Opening> {
 fn truenas_by_ssh() -> Option<Opening> {
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     let other = |word: &String| {
-        ["fake", "local", "incus"].iter().any(|other| word.starts_with(other))
+        ["fake", "local", "incus", "nspawn"].iter().any(|other| word.starts_with(other))
             || word.starts_with("truenas/") && !word.starts_with(BY_SSH)
     };
     match wanted.as_ref().is_some_and(other) {
@@ -399,6 +478,8 @@ async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
         }),
         store: Some(store),
         daemon: None,
+        #[cfg(feature = "nspawn")]
+        disk: None,
         nas: Some(nas),
         choice: match release {
             _ if name == BY_SSH => Choice::BySsh,
@@ -475,6 +556,8 @@ impl Rig {
         }
         #[cfg(feature = "incus")]
         drop(self.daemon);
+        #[cfg(feature = "nspawn")]
+        drop(self.disk);
         #[cfg(feature = "truenas")]
         drop(self.nas);
         for folder in self.store.into_iter().chain([self.host]) {

@@ -1,6 +1,7 @@
 //! Why a server did not do something.
 
 use crate::sandbox::Error;
+#[cfg(any(feature = "incus", feature = "truenas"))]
 use crate::transport::HttpError;
 
 /// Why the server did not do it.
@@ -23,6 +24,7 @@ pub(in crate::backend) enum Fail {
     NoWay(String),
 }
 
+#[cfg(any(feature = "incus", feature = "truenas"))]
 impl From<HttpError> for Fail {
     fn from(error: HttpError) -> Fail {
         match &error {

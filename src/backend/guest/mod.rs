@@ -3,11 +3,13 @@
 
 mod agent;
 mod attached;
+#[cfg(any(feature = "incus", feature = "truenas"))]
 mod egress;
 mod exec;
 mod fail;
 mod files;
 mod record;
+#[cfg(any(feature = "incus", feature = "truenas"))]
 mod rules;
 mod session;
 
@@ -23,11 +25,13 @@ use crate::sandbox::{Cancel, Error, Result, WindowSize};
 pub(super) use agent::closed;
 pub(super) use agent::{AGENT, Agent};
 pub(super) use attached::{Attached, Control, UNDER_WAY, frame};
+#[cfg(any(feature = "incus", feature = "truenas"))]
 pub(super) use egress::{Boot, Enforce, is_ruled, read_log};
 pub(super) use exec::Exec;
 pub(super) use fail::Fail;
 pub(super) use files::Files;
 pub(super) use record::{Record, token};
+#[cfg(any(feature = "incus", feature = "truenas"))]
 pub(super) use rules::Ground;
 pub(super) use session::{Ask, Session, Sessions};
 #[cfg(feature = "ssh")]

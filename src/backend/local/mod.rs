@@ -6,7 +6,7 @@
 mod ahead;
 mod backend;
 mod caches;
-mod cgroup;
+pub(in crate::backend) mod cgroup;
 mod control;
 mod copy;
 mod disk;
@@ -15,7 +15,7 @@ mod errors;
 mod exec;
 mod files;
 mod gate;
-#[cfg(feature = "incus")]
+#[cfg(any(feature = "incus", feature = "nspawn"))]
 pub(in crate::backend) mod gatehouse;
 mod gc;
 mod images;
@@ -51,7 +51,12 @@ use self::keeper::Keeper;
 use self::mode::Mode;
 use self::store::Store;
 
+#[cfg(feature = "nspawn")]
+pub(in crate::backend) use self::record::{boot, load, save, store_error};
+#[cfg(feature = "incus")]
 pub(in crate::backend) use self::store::Lock;
+#[cfg(feature = "nspawn")]
+pub(in crate::backend) use self::sys::send_signal;
 use crate::sandbox::{Capabilities, Error, Result};
 
 /// Must be called first thing in `main` by a program that uses [`LocalBackend`].

@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// One of guests whose files are elsewhere.
-    #[cfg(feature = "incus")]
+    #[cfg(any(feature = "incus", feature = "nspawn"))]
     pub fn open_for_guests(root: &Path) -> Result<Store> {
         Store::with(root, &["boxes"])
     }

@@ -1,0 +1,65 @@
+//! A machine's files as long as it does not run: nothing of it is followed out of its tree.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
+
+/// Opens a folder of a tree, which is taken as `/`.
+pub(super) fn inside(tree: &Path, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(tree, flags, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve)?)
+}
+
+/// Makes a tree this machine's and no other's.
+pub(super) fn identify(tree: &Path, machine_id: &str, hostname: &str) -> io::Result<()> {
+    let root = rustix::fs::stat(tree)?;
+    // Where its mounts can't map ids, its files have those that its users have on the host.
+    let owner = (Uid::from_raw(root.st_uid), Gid::from_raw(root.st_gid));
+    let etc = inside(tree, Path::new("etc"))?;
+    for (name, mode, content) in [("machine-id", 0o444, machine_id), ("hostname", 0o644, hostname)]
+    {
+        match rustix::fs::unlinkat(&etc, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&etc, name, flags, Mode::from_raw_mode(mode))?;
+        rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        std::fs::File::from(file).write_all(format!("{content}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_a_guest_has_laid_out_leads_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tree, host) = (folder.path().join("tree"), folder.path().join("host"));
+        fs::create_dir_all(tree.join("real")).unwrap();
+        fs::create_dir_all(&host).unwrap();
+        fs::write(host.join("hostname"), "host's").unwrap();
+        std::os::unix::fs::symlink("../../real", tree.join("etc")).unwrap();
+        std::os::unix::fs::symlink(host.join("hostname"), tree.join("real/hostname")).unwrap();
+        identify(&tree, "0123", "a").unwrap();
+        assert_eq!(fs::read_to_string(tree.join("real/hostname")).unwrap(), "a\n");
+        assert_eq!(fs::read_to_string(tree.join("real/machine-id")).unwrap(), "0123\n");
+        assert_eq!(fs::read_to_string(host.join("hostname")).unwrap(), "host's");
+        // A second time it is as the first.
+        identify(&tree, "0123", "b").unwrap();
+        assert_eq!(fs::read_to_string(tree.join("real/hostname")).unwrap(), "b\n");
+        fs::remove_file(tree.join("etc")).unwrap();
+        std::os::unix::fs::symlink(&host, tree.join("etc")).unwrap();
+        assert!(identify(&tree, "0123", "a").is_err());
+        assert_eq!(fs::read_to_string(host.join("hostname")).unwrap(), "host's");
+    }
+}

@@ -1,0 +1,207 @@
+//! Trees that machines are made from: an archive is fetched, checked and unpacked once, and then copied.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Inner;
+use crate::image::{self, Fetch, LayerOptions, Source, Tarball};
+use crate::sandbox::{Cancel, Error, Result};
+use crate::transfer::{Owners, exists_inside};
+
+/// What is known of images.
+pub(super) struct Images {
+    server: String,
+}
+
+/// What an image's name means here.
+enum Named {
+    /// An archive.
+    Archive(Source),
+    /// What an image server calls so.
+    Alias(String),
+}
+
+impl Images {
+    pub fn new(server: Option<String>) -> Images {
+        Images { server: server.unwrap_or_else(|| image::IMAGE_SERVER.into()) }
+    }
+}
+
+fn parse(image: &str) -> Result<Named> {
+    if let Some(source) = Source::parse(image) {
+        return Ok(Named::Archive(source));
+    }
+    image::alias(image).map(|alias| Named::Alias(alias.to_owned())).ok_or_else(|| {
+        Error::invalid_hint(
+            "image",
+            format!("'{image}' is not an image that backend 'nspawn' can start from"),
+            "use an alias such as \"debian/12\", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256",
+        )
+    })
+}
+
+impl Inner {
+    /// An image's digest, without making it ready.
+    pub(super) async fn fingerprint(
+        &self,
+        image: &str,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<String> {
+        match parse(image)? {
+            // What a server says is enough, nothing is downloaded for it.
+            Named::Alias(alias) => {
+                let (_, found) = self.looked_up(alias, sha256, cancel).await?;
+                Ok(format!("sha256:{found}"))
+            }
+            named => Ok(self.open_tarball(named, sha256, cancel).await?.fingerprint()),
+        }
+    }
+
+    /// An image's tree, unpacked if it is not, and its digest.
+    pub(super) async fn image(
+        &self,
+        image: &str,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<(PathBuf, String)> {
+        let tarball = self.open_tarball(parse(image)?, sha256, cancel).await?;
+        let fingerprint = tarball.fingerprint();
+        let key: String = fingerprint.chars().filter(char::is_ascii_alphanumeric).collect();
+        let folder = self.store.images().join(&key);
+        let tree = folder.join("tree");
+        if folder.is_dir() {
+            return Ok((tree, fingerprint));
+        }
+        let _lock = self.store.image_lock(&key).await?;
+        if folder.is_dir() {
+            return Ok((tree, fingerprint));
+        }
+        let (making, lock) = self.store.new_folder()?;
+        let unpacked = self.unpack(tarball, image, making.join("tree"), cancel).await;
+        let placed = unpacked.and_then(|()| {
+            fs::rename(&making, &folder)
+                .map_err(|error| Error::io(format!("keeping image '{image}'"), error))
+        });
+        drop(lock);
+        if placed.is_err() {
+            self.clear(&making).await?;
+        }
+        placed.map(|()| (tree, fingerprint))
+    }
+
+    async fn unpack(
+        &self,
+        tarball: Tarball,
+        image: &str,
+        tree: PathBuf,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        self.storage.make(&tree).await?;
+        let (name, cancel) = (image.to_owned(), cancel.clone());
+        blocking(move || {
+            let options = LayerOptions::new(name.as_str(), Owners::Archive);
+            let archive = Until { archive: tarball.reader()?, cancel: &cancel };
+            match image::unpack_layer(archive, &tree, &options) {
+                Err(_) if cancel.is_cancelled() => return Err(Error::Cancelled),
+                done => done.map(drop)?,
+            }
+            check(&tree, &name)?;
+            tidy(&tree).map_err(|error| Error::io(format!("unpacking image '{name}'"), error))
+        })
+        .await
+    }
+
+    async fn looked_up(
+        &self,
+        alias: String,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<(Source, String)> {
+        let (cache, sha256) = (self.store.images(), sha256.map(str::to_owned));
+        let (server, cancel) = (self.images.server.clone(), cancel.clone());
+        blocking(move || {
+            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
+            let fetch = Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on };
+            image::look_up(&server, &alias, sha256.as_deref(), &fetch)
+        })
+        .await
+    }
+
+    async fn open_tarball(
+        &self,
+        named: Named,
+        sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<Tarball> {
+        let (source, sha256) = match named {
+            Named::Alias(alias) => {
+                let (source, found) = self.looked_up(alias, sha256, cancel).await?;
+                (source, Some(found))
+            }
+            Named::Archive(source) => (source, sha256.map(str::to_owned)),
+        };
+        let (cache, cancel) = (self.store.images(), cancel.clone());
+        blocking(move || {
+            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
+            let fetch = Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on };
+            Tarball::open(&source, sha256.as_deref(), &fetch)
+        })
+        .await
+    }
+}
+
+/// An archive that ends when nobody wants it any more.
+struct Until<'a, R> {
+    archive: R,
+    cancel: &'a Cancel,
+}
+
+impl<R: std::io::Read> std::io::Read for Until<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.cancel.is_cancelled() {
+            true => Err(std::io::Error::other("cancelled")),
+            false => self.archive.read(buffer),
+        }
+    }
+}
+
+/// Refuses what can't be booted, or can't be worked on.
+fn check(tree: &Path, image: &str) -> Result<()> {
+    let has = |path: &str| exists_inside(tree, Path::new(path));
+    if !has("sbin/init") && !has("usr/lib/systemd/systemd") && !has("lib/systemd/systemd") {
+        return Err(Error::invalid_hint(
+            "image",
+            format!("'{image}' has no init system (/sbin/init), and a machine boots its image"),
+            "use an image of a whole system such as \"debian/12\", or backend 'local', which needs none",
+        ));
+    }
+    if !has("usr/lib/systemd/systemd") && !has("lib/systemd/systemd") {
+        return Err(Error::unsupported(
+            format!("an image without systemd ('{image}')"),
+            super::BACKEND,
+            "commands are started by the systemd in the machine: use an image that has it, such as \"debian/12\", or backend 'local'",
+        ));
+    }
+    Ok(())
+}
+
+/// Takes out what is one machine's own, and what keeps root from its console.
+fn tidy(tree: &Path) -> std::io::Result<()> {
+    let etc = super::identity::inside(tree, Path::new("etc"))?;
+    for name in ["machine-id", "securetty"] {
+        match rustix::fs::unlinkat(&etc, name, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::internal(format!("preparing the image: {error}"))))
+}

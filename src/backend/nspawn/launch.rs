@@ -1,0 +1,255 @@
+//! Starting a machine where systemd is not the host's first process: by a `systemd-nspawn` of its own.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::net::UnixDatagram;
+
+use super::super::guest::token;
+use super::super::local::boot;
+use super::command::reap;
+use super::groups::{self, Made};
+use super::record::{Machine, RANGE, Run, started};
+use super::{BACKEND, Inner};
+use crate::sandbox::{Error, Result};
+
+/// How long it may take until there is a first process.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long its own services may take to start: after that it is asked for a command all the same.
+const SERVICES: Duration = Duration::from_secs(20);
+/// Where systemd's programs look for machines by their names.
+const REGISTER: &str = "/run/systemd/machines";
+/// Where the sockets are that machines tell of themselves by.
+const SOCKETS: &str = "/run/sandscript/nspawn";
+/// Goes into its cgroups, then becomes what follows.
+const JOIN: &str =
+    r#"while [ "$1" != -- ]; do echo 0 >"$1" || exit 96; shift; done; shift; exec "$@""#;
+
+/// A machine that was started.
+pub(super) struct Launched {
+    pub run: Run,
+    told: Told,
+}
+
+/// What a machine tells of itself.
+struct Told {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Told {
+    fn listen() -> io::Result<Told> {
+        fs::create_dir_all(SOCKETS)?;
+        let path = Path::new(SOCKETS).join(format!("notify-{}", token()));
+        Ok(Told { socket: UnixDatagram::bind(&path)?, path })
+    }
+
+    /// The next word of this name.
+    async fn word(&self, name: &str) -> io::Result<String> {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let count = self.socket.recv(&mut buffer).await?;
+            let text = String::from_utf8_lossy(&buffer[..count]);
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            if let Some(found) = found {
+                return Ok(found.to_owned());
+            }
+        }
+    }
+}
+
+impl Launched {
+    /// Waits until its services run, or for as long as one can.
+    pub async fn services(&self) {
+        let ready = self.told.word("READY");
+        let _ = tokio::time::timeout(SERVICES, ready).await;
+    }
+}
+
+impl Inner {
+    /// Starts a machine that does not run. Somebody holds its lock.
+    pub(super) async fn launch(&self, name: &str, machine: &Machine) -> Result<Launched> {
+        let known = self.store.machine_name(name);
+        claim(name, &known)?;
+        let made = self.groups.make(name, &machine.record.limits)?;
+        let launched = self.launch_in(name, &known, machine, &made).await;
+        if launched.is_err() {
+            if let Some(whole) = &made.whole {
+                groups::kill(whole);
+            }
+            groups::remove(&made.folders).await?;
+            self.store.set_run(name, None)?;
+        }
+        launched
+    }
+
+    async fn launch_in(
+        &self,
+        name: &str,
+        known: &str,
+        machine: &Machine,
+        made: &Made,
+    ) -> Result<Launched> {
+        let doing = format!("starting sandbox '{name}'");
+        let failed = |error: io::Error| Error::io(&doing, error);
+        let told = Told::listen().map_err(failed)?;
+        let path = self.store.folder(name).join("console.log");
+        let log = File::options().create(true).write(true).truncate(true).mode(0o600).open(&path);
+        let log = log.map_err(failed)?;
+        let mut run = Run {
+            boot: boot(),
+            groups: made.folders.clone(),
+            whole: made.whole.clone(),
+            machine: known.to_owned(),
+            ..Run::default()
+        };
+        // Whoever comes after a death of ours finds what there is to be removed.
+        self.store.set_run(name, Some(&run))?;
+        let mut command = Command::new("setsid");
+        command.args(["/bin/sh", "-c", JOIN, "sh"]).args(&made.procs).arg("--");
+        command.arg("systemd-nspawn").args(arguments(known, machine, &self.store.tree(name)));
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("NOTIFY_SOCKET", &told.path).env("SYSTEMD_NSPAWN_LOCK", "0");
+        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
+        let mut ended = reap(command.spawn().map_err(failed)?);
+        let leader = tokio::select! {
+            leader = told.word("X_NSPAWN_LEADER_PID") => leader.map_err(failed)?,
+            _ = &mut ended => return Err(not_started(name, &path)),
+            () = tokio::time::sleep(PATIENCE) => {
+                return Err(Error::Timeout { what: doing, after: PATIENCE });
+            }
+        };
+        run.leader =
+            leader.parse().map_err(|_| Error::internal(format!("{doing}: no process id")))?;
+        run.started = match started(run.leader) {
+            Some(started) => started,
+            None => return Err(not_started(name, &path)),
+        };
+        self.store.set_run(name, Some(&run))?;
+        register(&run).map_err(failed)?;
+        Ok(Launched { run, told })
+    }
+
+    /// Ends a run at once, whatever the machine does, and takes away what it had.
+    pub(super) async fn end(&self, name: &str, run: &Run) -> Result<()> {
+        self.forget(name);
+        let killed =
+            run.boot == boot() && run.whole.as_ref().is_some_and(|whole| groups::kill(whole));
+        if !killed && run.is_alive() {
+            // With the first process go all of its namespace.
+            let _ = super::super::local::send_signal(run.leader, 9);
+        }
+        while run.is_alive() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if run.boot == boot() {
+            groups::remove(&run.groups).await?;
+        }
+        unregister(run);
+        self.store.set_run(name, None)
+    }
+}
+
+/// What systemd-nspawn is told.
+fn arguments(known: &str, machine: &Machine, tree: &Path) -> Vec<String> {
+    let record = &machine.record;
+    vec![
+        "--boot".into(),
+        "--quiet".into(),
+        "--register=no".into(),
+        "--keep-unit".into(),
+        "--notify-ready=yes".into(),
+        "--private-network".into(),
+        format!("--private-users={}:{RANGE}", machine.base),
+        "--private-users-ownership=auto".into(),
+        "--settings=no".into(),
+        "--resolv-conf=off".into(),
+        "--timezone=off".into(),
+        "--link-journal=no".into(),
+        "--console=read-only".into(),
+        format!("--machine={known}"),
+        format!("--hostname={}", record.hostname),
+        format!("--uuid={}", machine.machine_id),
+        format!("--directory={}", tree.display()),
+    ]
+}
+
+/// Sees to it that nobody else's machine has the name.
+fn claim(name: &str, known: &str) -> Result<()> {
+    let path = Path::new(REGISTER).join(known);
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+    let leader = text.lines().find_map(|line| line.strip_prefix("LEADER="));
+    let lives = leader.and_then(|pid| pid.parse().ok()).is_some_and(|pid| started(pid).is_some());
+    match lives {
+        true => Err(Error::Busy {
+            name: name.to_owned(),
+            what: format!("another machine of this host is called {known}"),
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Says where a machine is, so that systemd's own programs find it by its name.
+fn register(run: &Run) -> io::Result<()> {
+    fs::create_dir_all(REGISTER)?;
+    let path = Path::new(REGISTER).join(&run.machine);
+    let text = format!(
+        "NAME={}\nCLASS=container\nSERVICE=sandscript\nLEADER={}\n",
+        run.machine, run.leader
+    );
+    let draft = path.with_file_name(format!(".#{}.{}", run.machine, token()));
+    fs::write(&draft, text)?;
+    fs::rename(draft, path)
+}
+
+fn unregister(run: &Run) {
+    let path = Path::new(REGISTER).join(&run.machine);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let own = format!("LEADER={}", run.leader);
+    if text.lines().any(|line| line == own) {
+        let _ = fs::remove_file(path);
+    }
+    let _ = fs::remove_dir(Path::new("/run/systemd/nspawn/propagate").join(&run.machine));
+}
+
+/// Why there is no machine: what was said last.
+fn not_started(name: &str, log: &Path) -> Error {
+    let mut text = String::new();
+    if let Ok(mut file) = File::open(log) {
+        let length = file.metadata().map(|found| found.len()).unwrap_or_default();
+        let _ = file.seek(SeekFrom::Start(length.saturating_sub(4096)));
+        let mut bytes = Vec::new();
+        let _ = file.read_to_end(&mut bytes);
+        text = String::from_utf8_lossy(&bytes).into_owned();
+    }
+    let last =
+        text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it ended at once").trim();
+    let full = fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap_or_default();
+    if text.contains("Too many open files") || text.contains("inotify") {
+        return Error::Exhausted {
+            what: format!("sandbox '{name}' does not start: {last}"),
+            hint: format!(
+                "this host lets a user watch files {} times: sysctl fs.inotify.max_user_instances=1024",
+                full.trim()
+            ),
+        };
+    }
+    match text.contains("not found") && text.contains("systemd-nspawn") {
+        true => Error::unsupported("starting a machine", BACKEND, super::capabilities::INSTALL),
+        false => {
+            Error::internal(format!("sandbox '{name}' does not start: systemd-nspawn: {last}"))
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Making, starting, stopping and deleting.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::super::guest::{Ask, Record, guarded};
+use super::super::local::{save, send_signal, store_error};
+use super::egress::server;
+use super::groups::{self, is_frozen};
+use super::identity;
+use super::record::{Machine, Run};
+use super::{BACKEND, Inner};
+use crate::sandbox::{
+    Cancel, Capability, Error, GcReport, Info, Kind, Limits, Result, Spec, State, StopOptions,
+    Usage, wall_clock,
+};
+
+/// Tells a machine's first process to end all of it, in order.
+const POWER_OFF: i32 = 34 + 4;
+
+/// What a new machine is made from.
+pub(super) struct Plan {
+    pub name: String,
+    pub machine: Machine,
+    /// The user that must be there.
+    pub user: Option<String>,
+    pub bare: bool,
+}
+
+impl Inner {
+    pub(super) fn check_limits(&self, limits: &Limits) -> Result<()> {
+        let asked = [
+            (limits.cpu.is_some(), Capability::LimitCpu),
+            (limits.disk.is_some(), Capability::LimitDisk),
+            (limits.inodes.is_some(), Capability::LimitInodes),
+            (limits.memory.is_some(), Capability::LimitMemory),
+            (limits.pids.is_some(), Capability::LimitPids),
+        ];
+        for (_, capability) in asked.into_iter().filter(|(asked, _)| *asked) {
+            self.capabilities.require(capability)?;
+        }
+        limits.check()?;
+        match limits.memory {
+            Some(memory) if memory < 32 << 20 => Err(Error::invalid_hint(
+                "memory",
+                format!("{memory} bytes are too few for a machine with an init"),
+                "use \"32MiB\" or more",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn create(self: &Arc<Self>, spec: &Spec, cancel: &Cancel) -> Result<Info> {
+        spec.check()?;
+        self.check_limits(&spec.limits)?;
+        self.capabilities.require_machine(spec)?;
+        self.capabilities.require_egress(&spec.egress)?;
+        self.capabilities.require_networks(&spec.networks)?;
+        self.capabilities.require_devices(&spec.devices, spec.nesting)?;
+        self.capabilities.require_target(spec.target.as_ref())?;
+        if !spec.caches.is_empty() {
+            self.capabilities.require(Capability::Caches)?;
+        }
+        if !spec.mounts.is_empty() {
+            self.capabilities.require(Capability::Mounts)?;
+        }
+        self.is_free(&spec.name)?;
+        let (inner, spec) = (Arc::clone(self), spec.clone());
+        guarded(cancel, move |cancel| async move {
+            let image = spec.image.as_ref().unwrap_or(&inner.capabilities.default_image);
+            let (tree, fingerprint) = inner.image(image, spec.sha256.as_deref(), &cancel).await?;
+            let mut record = Record::new(&spec, image.clone(), fingerprint);
+            record.created = Some(wall_clock());
+            let machine = Machine::new(record, &inner.taken()?);
+            let plan =
+                Plan { name: spec.name.clone(), machine, user: spec.user.clone(), bare: spec.bare };
+            inner.make(plan, &tree, &cancel).await
+        })
+        .await
+    }
+
+    /// Refuses a name that is taken.
+    pub(super) fn is_free(&self, name: &str) -> Result<()> {
+        match self.store.folder(name).exists() {
+            true => Err(Error::exists(Kind::Sandbox, name)),
+            false => Ok(()),
+        }
+    }
+
+    /// The ids that machines have.
+    pub(super) fn taken(&self) -> Result<Vec<u32>> {
+        let names = self.store.names()?;
+        Ok(names.iter().filter_map(|name| Some(self.store.machine(name).ok()?.base)).collect())
+    }
+
+    /// Makes a machine with a copy of a tree, and leaves nothing of it when that fails or is cancelled.
+    pub(super) async fn make(&self, plan: Plan, tree: &Path, cancel: &Cancel) -> Result<Info> {
+        let (making, lock) = self.store.new_folder()?;
+        let done = async {
+            self.storage.copy(tree, &making.join("tree")).await?;
+            self.place(&plan, &making, cancel).await
+        };
+        let done = done.await;
+        drop(lock);
+        if making.exists() {
+            self.clear(&making).await?;
+        }
+        done
+    }
+
+    /// Makes what was prepared in a folder a machine.
+    pub(super) async fn place(&self, plan: &Plan, making: &Path, cancel: &Cancel) -> Result<Info> {
+        let (name, record) = (plan.name.as_str(), &plan.machine.record);
+        let doing = format!("making sandbox '{name}'");
+        identity::identify(&making.join("tree"), &plan.machine.machine_id, &record.hostname)
+            .map_err(|error| Error::io(&doing, error))?;
+        save(&making.join("machine.json"), &plan.machine)?;
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let _lock = self.store.changing(name).await?;
+        let folder = self.store.folder(name);
+        match renameat_with(CWD, making, CWD, &folder, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) => return Err(Error::exists(Kind::Sandbox, name)),
+            Err(error) => return Err(store_error("making", &folder, error.into())),
+        }
+        let done = async {
+            if !plan.bare {
+                self.boot(name, &plan.machine, cancel).await?;
+                if let Some(user) = &plan.user {
+                    self.ask_once(name, &["user", user]).await?;
+                }
+            }
+            match cancel.is_cancelled() {
+                true => Err(Error::Cancelled),
+                false => self.info(name).await,
+            }
+        };
+        let done = done.await;
+        if done.is_err() {
+            self.take_away(name).await?;
+        }
+        done
+    }
+
+    /// Starts a machine that does not run and waits until a command has run. Somebody holds its lock.
+    pub(super) async fn boot(&self, name: &str, machine: &Machine, cancel: &Cancel) -> Result<()> {
+        if let Some(last) = self.store.last_run(name)? {
+            self.end(name, &last).await?;
+        }
+        self.forget(name);
+        let launched = self.launch(name, machine).await?;
+        let up = async {
+            let identified = async {
+                launched.services().await;
+                self.identify(name, machine).await
+            };
+            tokio::try_join!(self.admit(name, machine, &launched.run), identified).map(drop)
+        };
+        let done = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Error::Cancelled),
+            done = up => done,
+        };
+        if done.is_err() {
+            self.end(name, &launched.run).await?;
+        }
+        done
+    }
+
+    /// Makes a machine the one that it is, once a command can run.
+    pub(super) async fn identify(&self, name: &str, machine: &Machine) -> Result<()> {
+        let (record, server) = (&machine.record, server(machine));
+        let pairs = record.env.iter().flat_map(|(name, value)| [name.as_str(), value]);
+        let request: Vec<&str> =
+            ["identity", &record.hostname, &server].into_iter().chain(pairs).collect();
+        self.ask_once(name, &request).await.map(drop)
+    }
+
+    /// The state that a machine is in.
+    pub(super) fn state(&self, name: &str) -> Result<State> {
+        self.store.machine(name)?;
+        Ok(match self.store.run(name)? {
+            None => State::Stopped,
+            Some(run) if run.whole.as_ref().is_some_and(|whole| is_frozen(whole)) => State::Frozen,
+            Some(_) => State::Running,
+        })
+    }
+
+    pub(super) async fn info(&self, name: &str) -> Result<Info> {
+        let machine = self.store.machine(name)?;
+        let state = self.state(name)?;
+        let created = machine.record.created.unwrap_or(SystemTime::UNIX_EPOCH);
+        let info = machine.record.into_info(name.to_owned(), state, created);
+        Ok(self.with_ports(info).await)
+    }
+
+    pub(super) async fn list(&self) -> Result<Vec<Info>> {
+        let mut all = Vec::new();
+        for name in self.store.names()? {
+            match self.info(&name).await {
+                Ok(info) => all.push(info),
+                // Deleted meanwhile.
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) async fn start(self: &Arc<Self>, name: &str, cancel: &Cancel) -> Result<()> {
+        self.store.machine(name)?;
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        guarded(cancel, move |cancel| async move {
+            let _lock = inner.store.changing(&name).await?;
+            let machine = inner.store.machine(&name)?;
+            match inner.store.run(&name)? {
+                Some(run) => inner.thaw_run(&run).await,
+                None => inner.boot(&name, &machine, &cancel).await,
+            }
+        })
+        .await
+    }
+
+    async fn thaw_run(&self, run: &Run) -> Result<()> {
+        match &run.whole {
+            Some(whole) if is_frozen(whole) => groups::freeze(whole, false).await,
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn freeze(&self, name: &str, still: bool) -> Result<()> {
+        self.capabilities.require(Capability::Freeze)?;
+        self.store.machine(name)?;
+        let _lock = self.store.changing(name).await?;
+        let run = match self.store.run(name)? {
+            Some(run) => run,
+            None => return Err(Error::NotRunning { name: name.to_owned() }),
+        };
+        match &run.whole {
+            Some(whole) => groups::freeze(whole, still).await,
+            None => Err(Error::unsupported("freeze", BACKEND, "it has no cgroup of version 2")),
+        }
+    }
+
+    pub(super) async fn stop(
+        self: &Arc<Self>,
+        name: &str,
+        options: StopOptions,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        self.store.machine(name)?;
+        if let Some(run) = self.store.run(name)?.filter(|_| !options.force) {
+            // One that stands still can't end.
+            self.thaw_run(&run).await?;
+            self.forget(name);
+            let _ = send_signal(run.leader, POWER_OFF);
+            tokio::select! {
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+                () = over(&run) => {}
+                () = tokio::time::sleep(options.grace) => {}
+            }
+        }
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        guarded(cancel, move |_| async move {
+            let _lock = inner.store.changing(&name).await?;
+            inner.store.machine(&name)?;
+            inner.halt(&name).await
+        })
+        .await
+    }
+
+    /// Stops a machine at once, whatever it does. Somebody holds its lock.
+    pub(super) async fn halt(&self, name: &str) -> Result<()> {
+        match self.store.last_run(name)? {
+            Some(run) => self.end(name, &run).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn delete(&self, name: &str) -> Result<()> {
+        self.store.machine(name)?;
+        let _lock = self.store.changing(name).await?;
+        self.store.machine(name)?;
+        self.take_away(name).await
+    }
+
+    /// Deletes a machine. Somebody holds its lock.
+    pub(super) async fn take_away(&self, name: &str) -> Result<()> {
+        self.halt(name).await?;
+        self.forget_network(name).await?;
+        if let Some((trash, _lock)) = self.store.discard(&self.store.folder(name))? {
+            self.clear(&trash).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a folder with the trees in it.
+    pub(super) async fn clear(&self, folder: &Path) -> Result<()> {
+        self.storage.remove(folder).await
+    }
+
+    pub(super) async fn keep(&self, name: &str) -> Result<()> {
+        self.store.machine(name)?;
+        let _lock = self.store.changing(name).await?;
+        let mut machine = self.store.machine(name)?;
+        machine.record.owner = None;
+        self.store.save(name, &machine)
+    }
+
+    pub(super) fn usage(&self, name: &str) -> Result<Usage> {
+        self.store.machine(name)?;
+        let Some(run) = self.store.run(name)? else { return Ok(Usage::default()) };
+        let read = |path: &Path| fs::read_to_string(path).ok();
+        let mut usage = Usage::default();
+        for folder in &run.groups {
+            let stat = read(&folder.join("cpu.stat")).unwrap_or_default();
+            let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
+            let micros = micros.and_then(|micros| micros.parse().ok()).map(Duration::from_micros);
+            usage.cpu = usage.cpu.max(micros);
+            for file in ["memory.peak", "memory.max_usage_in_bytes"] {
+                let peak = read(&folder.join(file)).and_then(|text| text.trim().parse().ok());
+                usage.memory = usage.memory.max(peak);
+            }
+        }
+        Ok(usage)
+    }
+
+    pub(super) async fn gc(&self, dry_run: bool) -> Result<GcReport> {
+        let now = wall_clock();
+        let over = |end: Option<SystemTime>| end.is_some_and(|end| end <= now);
+        let mut report = GcReport::default();
+        for name in self.store.names()? {
+            // Who holds its lock works on it.
+            let Some(lock) = self.store.try_changing(&name) else { continue };
+            let Ok(machine) = self.store.machine(&name) else { continue };
+            let record = &machine.record;
+            if !(over(record.expires)
+                || record.owner.as_ref().is_some_and(|owner| over(owner.until)))
+            {
+                drop(lock);
+                report.leftovers += self.collect_snapshots(&name, dry_run).await?;
+                continue;
+            }
+            if !dry_run {
+                self.take_away(&name).await?;
+            }
+            report.sandboxes.push(name);
+        }
+        for folder in self.store.leftovers()? {
+            if !dry_run {
+                self.clear(&folder).await?;
+            }
+            report.leftovers += 1;
+        }
+        if !dry_run {
+            for name in self.gatehouse.names()? {
+                let Some(_lock) = self.store.try_changing(&name) else { continue };
+                if !self.store.folder(&name).exists() {
+                    self.forget_network(&name).await?;
+                }
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// Until a run is over.
+async fn over(run: &Run) {
+    let mut pause = Duration::from_millis(1);
+    while run.is_alive() {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}

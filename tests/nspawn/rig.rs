@@ -1,0 +1,113 @@
+//! What machines of systemd-nspawn need in tests: an image that boots, and a disk with btrfs for the store.
+#![allow(dead_code)]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{FlockOperation, flock};
+
+const IMAGE: &str = include_str!("image.sh");
+
+/// Why no machine can be started here: a skip, or with `CI=true` a failure.
+pub fn lacks() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("systemd-nspawn needs root".into());
+    }
+    if Path::new("/run/systemd/system").is_dir() {
+        return Some("the first process of this host is systemd".into());
+    }
+    for (program, package) in [
+        ("/usr/bin/systemd-nspawn", "systemd-container"),
+        ("/usr/bin/mmdebstrap", "mmdebstrap"),
+        ("/usr/sbin/mkfs.btrfs", "btrfs-progs"),
+    ] {
+        if !Path::new(program).exists()
+            && !Path::new("/bin").join(program.rsplit('/').next()?).exists()
+        {
+            return Some(format!("{program} is not there (package {package})"));
+        }
+    }
+    None
+}
+
+fn ran(command: &mut Command, what: &str) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{what}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{what}: {}", text.lines().last().unwrap_or_default()))
+}
+
+/// The archive of a small Debian with systemd and Perl, built once.
+pub fn image() -> Result<PathBuf, String> {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../nas");
+    std::fs::create_dir_all(&cache).map_err(|e| e.to_string())?;
+    let cache = cache.canonicalize().map_err(|e| e.to_string())?;
+    let lock = File::create(cache.join("golden.lock")).map_err(|e| e.to_string())?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|e| e.to_string())?;
+    let rootfs = cache.join("debian.tar");
+    if !rootfs.exists() {
+        // The same as that of the other backends, so that it is built once for all.
+        let part = cache.join("debian.part.tar");
+        let include = "--include=systemd,systemd-sysv,dbus,openssh-server,iproute2,nftables,ca-certificates,\
+            sudo,curl,gcc,libc6-dev,isc-dhcp-client,ifupdown,netbase,python3-minimal,dnsmasq,iputils-ping";
+        ran(
+            Command::new("mmdebstrap")
+                .args(["--quiet", "--variant=minbase", include, "bookworm"])
+                .arg(&part),
+            "mmdebstrap",
+        )?;
+        std::fs::rename(&part, &rootfs).map_err(|e| e.to_string())?;
+    }
+    let size = std::fs::metadata(&rootfs).map_err(|e| e.to_string())?.len();
+    let hash = blake3::hash(format!("{IMAGE}{size}").as_bytes()).to_hex();
+    let image = cache.join(format!("machine-{}.tar", &hash[..12]));
+    if !image.exists() {
+        let part = cache.join("machine.part");
+        ran(
+            Command::new("bash").args(["-c", IMAGE, "image.sh"]).args([&rootfs, &part]),
+            "building the image",
+        )?;
+        std::fs::rename(&part, &image).map_err(|e| e.to_string())?;
+    }
+    Ok(image)
+}
+
+/// A disk with btrfs, as long as it is held.
+pub struct Disk {
+    place: PathBuf,
+}
+
+impl Disk {
+    /// Makes one in a folder, and mounts it there.
+    pub fn mount(folder: &Path) -> Result<Disk, String> {
+        let (file, place) = (folder.join("disk.img"), folder.join("disk"));
+        std::fs::create_dir(&place).map_err(|e| e.to_string())?;
+        let disk = File::create(&file).map_err(|e| e.to_string())?;
+        disk.set_len(16 << 30).map_err(|e| e.to_string())?;
+        ran(
+            Command::new("mkfs.btrfs").args(["-q", "-f", "-m", "single"]).arg(&file),
+            "mkfs.btrfs",
+        )?;
+        let options = "loop,noatime,discard";
+        ran(Command::new("mount").args(["-o", options]).arg(&file).arg(&place), "mounting a disk")?;
+        Ok(Disk { place })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.place
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // What was the last in there may still be on its way out.
+        let done = ran(Command::new("umount").arg(&self.place), "umount");
+        if done.is_err() {
+            let _ = ran(Command::new("umount").arg("--lazy").arg(&self.place), "umount");
+        }
+    }
+}
