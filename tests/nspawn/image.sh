@@ -17,4 +17,6 @@ for unit in e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer systemd-ti
 done
 rm -rf "$guest"/var/cache/apt/*.bin "$guest"/var/lib/apt/lists/* "$guest"/usr/share/doc "$guest"/usr/share/locale
 rm -rf "$guest"/root/.[a-z]*
+# It makes a folder in the home of root at each start.
+ln -sf /dev/null "$guest/etc/tmpfiles.d/provision.conf"
 tar -c -f "$image" --numeric-owner -C "$guest" .

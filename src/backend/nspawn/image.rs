@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Inner;
 use crate::image::{self, Fetch, LayerOptions, Source, Tarball};
-use crate::sandbox::{Cancel, Error, Result};
+use crate::sandbox::{Cancel, Capabilities, Capability, Error, Result};
 use crate::transfer::{Owners, exists_inside};
 
 /// What is known of images.
@@ -27,7 +27,10 @@ impl Images {
     }
 }
 
-fn parse(image: &str) -> Result<Named> {
+fn parse(image: &str, capabilities: &Capabilities) -> Result<Named> {
+    if image == "host" {
+        capabilities.require(Capability::HostImage)?;
+    }
     if let Some(source) = Source::parse(image) {
         return Ok(Named::Archive(source));
     }
@@ -48,7 +51,7 @@ impl Inner {
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<String> {
-        match parse(image)? {
+        match parse(image, &self.capabilities)? {
             // What a server says is enough, nothing is downloaded for it.
             Named::Alias(alias) => {
                 let (_, found) = self.looked_up(alias, sha256, cancel).await?;
@@ -65,7 +68,7 @@ impl Inner {
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<(PathBuf, String)> {
-        let tarball = self.open_tarball(parse(image)?, sha256, cancel).await?;
+        let tarball = self.open_tarball(parse(image, &self.capabilities)?, sha256, cancel).await?;
         let fingerprint = tarball.fingerprint();
         let key: String = fingerprint.chars().filter(char::is_ascii_alphanumeric).collect();
         let folder = self.store.images().join(&key);

@@ -318,7 +318,9 @@ impl Inner {
 
     pub(super) fn usage(&self, name: &str) -> Result<Usage> {
         self.store.machine(name)?;
-        let Some(run) = self.store.run(name)? else { return Ok(Usage::default()) };
+        let Some(run) = self.store.run(name)? else {
+            return Err(Error::NotRunning { name: name.to_owned() });
+        };
         let read = |path: &Path| fs::read_to_string(path).ok();
         let mut usage = Usage::default();
         for folder in &run.groups {

@@ -18,6 +18,9 @@ use crate::sandbox::{
     Cancel, CloneSpec, Error, Info, Kind, Result, Snapshot, SnapshotSpec, wall_clock,
 };
 
+/// The file that says how large a snapshot is.
+const SIZE: &str = "size";
+
 impl Inner {
     pub(super) async fn snapshot(
         self: &Arc<Self>,
@@ -93,13 +96,30 @@ impl Inner {
 
     pub(super) async fn snapshots(&self, name: &str) -> Result<Vec<Snapshot>> {
         self.store.machine(name)?;
+        let known = self.store.snapshots(name)?;
         let mut all = Vec::new();
-        for saved in self.store.snapshots(name)? {
-            let tree = self.store.snapshot(name, &saved.label).join("tree");
-            // One that was deleted meanwhile has no size.
-            all.push(saved.snapshot(self.storage.size(&tree).await.unwrap_or_default()));
+        for (at, saved) in known.iter().enumerate() {
+            let newest = at + 1 == known.len();
+            all.push(saved.snapshot(self.size_of(name, &saved.label, newest).await));
         }
         Ok(all)
+    }
+
+    /// What a snapshot holds alone. Measuring looks at each of its files, so it is written down as soon as there
+    /// is a newer one, and measured again when one beside it goes.
+    async fn size_of(&self, name: &str, label: &str, newest: bool) -> u64 {
+        let folder = self.store.snapshot(name, label);
+        let note = folder.join(SIZE);
+        let known = std::fs::read_to_string(&note).ok().filter(|_| !newest);
+        if let Some(known) = known.and_then(|text| text.parse().ok()) {
+            return known;
+        }
+        // One that was deleted meanwhile has no size.
+        let Ok(size) = self.storage.size(&folder.join("tree")).await else { return 0 };
+        if !newest {
+            let _ = std::fs::write(note, size.to_string());
+        }
+        size
     }
 
     /// Those whose label starts so, of all machines; how large they are is not measured.
@@ -122,6 +142,13 @@ impl Inner {
     }
 
     async fn drop_snapshot(&self, name: &str, label: &str) -> Result<()> {
+        let all = self.store.snapshots(name)?;
+        if let Some(at) = all.iter().position(|saved| saved.label == label) {
+            let beside = all[..at].last().into_iter().chain(all.get(at + 1));
+            for other in beside {
+                let _ = std::fs::remove_file(self.store.snapshot(name, &other.label).join(SIZE));
+            }
+        }
         match self.store.discard(&self.store.snapshot(name, label))? {
             Some((trash, _lock)) => self.clear(&trash).await,
             None => Ok(()),
