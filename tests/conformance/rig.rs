@@ -298,7 +298,11 @@ async fn incus(name: &'static str) -> Result<Rig> {
         disk: None,
         #[cfg(feature = "truenas")]
         nas: None,
-        choice: Choice::All,
+        choice: match name {
+            "incus/guest" => Choice::Egress,
+            _ => Choice::All,
+        },
+        release: None,
         session: None,
     })
 }
@@ -364,10 +368,7 @@ async fn nspawn() -> Result<Rig> {
         disk: Some(disk),
         #[cfg(feature = "truenas")]
         nas: None,
-        choice: match name {
-            "incus/guest" => Choice::Egress,
-            _ => Choice::All,
-        },
+        choice: Choice::All,
         release: None,
         session: None,
     })
