@@ -12,7 +12,7 @@ use super::{CommandError, Result};
 use crate::backend::nspawn::machine::host::{Host, ThisHost};
 use crate::backend::nspawn::machine::render::{Context, Plan, stamp};
 use crate::backend::nspawn::machine::{
-    Edit, Machine, MachineError, adopt, cdi, checks, import, starter, templates,
+    Edit, Machine, MachineError, adopt::Adoption, cdi, checks, import, starter, templates,
 };
 use crate::sandbox::{Verdict, check_name};
 use crate::workflow::exit;
@@ -157,9 +157,12 @@ impl From<MachineError> for CommandError {
 }
 
 impl FileArgs {
+    fn given(&self) -> BTreeMap<String, String> {
+        self.set.iter().cloned().collect()
+    }
+
     fn load(&self) -> Result<Machine> {
-        let given: BTreeMap<String, String> = self.set.iter().cloned().collect();
-        Ok(Machine::load(&self.file, &given)?)
+        Ok(Machine::load(&self.file, &self.given())?)
     }
 
     /// What is rendered, with what this host's cards bring. Of a host without them only the words of
@@ -351,18 +354,25 @@ fn render(session: &Session<'_>, file: &FileArgs, into: Option<&Path>, adopts: b
             }),
         }
     };
-    let mut machine = file.load()?;
-    let mut rendered = plan(&machine)?;
+    let machine = file.load()?;
+    let rendered = plan(&machine)?;
     let output = session.output;
-    if adopts {
-        let adopted = adopt::adopt(&file.file, &rendered)?;
-        for key in &adopted.taken {
-            output.note(format!("{key} is taken over into {}", file.file.display()));
+    let adoption = if adopts { Adoption::read(&file.file, &machine, &rendered)? } else { None };
+    let written = match adoption {
+        None => rendered.write()?,
+        Some(adoption) => {
+            // What is rendered afterwards is known before anything is changed.
+            let after = Machine::read_as(&file.file, &adoption.text(), &file.given())?;
+            let after = plan(&after)?;
+            let taken = adoption.taken.clone();
+            let (aside, written) = adoption.finish(&after)?;
+            for key in &taken {
+                output.note(format!("{key} is taken over into {}", file.file.display()));
+            }
+            output.note(format!("what was there is {} now", aside.display()));
+            written
         }
-        machine = file.load()?;
-        rendered = plan(&machine)?;
-    }
-    let written = rendered.write()?;
+    };
     for path in &written {
         output.note(format!("{} is written", path.display()));
     }
@@ -394,11 +404,8 @@ fn change(
         }
     }
     // A file that can't be read afterwards is not written.
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let folder = file.parent().unwrap_or(Path::new(""));
-    let name = file.display().to_string();
-    Machine::parse(&name, &edit.text(), &stem, folder, &BTreeMap::new())?;
+    Machine::read_as(file, &edit.text(), &BTreeMap::new())?;
     edit.save()?;
-    session.output.note(format!("{name} is written"));
+    session.output.note(format!("{} is written", file.display()));
     Ok(exit::OK)
 }

@@ -92,7 +92,7 @@ pub fn inotify(host: &dyn Host) -> Check {
 fn root(machine: &Machine, host: &dyn Host) -> Option<Check> {
     let Some(Image::Folder(folder)) = &machine.image else { return None };
     let path = folder.display().to_string();
-    Some(if host.exists(&format!("{path}/usr")) {
+    Some(if host.exists_inside(folder, "usr") {
         Check::good("root file system", path)
     } else {
         let says = format!("there is none in {path}");

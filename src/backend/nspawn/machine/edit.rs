@@ -23,8 +23,7 @@ impl Edit {
     /// # Errors
     /// `Io`; `Invalid` where it is no TOML.
     pub fn open(path: &Path) -> Result<Edit> {
-        let before =
-            std::fs::read_to_string(path).map_err(|error| MachineError::io(path, &error))?;
+        let before = super::read_text(path)?;
         let name = path.display().to_string();
         let document = before.parse::<DocumentMut>().map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);

@@ -17,11 +17,11 @@ use super::nic::Network;
 use super::reader::{Reader, domain, scalar};
 use super::resolv::Resolv;
 use super::security::Security;
-use super::setup::{CloudInit, Progress, Step};
+use super::setup::{CloudInit, Step};
 use super::tree::{Node, Source, Value};
 use super::users::Users;
 use super::variables::{self, Variable};
-use super::{extends, nic};
+use super::{extends, nic, trust};
 use crate::sandbox::{Limits, check_name};
 use crate::suggest;
 
@@ -82,16 +82,18 @@ impl Machine {
     /// # Errors
     /// `Io`; `Invalid` with file, line and column for whatever is wrong in it or in what it extends.
     pub fn load(path: &Path, given: &BTreeMap<String, String>) -> Result<Machine> {
-        let text = std::fs::read_to_string(path).map_err(|error| MachineError::io(path, &error))?;
+        let text = super::read_text(path)?;
+        Machine::read_as(path, &text, given)
+    }
+
+    /// Reads text as that of the file at `path`: what is about to be written there.
+    ///
+    /// # Errors
+    /// As [`Machine::load`], but for `Io`.
+    pub fn read_as(path: &Path, text: &str, given: &BTreeMap<String, String>) -> Result<Machine> {
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        Machine::parse(
-            &path.display().to_string(),
-            &text,
-            &stem.unwrap_or_default(),
-            &folder,
-            given,
-        )
+        Machine::parse(&path.display().to_string(), text, &stem.unwrap_or_default(), &folder, given)
     }
 
     /// Reads text as that of a file called `file`, in `folder`, of a machine called `name` where it
@@ -131,8 +133,11 @@ impl Machine {
                 name.to_owned()
             }
         };
-        let trust = reader.flag("trust_hooks")?.unwrap_or(false)
+        let trusts = reader.flag("trust_hooks")?.unwrap_or(false)
             && reader.node("trust_hooks").is_some_and(|node| node.origin.source.trusted);
+        if !trusts {
+            trust::check(root)?;
+        }
         let machine = Machine {
             name,
             description: reader.text("description")?,
@@ -155,32 +160,21 @@ impl Machine {
             setup: reader.node("setup").map(super::setup::read).transpose()?.unwrap_or_default(),
             setup_done: reader.node("setup").map_or(Ok(false), super::setup::is_done)?,
             cloud_init: reader.node("cloud_init").map(CloudInit::read).transpose()?,
-            hooks: match reader.node("hooks") {
-                Some(node) => super::hook::read(node, trust)?,
-                None => Vec::new(),
-            },
-            nspawn: passed(&reader, "nspawn", SECTIONS, true)?.into_iter().fold(
+            hooks: reader.node("hooks").map(super::hook::read).transpose()?.unwrap_or_default(),
+            nspawn: passed(&reader, "nspawn", SECTIONS)?.into_iter().fold(
                 Settings::default(),
                 |mut all, one| {
                     one.values.iter().for_each(|value| all.add(&one.section, &one.key, value));
                     all
                 },
             ),
-            unit: passed(&reader, "unit", &["Unit", "Service"], trust)?,
+            unit: passed(&reader, "unit", &["Unit", "Service"])?,
             needs: reader.node("needs").map(Needs::read).transpose()?.unwrap_or_default(),
             variables: Vec::new(),
             extends: Vec::new(),
         };
         reader.finish()?;
         Ok(machine)
-    }
-
-    /// How far its set-up is where nothing of it was kept yet.
-    pub fn progress(&self) -> Progress {
-        match self.setup_done {
-            true => Progress::finished(&self.setup),
-            false => Progress::default(),
-        }
     }
 
     /// The folder of the machine's root file system where `machinectl` looks for it.
@@ -246,14 +240,8 @@ fn env(reader: &Reader<'_>) -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// `[nspawn.Section]` and `[unit.Section]`: keys and values as they are. What a unit is told can be a
-/// command that root of the host runs, so that it comes from whom hooks may come from.
-fn passed(
-    reader: &Reader<'_>,
-    key: &'static str,
-    sections: &[&str],
-    trust: bool,
-) -> Result<Vec<Setting>> {
+/// `[nspawn.Section]` and `[unit.Section]`: keys and values as they are.
+fn passed(reader: &Reader<'_>, key: &'static str, sections: &[&str]) -> Result<Vec<Setting>> {
     let Some(node) = reader.node(key) else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for (section, node) in Reader::new(node)?.entries() {
@@ -264,13 +252,6 @@ fn passed(
                 .or_hint(hint.unwrap_or_default()));
         }
         for (key, node) in Reader::new(node)?.entries() {
-            if !trust && !node.origin.source.trusted {
-                return Err(MachineError::invalid(
-                    node.origin.place(),
-                    "this file is extended, and what it says of the unit would hold on the host",
-                )
-                .or_hint("look at it, then say trust_hooks = true in the machine's own file"));
-            }
             let values = match &node.value {
                 Value::List(list) => list.iter().map(scalar).collect::<Result<Vec<_>>>()?,
                 _ => vec![scalar(node)?],

@@ -82,9 +82,8 @@ impl Hook {
     }
 }
 
-/// Reads the table. Hooks on the host come from the machine's own file and from our own templates;
-/// of another file they are refused unless `trust_hooks` is said in the machine's own.
-pub(super) fn read(node: &Node, trust: bool) -> Result<Vec<Hook>> {
+/// Reads the table.
+pub(super) fn read(node: &Node) -> Result<Vec<Hook>> {
     let reader = Reader::new(node)?;
     let mut all = Vec::new();
     let timeout = reader.duration("timeout")?.unwrap_or(TIMEOUT);
@@ -114,13 +113,6 @@ pub(super) fn read(node: &Node, trust: bool) -> Result<Vec<Hook>> {
                     node.origin.place(),
                     "a hook that may take no time can't be run",
                 ));
-            }
-            if place == Where::Host && !trust && !node.origin.source.trusted {
-                return Err(MachineError::invalid(
-                    node.origin.place(),
-                    "this file is extended, and its hooks would run as root of the host",
-                )
-                .or_hint("look at them, then say trust_hooks = true in the machine's own file"));
             }
             all.push(Hook { when, place, script, timeout });
         }

@@ -8,6 +8,8 @@ pub trait Host {
     fn read(&self, path: &str) -> Option<String>;
     /// Whether there is something at a path.
     fn exists(&self, path: &str) -> bool;
+    /// Whether there is something at a path of a root file system, in which links stay.
+    fn exists_inside(&self, root: &Path, path: &str) -> bool;
     /// The names in a folder, sorted; none where it is not there.
     fn list(&self, path: &str) -> Vec<String>;
     /// What a program prints, where it is there and succeeds.
@@ -25,6 +27,10 @@ impl Host for ThisHost {
 
     fn exists(&self, path: &str) -> bool {
         Path::new(path).exists()
+    }
+
+    fn exists_inside(&self, root: &Path, path: &str) -> bool {
+        crate::transfer::exists_inside(root, Path::new(path))
     }
 
     fn list(&self, path: &str) -> Vec<String> {
@@ -69,6 +75,10 @@ impl Host for MadeUp {
     fn exists(&self, path: &str) -> bool {
         let below = format!("{path}/");
         self.files.keys().any(|file| file == path || file.starts_with(&below))
+    }
+
+    fn exists_inside(&self, root: &Path, path: &str) -> bool {
+        self.exists(&root.join(path).display().to_string())
     }
 
     fn list(&self, path: &str) -> Vec<String> {

@@ -30,6 +30,7 @@ mod setup;
 pub mod starter;
 pub mod templates;
 mod tree;
+mod trust;
 mod users;
 mod variables;
 
@@ -47,9 +48,28 @@ pub use needs::{Needs, Sysctl};
 pub use nic::{Link, Network, Nic};
 pub use resolv::Resolv;
 pub use security::{Seccomp, Security};
-pub use setup::{CloudInit, Progress, Step};
+pub use setup::{CloudInit, Step};
 pub use users::{Ownership, RANGE, Users};
 pub use variables::Variable;
 
 #[cfg(test)]
 mod tests;
+
+/// How large a file may be that somebody has written by hand.
+const LARGEST: u64 = 1 << 20;
+
+/// The text of a file: of a plain one that is no larger than one writes by hand.
+fn read_text(path: &std::path::Path) -> Result<String, MachineError> {
+    use std::io::{Error, Read};
+    let failed = |error: Error| MachineError::io(path, &error);
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(Error::other("it is no plain file")));
+    }
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(LARGEST + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > LARGEST {
+        return Err(failed(Error::other("it is larger than 1 MiB")));
+    }
+    String::from_utf8(text).map_err(|_| failed(Error::other("it is not UTF-8 text")))
+}

@@ -145,7 +145,7 @@ impl Setting {
     }
 
     /// Whether more than one value can hold.
-    fn is_list(&self) -> bool {
+    pub fn is_list(&self) -> bool {
         self.known().is_none_or(|known| {
             !matches!(known.form, Form::Switch | Form::Bool | Form::One | Form::Rlimit)
         })
@@ -159,7 +159,9 @@ impl Settings {
         let value = value.into();
         match found {
             Some(one) if one.is_list() => {
-                if !one.values.contains(&value) {
+                // Of what is run, each word is one of its own.
+                let words = one.known().is_some_and(|known| known.form == Form::Rest);
+                if words || !one.values.contains(&value) {
                     one.values.push(value);
                 }
             }
@@ -222,5 +224,21 @@ pub struct Unsayable {
 impl fmt::Display for Unsayable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.key, self.why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_run_keeps_equal_words() {
+        let mut settings = Settings::default();
+        for word in ["--a", "x", "--b", "x"] {
+            settings.add("Exec", "Parameters", word);
+            settings.add("Files", "Bind", word);
+        }
+        assert_eq!(settings.get("Exec", "Parameters"), ["--a", "x", "--b", "x"]);
+        assert_eq!(settings.get("Files", "Bind"), ["--a", "x", "--b"]);
     }
 }

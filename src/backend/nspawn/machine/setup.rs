@@ -1,7 +1,5 @@
 //! `[setup]` and `[cloud_init]`: what is done in the machine once, after it was made.
 
-use serde::{Deserialize, Serialize};
-
 use super::error::{MachineError, Result};
 use super::reader::{Reader, text};
 use super::tree::{Node, Value};
@@ -16,15 +14,6 @@ pub struct Step {
 }
 
 impl Step {
-    /// Tells a step from one that was changed.
-    pub fn digest(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.name.as_bytes());
-        hasher.update(b"\0");
-        hasher.update(self.script.as_bytes());
-        hasher.finalize().to_hex()[..32].to_owned()
-    }
-
     /// The script with an interpreter.
     pub fn file(&self) -> String {
         let end = if self.script.ends_with('\n') { "" } else { "\n" };
@@ -33,44 +22,6 @@ impl Step {
         } else {
             format!("#!/bin/sh\nset -eu\n{}{end}", self.script)
         }
-    }
-}
-
-/// How far the set-up of a machine came: kept beside it, so that one that failed, or was cut off, goes
-/// on where it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Progress {
-    /// The digests of the steps that are done.
-    pub done: Vec<String>,
-    /// The step that failed last, by its name, and what was seen of it.
-    pub failed: Option<(String, String)>,
-}
-
-impl Progress {
-    /// Where everything is done.
-    pub fn finished(steps: &[Step]) -> Progress {
-        Progress { done: steps.iter().map(Step::digest).collect(), failed: None }
-    }
-
-    /// The steps that are still to be done, in their order: from the first that is not done, or that
-    /// was changed since.
-    pub fn pending<'a>(&self, steps: &'a [Step]) -> &'a [Step] {
-        let done = steps.iter().zip(&self.done).take_while(|(step, done)| step.digest() == **done);
-        &steps[done.count()..]
-    }
-
-    /// A step is done.
-    pub fn complete(&mut self, steps: &[Step], step: &Step) {
-        if let Some(at) = steps.iter().position(|one| one == step) {
-            self.done = steps[..=at].iter().map(Step::digest).collect();
-        }
-        self.failed = None;
-    }
-
-    /// A step failed.
-    pub fn fail(&mut self, step: &Step, why: impl Into<String>) {
-        self.failed = Some((step.name.clone(), why.into()));
     }
 }
 

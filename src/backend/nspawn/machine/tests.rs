@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::adopt::adopt;
 use super::host::MadeUp;
 use super::render::{Context, Plan};
 use super::*;
@@ -275,12 +274,6 @@ fn a_network_is_made_without_the_hosts_networkd() {
     ");
     assert_eq!(network("network = \"none\""), "Private=yes\nVirtualEthernet=no\n\n");
     assert_eq!(network("network = \"host\""), "Private=no\nVirtualEthernet=no\n\n");
-    // In a network that was made around it, systemd-nspawn is told of none.
-    let machine = machine("nics = [{ bridge = \"br0\" }]").unwrap();
-    let context = Context { outer_network: true, ..Context::usual(&machine) };
-    let plan = Plan::new(&machine, &context, "x").unwrap();
-    assert!(plan.nspawn.text.ends_with("[Network]\nPrivate=no\nVirtualEthernet=no\n"));
-    assert!(plan.attach.is_empty());
 }
 
 #[test]
@@ -295,6 +288,32 @@ fn a_root_elsewhere_is_named_on_the_command() {
     ExecStart=systemd-nspawn --quiet --keep-unit --boot --settings=override --machine=web "--directory=/tank/jails/web 1/rootfs"
     ExecStartPost=/usr/sbin/ip link set ve-web up
     "#);
+}
+
+#[test]
+fn a_dollar_in_a_path_is_one() {
+    let plan = plan("binds = [\"/tank/$x:/x\"]\n");
+    assert!(
+        plan.dropin.text.contains("\nRequiresMountsFor=\"/tank/$x\"\n"),
+        "{}",
+        plan.dropin.text
+    );
+}
+
+#[test]
+fn what_a_machine_is_given_is_in_a_closed_folder() {
+    use std::os::unix::fs::PermissionsExt;
+    let top = tempfile::tempdir().unwrap();
+    let plan =
+        plan("[cloud_init]\nuser_data = \"#cloud-config\\npassword: x\\n\"\n").below(top.path());
+    let folder = top.path().join("run/sandscript/machines/web");
+    // One that is there already is closed, too.
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+    plan.write().unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&folder), 0o700);
+    assert_eq!(mode(&folder.join("cloud-init-user-data")), 0o644);
 }
 
 #[test]
@@ -388,36 +407,6 @@ fn files_extend_each_other_and_circles_are_told() {
 }
 
 #[test]
-fn an_extended_file_does_not_speak_for_the_host() {
-    let hook = "[hooks.host]\npre_start = \"reboot\"\n";
-    let unit = "[unit.Service]\nExecStartPre = \"reboot\"\n";
-    for theirs in [hook, unit] {
-        let trusting = "trust_hooks = true\n".to_owned() + theirs;
-        for (ours, text, fine) in [
-            ("extends = \"./t.toml\"\n", theirs, false),
-            ("extends = \"./t.toml\"\ntrust_hooks = true\n", theirs, true),
-            // It can't say so itself.
-            ("extends = \"./t.toml\"\n", trusting.as_str(), false),
-        ] {
-            let files = folder(&[("web.toml", ours), ("t.toml", text)]);
-            let read = Machine::load(&files.path().join("web.toml"), &BTreeMap::new());
-            assert_eq!(read.is_ok(), fine, "{ours}{text}");
-            if let Err(error) = read {
-                assert!(error.to_string().contains("t.toml:"), "{error}");
-                assert!(error.hint().unwrap().contains("trust_hooks"));
-            }
-        }
-    }
-    // What runs in the machine is the machine's.
-    let files = folder(&[
-        ("web.toml", "extends = \"./t.toml\"\n"),
-        ("t.toml", "[hooks.guest]\npost_start = \"true\"\n"),
-    ]);
-    let machine = Machine::load(&files.path().join("web.toml"), &BTreeMap::new()).unwrap();
-    assert_eq!(machine.hooks.len(), 1);
-}
-
-#[test]
 fn variables_are_texts_numbers_and_literals() {
     let text = "image = \"{{image}}\"\nsetup = \"docker ps --format '{{.Names}}' {{{{image}} {{image}}\"\n[limits]\ncpu = \"{{cpu}}\"\n[variables]\nimage = \"debian/12\"\ncpu = { default = 2, choices = [\"2\", \"4\"] }\nlan = { about = \"the inside\" }\n";
     let with = |all: &[(&str, &str)]| Machine::parse("f", text, "m", Path::new("/"), &given(all));
@@ -433,30 +422,6 @@ fn variables_are_texts_numbers_and_literals() {
     web.toml:1:9: the variable 'lan' (the inside) has no value
       give it: --set lan=VALUE, or lan = "VALUE" below [variables]
     "#);
-}
-
-#[test]
-fn a_setup_goes_on_where_it_was() {
-    let machine =
-        machine("[setup]\nsteps = [\"one\", { name = \"b\", run = \"two\" }, \"three\"]\n")
-            .unwrap();
-    let steps = &machine.setup;
-    let mut progress = Progress::default();
-    assert_eq!(progress.pending(steps).len(), 3);
-    progress.complete(steps, &steps[0]);
-    progress.fail(&steps[1], "exit code 1");
-    let text = serde_json::to_string(&progress).unwrap();
-    let mut progress: Progress = serde_json::from_str(&text).unwrap();
-    assert_eq!(progress.pending(steps)[0].name, "b");
-    assert_eq!(progress.failed.as_ref().unwrap().1, "exit code 1");
-    progress.complete(steps, &steps[2]);
-    assert!(progress.pending(steps).is_empty() && progress.failed.is_none());
-    // From a step that was changed, all are done again.
-    let mut changed = steps.clone();
-    changed[1].script = "two, otherwise".into();
-    assert_eq!(progress.pending(&changed).len(), 2);
-    let done = super::tests::machine("[setup]\nscript = \"x\"\ndone = true\n").unwrap();
-    assert!(done.progress().pending(&done.setup).is_empty());
 }
 
 #[test]
@@ -727,44 +692,4 @@ proptest! {
         let _ = import::nspawn::read("x", &text);
         let _ = import::jailmaker::read("x", &text);
     }
-}
-
-#[test]
-fn what_a_gui_changed_is_taken_over_when_that_is_asked_for() {
-    let files = folder(&[("web.toml", "# mine\nimage = \"debian/12\" # stable\n")]);
-    let path = files.path().join("web.toml");
-    let render = || {
-        let machine = Machine::load(&path, &BTreeMap::new()).unwrap();
-        let plan = Plan::new(&machine, &Context::usual(&machine), "web.toml").unwrap();
-        plan.below(&files.path().join("out"))
-    };
-    let plan = render();
-    assert_eq!(plan.write().unwrap().len(), 2);
-    assert!(plan.write().unwrap().is_empty());
-    assert_eq!(adopt(&path, &plan).unwrap(), Default::default());
-    let theirs =
-        plan.nspawn.text.replace("[Files]\n", "[Files]\nBind=/tank/x:/x\n") + "Port=tcp:80\n";
-    std::fs::write(&plan.nspawn.path, &theirs).unwrap();
-    assert!(matches!(plan.write().unwrap_err(), MachineError::Clobber { .. }));
-    assert_eq!(std::fs::read_to_string(&plan.nspawn.path).unwrap(), theirs);
-    let adopted = adopt(&path, &plan).unwrap();
-    assert_eq!(adopted.taken, ["nspawn.Files.Bind", "nspawn.Network.Port"]);
-    insta::assert_snapshot!(std::fs::read_to_string(&path).unwrap(), @r#"
-    # mine
-    image = "debian/12" # stable
-
-    [nspawn]
-
-    [nspawn.Files]
-    Bind = "/tank/x:/x"
-
-    [nspawn.Network]
-    Port = "tcp:80"
-    "#);
-    let plan = render();
-    plan.write().unwrap();
-    let text = std::fs::read_to_string(&plan.nspawn.path).unwrap();
-    assert!(text.contains("\nBind=/tank/x:/x\n") && text.contains("\nPort=tcp:80\n"));
-    let aside = plan.nspawn.path.with_extension("nspawn.adopted");
-    assert_eq!(std::fs::read_to_string(aside).unwrap(), theirs);
 }

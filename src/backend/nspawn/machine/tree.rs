@@ -14,8 +14,8 @@ pub struct Source {
     pub name: String,
     /// What is in it.
     pub text: String,
-    /// Whether hooks that it brings may run on the host without being asked for: it is the machine's
-    /// own file, or one of ours.
+    /// Whether what it says may hold on the host without being asked for: it is the machine's own file,
+    /// or one of ours.
     pub trusted: bool,
 }
 
@@ -208,8 +208,10 @@ fn merge(below: Node, above: Node, path: &str) -> Node {
         }
         (Value::List(mut list), Value::List(above)) if ADDED.contains(&path) => {
             for node in above {
-                if !list.iter().any(|one| same(&one.value, &node.value)) {
-                    list.push(node);
+                // What both say is said by the one above.
+                match list.iter_mut().find(|one| same(&one.value, &node.value)) {
+                    Some(one) => *one = node,
+                    None => list.push(node),
                 }
             }
             Value::List(list)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{MachineError, Result};
 use super::reader::{Reader, scalar};
-use super::tree::{Node, Table, Value};
+use super::tree::{Node, Origin, Table, Value};
 use crate::suggest;
 
 /// What a template leaves open.
@@ -18,6 +18,8 @@ pub struct Variable {
     pub value: Option<Value>,
     /// What it may be; anything where none are listed.
     pub choices: Vec<String>,
+    /// Where its value stands, where that is a file that may not speak for the host.
+    pub(super) lent: Option<Origin>,
 }
 
 /// Whether `name` can be a variable's.
@@ -49,11 +51,13 @@ pub fn read(root: &Table) -> Result<Vec<Variable>> {
                 let default = inner.node("default");
                 inner.finish()?;
                 let value = default.map(|node| scalar(node).map(|_| node.value.clone()));
-                Variable { name, about, value: value.transpose()?, choices }
+                let lent = default.and_then(lent);
+                Variable { name, about, value: value.transpose()?, choices, lent }
             }
             value => {
                 scalar(node)?;
-                Variable { name, about: None, value: Some(value.clone()), choices: Vec::new() }
+                let value = Some(value.clone());
+                Variable { name, about: None, value, choices: Vec::new(), lent: lent(node) }
             }
         };
         if let Some(value) = &variable.value {
@@ -64,6 +68,10 @@ pub fn read(root: &Table) -> Result<Vec<Variable>> {
         all.push(variable);
     }
     Ok(all)
+}
+
+fn lent(node: &Node) -> Option<Origin> {
+    (!node.origin.source.trusted).then(|| node.origin.clone())
 }
 
 impl Variable {
@@ -108,6 +116,7 @@ pub fn fill(root: &mut Table, given: &BTreeMap<String, String>) -> Result<Vec<Va
             .check(value)
             .map_err(|message| MachineError::invalid(place.clone().unwrap_or_default(), message))?;
         variable.value = Some(Value::Text(value.clone()));
+        variable.lent = None;
     }
     for (key, node) in &mut root.0 {
         if !matches!(key.name.as_str(), "variables" | "extends") {
@@ -123,15 +132,18 @@ fn walk(node: &mut Node, all: &[Variable]) -> Result<()> {
         Value::Table(table) => table.0.iter_mut().try_for_each(|(_, node)| walk(node, all)),
         Value::Text(text) if text.contains("{{") => {
             let whole = text.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
-            let place = || node.origin.place();
-            node.value = match whole.filter(|name| is_name(name)) {
-                Some(name) => value(name, all).map_err(|(message, hint)| {
-                    MachineError::invalid(place(), message).or_hint(hint)
-                })?,
-                None => Value::Text(replace(text, all).map_err(|(message, hint)| {
-                    MachineError::invalid(place(), message).or_hint(hint)
-                })?),
+            let filled = match whole.filter(|name| is_name(name)) {
+                Some(name) => value(name, all).map(|(value, lent)| (value.clone(), lent.cloned())),
+                None => replace(text, all).map(|(text, lent)| (Value::Text(text), lent.cloned())),
             };
+            let (value, lent) = filled.map_err(|(message, hint)| {
+                MachineError::invalid(node.origin.place(), message).or_hint(hint)
+            })?;
+            node.value = value;
+            // It is then said by the file that may not speak for the host.
+            if let Some(origin) = lent.filter(|_| node.origin.source.trusted) {
+                node.origin = origin;
+            }
             Ok(())
         }
         _ => Ok(()),
@@ -141,7 +153,8 @@ fn walk(node: &mut Node, all: &[Variable]) -> Result<()> {
 /// What is wrong, and what would be right.
 type Wrong = (String, String);
 
-fn value(name: &str, all: &[Variable]) -> Result<Value, Wrong> {
+/// The value, and where it stands if it is lent.
+fn value<'a>(name: &str, all: &'a [Variable]) -> Result<(&'a Value, Option<&'a Origin>), Wrong> {
     let Some(variable) = all.iter().find(|one| one.name == name) else {
         let near = suggest::nearest(name, all.iter().map(|one| one.name.as_str()));
         let hint = match near {
@@ -152,15 +165,17 @@ fn value(name: &str, all: &[Variable]) -> Result<Value, Wrong> {
         };
         return Err((format!("'{name}' is not a variable"), hint));
     };
-    variable.value.clone().ok_or_else(|| {
+    variable.value.as_ref().map(|value| (value, variable.lent.as_ref())).ok_or_else(|| {
         let about = variable.about.as_deref().map_or(String::new(), |about| format!(" ({about})"));
         let hint = format!("give it: --set {name}=VALUE, or {name} = \"VALUE\" below [variables]");
         (format!("the variable '{name}'{about} has no value"), hint)
     })
 }
 
-fn replace(text: &str, all: &[Variable]) -> Result<String, Wrong> {
+/// The text with its values, and where the first of them stands that is lent.
+fn replace<'a>(text: &str, all: &'a [Variable]) -> Result<(String, Option<&'a Origin>), Wrong> {
     let mut done = String::with_capacity(text.len());
+    let mut lender = None;
     let mut rest = text;
     while let Some(at) = rest.find("{{") {
         done.push_str(&rest[..at]);
@@ -172,7 +187,9 @@ fn replace(text: &str, all: &[Variable]) -> Result<String, Wrong> {
         }
         match rest.split_once("}}").filter(|(name, _)| is_name(name)) {
             Some((name, after)) => {
-                done.push_str(&shown(&value(name, all)?));
+                let (value, lent) = value(name, all)?;
+                done.push_str(&shown(value));
+                lender = lender.or(lent);
                 rest = after;
             }
             // Other programs' templates, such as {{.Names}} of Docker or {{ ds.x }} of cloud-init.
@@ -180,5 +197,23 @@ fn replace(text: &str, all: &[Variable]) -> Result<String, Wrong> {
         }
     }
     done.push_str(rest);
-    Ok(done)
+    Ok((done, lender))
+}
+
+/// A text that means itself, whatever braces are in it.
+pub fn escape(text: &str) -> String {
+    text.replace("{{", "{{{{")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escaped_text_is_read_as_it_was() {
+        for text in ["{{name}}", "a {{name}} b", "{{{", "{{{{x}}", "docker {{.Names}}", "{ {"] {
+            let (read, lent) = replace(&escape(text), &[]).unwrap();
+            assert_eq!((read.as_str(), lent), (text, None));
+        }
+    }
 }

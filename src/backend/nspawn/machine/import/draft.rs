@@ -2,6 +2,8 @@
 
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value};
 
+use crate::backend::nspawn::machine::variables::escape;
+
 /// A machine file that is being written.
 #[derive(Debug, Default)]
 pub struct Draft {
@@ -11,8 +13,12 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Gives a key below tables a value.
+    /// Gives a key below tables a value, of which every text means itself.
     pub fn set(&mut self, path: &[&str], value: impl Into<Value>) {
+        self.put(path, literal(value.into()));
+    }
+
+    fn put(&mut self, path: &[&str], value: Value) {
         let Some((last, above)) = path.split_last() else { return };
         let mut table = self.document.as_table_mut();
         for part in above {
@@ -26,7 +32,7 @@ impl Draft {
                 None => return,
             }
         }
-        table.insert(last, Item::Value(value.into()));
+        table.insert(last, Item::Value(value));
     }
 
     /// Adds to a list.
@@ -36,7 +42,7 @@ impl Draft {
             Some(one) => Array::from_iter([one.clone()]),
             None => Array::new(),
         };
-        list.push(value);
+        list.push(literal(value.into()));
         // One a line where they are not words.
         if list.iter().any(|one| one.is_inline_table()) || list.to_string().len() > 80 {
             for one in list.iter_mut() {
@@ -45,7 +51,7 @@ impl Draft {
             list.set_trailing("\n");
             list.set_trailing_comma(true);
         }
-        self.set(path, list);
+        self.put(path, list.into());
     }
 
     /// The value of a key.
@@ -69,7 +75,7 @@ impl Draft {
     pub fn text(&self, head: &str) -> String {
         let mut text = format!("# {head}\n");
         for note in &self.notes {
-            text.push_str(&format!("# - {}\n", note.replace('\n', " ")));
+            text.push_str(&format!("# - {}\n", note.replace(char::is_control, " ")));
         }
         text.push('\n');
         text.push_str(&self.document.to_string());
@@ -77,7 +83,54 @@ impl Draft {
     }
 }
 
+/// A value whose texts are no templates.
+fn literal(mut value: Value) -> Value {
+    match &mut value {
+        Value::String(text) if text.value().contains("{{") => {
+            return Value::from(escape(text.value()));
+        }
+        Value::Array(list) => {
+            for one in list.iter_mut() {
+                *one = literal(one.clone());
+            }
+        }
+        Value::InlineTable(table) => {
+            for (_, one) in table.iter_mut() {
+                *one = literal(one.clone());
+            }
+        }
+        _ => {}
+    }
+    value
+}
+
 /// A table on one line.
 pub fn inline<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
     Value::InlineTable(InlineTable::from_iter(entries))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_no_template() {
+        let mut draft = Draft::default();
+        draft.set(&["hooks", "host", "pre_start"], "echo {{name}} {{.Names}}");
+        draft.push(&["binds"], inline([("source", "/a{{b}}".into())]));
+        draft.push(&["binds"], "/{{c}}:/c");
+        draft.push(&["binds"], "/d:/d");
+        let text = draft.text("web");
+        let machine = crate::backend::nspawn::machine::Machine::parse(
+            "web.toml",
+            &text,
+            "web",
+            std::path::Path::new("/"),
+            &Default::default(),
+        )
+        .unwrap();
+        assert_eq!(machine.hooks[0].script, "echo {{name}} {{.Names}}");
+        let sources: Vec<&str> = machine.binds.iter().map(|one| one.source.as_str()).collect();
+        assert_eq!(sources, ["/a{{b}}", "/{{c}}", "/d"]);
+    }
 }

@@ -13,6 +13,7 @@ use super::{Imported, fitting};
 use crate::backend::nspawn::machine::error::{MachineError, Place, Result};
 use crate::backend::nspawn::machine::native::Settings;
 use crate::backend::nspawn::machine::render::quote;
+use crate::transfer::exists_inside;
 
 /// A key of a config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,8 +282,43 @@ fn setup(script: Option<&str>, folder: &Path, draft: &mut Draft) {
     let Some(script) = script else { return };
     draft.set(&["setup", "script"], script);
     // The mark that jailmaker goes by, too.
-    if folder.join("rootfs/etc/machine-id").exists() {
+    if exists_inside(&folder.join("rootfs"), Path::new("etc/machine-id")) {
         draft.set(&["setup", "done"], true);
         draft.note("initial_setup was run there already: setup.done says so");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::nspawn::machine::host::ThisHost;
+    use crate::backend::nspawn::machine::{Machine, checks};
+
+    #[test]
+    fn a_link_of_the_jail_leads_nowhere_on_the_host() {
+        let top = tempfile::tempdir().unwrap();
+        let outside = top.path().join("outside");
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("machine-id"), "0123\n").unwrap();
+        let jail = top.path().join("web");
+        std::fs::create_dir_all(jail.join("rootfs/etc")).unwrap();
+        std::os::unix::fs::symlink(outside.join("machine-id"), jail.join("rootfs/etc/machine-id"))
+            .unwrap();
+        std::os::unix::fs::symlink(&outside, jail.join("rootfs/usr")).unwrap();
+        let imported = import("config", "initial_setup=true\n", &jail).unwrap();
+        assert!(!imported.text.contains("done = true"), "{}", imported.text);
+        let machine =
+            Machine::parse("m", &imported.text, "web", Path::new("/"), &Default::default())
+                .unwrap();
+        let root = |machine: &Machine| {
+            let all = checks(machine, &ThisHost);
+            all.into_iter().find(|check| check.what == "root file system").unwrap().verdict
+        };
+        assert_eq!(root(&machine), crate::sandbox::Verdict::Bad);
+        // One that leads somewhere in it does.
+        std::fs::remove_file(jail.join("rootfs/usr")).unwrap();
+        std::fs::create_dir_all(jail.join("rootfs/system/usr")).unwrap();
+        std::os::unix::fs::symlink("/system/usr", jail.join("rootfs/usr")).unwrap();
+        assert_eq!(root(&machine), crate::sandbox::Verdict::Good);
     }
 }

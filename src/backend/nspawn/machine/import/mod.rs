@@ -28,8 +28,7 @@ pub struct Imported {
 /// # Errors
 /// `Io`; `Invalid` where it is neither, or can't be read as that.
 pub fn import(path: &Path) -> Result<Imported> {
-    let read =
-        |path: &Path| std::fs::read_to_string(path).map_err(|error| MachineError::io(path, &error));
+    let read = |path: &Path| super::read_text(path);
     let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let shown = path.display().to_string();
     let folder = if path.file_name().is_some_and(|name| name == "config") {

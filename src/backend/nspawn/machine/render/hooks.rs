@@ -76,7 +76,7 @@ fn inside(machine: &Machine, context: &Context, when: When, path: &Path) -> Vec<
             run.push(format!("--directory={}", context.root.display()));
             if let Some(base) = context.base {
                 run.push(format!("--private-users={base}:{}", machine.users.size));
-                let ownership = context.ownership.unwrap_or(machine.users.ownership).word();
+                let ownership = machine.users.ownership.word();
                 let ownership = if ownership == "auto" { "map" } else { ownership };
                 run.push(format!("--private-users-ownership={ownership}"));
             }

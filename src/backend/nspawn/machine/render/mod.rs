@@ -20,8 +20,6 @@ use super::file::Machine;
 use super::hook::{When, Where};
 use super::image::Image;
 use super::native::Settings;
-use super::nic::Network;
-use super::users::Ownership;
 
 /// What is not in the machine's file, and is known when it is rendered.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,10 +28,6 @@ pub struct Context {
     pub root: PathBuf,
     /// The first id of its range.
     pub base: Option<u32>,
-    /// How files get to belong to the range, where that was tried out.
-    pub ownership: Option<Ownership>,
-    /// Who makes the network: systemd-nspawn, or we before it starts, so that it is in it already.
-    pub outer_network: bool,
     /// What its graphics cards and other devices of CDI bring.
     pub edits: Edits,
     /// Where rendered files are.
@@ -73,8 +67,6 @@ impl Context {
         Context {
             root,
             base: machine.users.base_for(&machine.name, &|_| false),
-            ownership: None,
-            outer_network: false,
             edits: Edits::default(),
             places: Places::default(),
         }
@@ -119,13 +111,9 @@ impl Plan {
     /// and what can't be said on a line.
     pub fn new(machine: &Machine, context: &Context, source: &str) -> Result<Plan> {
         let folder = context.places.files.join(&machine.name);
-        let net = if context.outer_network {
-            network::Made::default()
-        } else {
-            network::make(machine, &folder)
-        };
+        let net = network::make(machine, &folder);
         let settings = settings::make(machine, context, &net)?;
-        refuse(machine, context, &settings)?;
+        refuse(machine, &settings)?;
         let hooks = hooks::make(machine, context, &folder);
         let mut files = Vec::new();
         for (path, text, mode) in net.files.iter().chain(&hooks.files) {
@@ -170,8 +158,22 @@ impl Plan {
         for file in self.all() {
             stamp::check(&file.path)?;
         }
+        self.put(self.all())
+    }
+
+    /// Writes those of some files that are not there as they are. Says which it wrote.
+    ///
+    /// What a machine is given keeps its permissions, for the machine's root is somebody else on the
+    /// host, and cloud-init's files hold secrets: so their folder is closed.
+    pub(super) fn put<'a>(
+        &self,
+        files: impl Iterator<Item = &'a Rendered>,
+    ) -> Result<Vec<PathBuf>> {
+        for folder in self.files.iter().filter_map(|file| file.path.parent()) {
+            stamp::close(folder)?;
+        }
         let mut written = Vec::new();
-        for file in self.all() {
+        for file in files {
             if stamp::write(&file.path, &file.text, file.mode)? {
                 written.push(file.path.clone());
             }
@@ -181,7 +183,7 @@ impl Plan {
 }
 
 /// What would hand the host to the machine.
-fn refuse(machine: &Machine, context: &Context, settings: &Settings) -> Result<()> {
+fn refuse(machine: &Machine, settings: &Settings) -> Result<()> {
     let host = |what: &str, hint: &str| {
         let what = format!("machine '{}': {what}", machine.name);
         Err(MachineError::Host { what, hint: hint.into() })
@@ -191,8 +193,7 @@ fn refuse(machine: &Machine, context: &Context, settings: &Settings) -> Result<(
     });
     let yes = |key| settings.get("Network", key).iter().any(|one| is_yes(one));
     let links = ["VirtualEthernetExtra", "Interface", "MACVLAN", "IPVLAN", "Bridge", "Zone"];
-    let own = context.outer_network && machine.network != Network::Host
-        || yes("Private")
+    let own = yes("Private")
         || yes("VirtualEthernet")
         || links.iter().any(|key| !settings.get("Network", key).is_empty());
     if all && !own {

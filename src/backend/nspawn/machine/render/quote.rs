@@ -37,10 +37,15 @@ pub fn word(text: &str) -> Option<String> {
     Some(quoted)
 }
 
+/// A word of a unit file where no variables are expanded, so that a dollar is one
+/// (`RequiresMountsFor=`).
+pub fn plain_word(text: &str) -> Option<String> {
+    word(text).map(|word| word.replace("$$", "$"))
+}
+
 /// An `Environment=` of a unit file.
 pub fn assignment(name: &str, value: &str) -> Option<String> {
-    // No variables are expanded there, so that a dollar is one.
-    word(&format!("{name}={value}")).map(|word| word.replace("$$", "$"))
+    plain_word(&format!("{name}={value}"))
 }
 
 /// A word of a list in a `.nspawn` file, where quotes have a meaning and backslashes have none.
@@ -214,6 +219,7 @@ mod tests {
         assert_eq!(word(";").unwrap(), "\";\"");
         assert_eq!(word("").unwrap(), "\"\"");
         assert_eq!(assignment("A", "b $c").unwrap(), "\"A=b $c\"");
+        assert_eq!(plain_word("/tank/$a$$/100%").unwrap(), "\"/tank/$a$$/100%%\"");
         assert_eq!(nspawn_word("A=it's \"x\"").unwrap(), r#""A=it's "'"'"x"'"'"""#);
         assert_eq!(nspawn_word("ends\\"), None);
         assert_eq!(nspawn_value(" spaces "), None);

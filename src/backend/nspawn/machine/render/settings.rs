@@ -38,7 +38,7 @@ pub fn make(machine: &Machine, context: &Context, net: &Made) -> Result<Settings
         let source = source.display().to_string();
         bind(&Bind { readonly: true, ..Bind::new(source, target) });
     }
-    network(machine, context, net, &mut all);
+    network(machine, net, &mut all);
     for setting in machine.nspawn.iter() {
         for value in &setting.values {
             all.add(&setting.section, &setting.key, value);
@@ -82,16 +82,15 @@ fn users(machine: &Machine, context: &Context, all: &mut Settings) {
     };
     all.add("Exec", "PrivateUsers", format!("{base}:{}", users.size));
     // Said in full: without it some releases of systemd give every file to the range.
-    let ownership = context.ownership.unwrap_or(users.ownership);
-    let word = match ownership {
+    let word = match users.ownership {
         Ownership::Auto => Ownership::Map.word(),
         other => other.word(),
     };
     all.add("Files", "PrivateUsersOwnership", word);
 }
 
-fn network(machine: &Machine, context: &Context, net: &Made, all: &mut Settings) {
-    if context.outer_network || machine.network == Network::Host {
+fn network(machine: &Machine, net: &Made, all: &mut Settings) {
+    if machine.network == Network::Host {
         // In full, too: the unit that comes with systemd makes a pair of cables by itself.
         all.set("Network", "Private", false);
         all.set("Network", "VirtualEthernet", false);

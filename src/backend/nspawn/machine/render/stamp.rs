@@ -2,7 +2,7 @@
 //! person or another program wrote, or changed, is told from ours and is never written over.
 
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::super::error::{MachineError, Result};
@@ -21,32 +21,38 @@ pub enum Whose {
     Foreign,
 }
 
-/// Whether a line must stay the first: that of an interpreter, or what tells cloud-init what a file is.
-fn is_first(line: &str) -> bool {
-    line.starts_with('#') && !line.starts_with(HEAD)
+/// How lines begin that must stay the first: that of an interpreter, and what tells cloud-init what a
+/// file is. Several may follow each other: a template of a script, a script that is run at each boot.
+const FIRST: &[&str] =
+    &["#!", "## template:", "#cloud-", "#include", "#part-handler", "#upstart-job"];
+
+/// A text as the lines that must stay the first, and the rest.
+fn split(text: &str) -> (&str, &str) {
+    let mut at = 0;
+    while let Some((line, _)) = text[at..].split_once('\n')
+        && FIRST.iter().any(|head| line.starts_with(head))
+    {
+        at += line.len() + 1;
+    }
+    text.split_at(at)
 }
 
-/// Puts the line in front; behind one that must stay the first.
+/// Puts the line in front; behind those that must stay the first.
 pub fn stamp(text: &str, source: &str) -> String {
     let source: String = source.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     let line = format!("{HEAD}{} made from {source}: change that, not this\n", digest(text));
-    match text.split_once('\n') {
-        Some((first, rest)) if is_first(first) => format!("{first}\n{line}{rest}"),
-        _ => format!("{line}{text}"),
-    }
+    let (first, rest) = split(text);
+    format!("{first}{line}{rest}")
 }
 
 /// Whose a file with this text is.
 pub fn whose(text: &str) -> Whose {
-    let (interpreter, text) = match text.split_once('\n') {
-        Some((first, rest)) if is_first(first) => (format!("{first}\n"), rest),
-        _ => (String::new(), text),
-    };
-    let Some((line, rest)) = text.split_once('\n') else { return Whose::Foreign };
+    let (first, stamped) = split(text);
+    let Some((line, rest)) = stamped.split_once('\n') else { return Whose::Foreign };
     let Some(said) = line.strip_prefix(HEAD).and_then(|line| line.split(' ').next()) else {
         return Whose::Foreign;
     };
-    if said == digest(&format!("{interpreter}{rest}")) { Whose::Ours } else { Whose::Changed }
+    if said == digest(&format!("{first}{rest}")) { Whose::Ours } else { Whose::Changed }
 }
 
 fn digest(text: &str) -> String {
@@ -85,17 +91,25 @@ pub fn write(path: &Path, text: &str, mode: u32) -> Result<bool> {
     Ok(true)
 }
 
-/// Takes a file away that is ours as we wrote it; one that is not there is gone already.
+/// Makes a folder that nobody but its owner can look into, or closes the one that is there.
 ///
 /// # Errors
-/// `Clobber`; `Io`.
-pub fn remove(path: &Path) -> Result<()> {
-    check(path)?;
-    match std::fs::remove_file(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(MachineError::io(path, &error)),
+/// `Io`.
+pub fn close(folder: &Path) -> Result<()> {
+    let wrong = |error: std::io::Error| MachineError::io(folder, &error);
+    if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+        std::fs::create_dir_all(above).map_err(wrong)?;
     }
+    if let Err(error) = std::fs::DirBuilder::new().mode(0o700).create(folder)
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        return Err(wrong(error));
+    }
+    let mode = std::fs::metadata(folder).map_err(wrong)?.permissions().mode() & 0o7777;
+    if mode != 0o700 {
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).map_err(wrong)?;
+    }
+    Ok(())
 }
 
 /// Puts a whole new file in a path's place, so that nobody ever reads half of it.
@@ -127,7 +141,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_stamp_knows_every_change(text in "(#!/bin/sh\n)?([a-z=\n]{0,40})", at in 0usize..200, c in "[A-Z]") {
+        fn a_stamp_knows_every_change(text in "(## template: jinja\n)?(#cloud-config\n|#!/bin/sh\n)?([a-z=\n]{0,40})", at in 0usize..200, c in "[A-Z]") {
             let mut stamped = stamp(&text, "x.toml");
             prop_assert_eq!(whose(&stamped), Whose::Ours);
             let at = at % (stamped.len() + 1);
@@ -155,12 +169,38 @@ mod tests {
             let error = write(&path, &text, 0o644).unwrap_err();
             assert!(matches!(&error, MachineError::Clobber { .. }), "{error}");
             assert!(error.hint().unwrap().contains("--adopt"));
-            assert!(matches!(remove(&path).unwrap_err(), MachineError::Clobber { .. }));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), theirs);
         }
-        std::fs::write(&path, &text).unwrap();
-        remove(&path).unwrap();
-        remove(&path).unwrap();
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_tells_programs_what_a_file_is_stays_in_front() {
+        for (head, rest) in [
+            ("", "a=b\n"),
+            ("", "# a remark\nnameserver 192.0.2.1\n"),
+            ("#!/bin/sh\n", "# a remark\ntrue\n"),
+            ("#cloud-config\n", "packages: [git]\n"),
+            ("## template: jinja\n#cloud-config\n", "hostname: {{ ds.x }}\n"),
+            ("#cloud-boothook\n#!/bin/sh\n", "true\n"),
+            ("## template: jinja\n#cloud-boothook\n#!/bin/sh\n", "true\n"),
+            ("#include\n", "https://example.org/x\n"),
+        ] {
+            let text = stamp(&format!("{head}{rest}"), "x.toml");
+            assert!(text.starts_with(&format!("{head}{HEAD}")), "{text}");
+            assert!(text.ends_with(&format!("not this\n{rest}")), "{text}");
+            assert_eq!(whose(&text), Whose::Ours);
+        }
+    }
+
+    #[test]
+    fn a_folder_is_closed_that_was_open() {
+        let top = tempfile::tempdir().unwrap();
+        let folder = top.path().join("a/web");
+        let mode = || std::fs::metadata(&folder).unwrap().permissions().mode() & 0o7777;
+        close(&folder).unwrap();
+        assert_eq!(mode(), 0o700);
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+        close(&folder).unwrap();
+        assert_eq!(mode(), 0o700);
     }
 }

@@ -37,7 +37,7 @@ pub fn text(
     let needed =
         machine.binds.iter().filter(|bind| !bind.optional).map(|bind| bind.source.as_str());
     for path in [root.as_str()].into_iter().chain(needed.filter(|path| !path.starts_with("/dev"))) {
-        unit.push("RequiresMountsFor", quote::word(path).ok_or_else(|| unsayable(path))?);
+        unit.push("RequiresMountsFor", quote::plain_word(path).ok_or_else(|| unsayable(path))?);
     }
     let line = |words: &[String]| -> Result<String> {
         let words: Option<Vec<String>> = words.iter().map(|word| quote::word(word)).collect();
