@@ -73,8 +73,10 @@ pub(super) fn digest(bytes: &[u8]) -> String {
 /// What was remembered in `kept`, if that is not longer ago.
 pub(super) fn remembered(kept: &Path, longest: Duration) -> Option<Vec<u8>> {
     let age = SystemTime::now().duration_since(kept.metadata().ok()?.modified().ok()?);
-    // A clock that was set back makes it no older.
-    (age.unwrap_or_default() < longest).then(|| std::fs::read(kept).ok()).flatten()
+    // Nobody knows how old one is that is from the future.
+    (age.unwrap_or(Duration::MAX) < longest || longest == Duration::MAX)
+        .then(|| std::fs::read(kept).ok())
+        .flatten()
 }
 
 /// Remembers it. What can't be kept is asked for again.

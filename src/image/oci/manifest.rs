@@ -19,6 +19,8 @@ const MOST_LAYERS: usize = 500;
 pub(super) struct Blob {
     /// Of its compressed bytes: 64 hexadecimal digits.
     pub digest: String,
+    /// How many bytes those are, as far as it is said.
+    pub size: u64,
 }
 
 /// What a digest or a tag leads to.
@@ -43,6 +45,8 @@ struct Descriptor {
     #[serde(default)]
     media_type: String,
     digest: String,
+    #[serde(default)]
+    size: u64,
 }
 
 #[derive(Deserialize)]
@@ -81,7 +85,7 @@ impl Manifest {
         }
         let layers = layers.into_iter().map(|layer| {
             let kind = layer.media_type;
-            if !kind.contains(".tar") && !kind.contains("diff.tar") && !kind.is_empty() {
+            if !kind.contains(".tar") && !kind.is_empty() {
                 return Err(Error::unsupported(
                     format!("starting from '{reference}'"),
                     "local",
@@ -89,7 +93,7 @@ impl Manifest {
                 ));
             }
             let digest = digest(&layer.digest).ok_or_else(|| nonsense("names no sha256"))?;
-            Ok(Blob { digest })
+            Ok(Blob { digest, size: layer.size })
         });
         Ok(Manifest::Image(layers.collect::<Result<_>>()?))
     }

@@ -17,7 +17,7 @@ use self::manifest::{Blob, Manifest};
 use self::registry::Registry;
 use super::tarball::{Fetch, mismatch};
 use super::{cache, download};
-use crate::sandbox::{Error, Result};
+use crate::sandbox::{Error, Result, format_size};
 
 /// How long what a tag stands for is as good as new.
 const FRESH: Duration = Duration::from_secs(3600);
@@ -123,9 +123,18 @@ impl OciImage {
     }
 
     /// Downloads what is not there yet, and says where its layers are, lowest first. Each is checked
-    /// against its digest.
+    /// against its digest; the limit of a download is that of all of them.
     pub fn layers(&self, fetch: &Fetch<'_>) -> Result<Vec<PathBuf>> {
         let registry = &self.registry;
+        let said = self.layers.iter().fold(0, |sum: u64, blob| sum.saturating_add(blob.size));
+        if said > fetch.max_bytes {
+            return Err(Error::invalid_hint(
+                "image",
+                format!("'{}' holds {}", registry.reference, format_size(said)),
+                format!("no more than {} is taken", format_size(fetch.max_bytes)),
+            ));
+        }
+        let mut left = fetch.max_bytes;
         let layers = self.layers.iter().map(|blob| {
             let path = fetch.cache.join(&blob.digest);
             if path.exists() {
@@ -133,7 +142,10 @@ impl OciImage {
             }
             let token = registry.token_for(&blob.digest)?;
             let url = registry.blob(&blob.digest);
-            download::download(&url, &blob.digest, token.as_deref(), fetch)
+            let fetch = Fetch { max_bytes: left, ..*fetch };
+            let path = download::download(&url, &blob.digest, token.as_deref(), &fetch)?;
+            left = left.saturating_sub(path.metadata().map_or(0, |meta| meta.len()));
+            Ok(path)
         });
         layers.collect()
     }
