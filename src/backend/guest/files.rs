@@ -38,7 +38,10 @@ fn entry(fields: &[Vec<u8>]) -> FileEntry {
         mode: number(3) as u32,
         uid: number(4) as u32,
         gid: number(5) as u32,
-        modified: SystemTime::UNIX_EPOCH + Duration::from_secs(number(6)),
+        // The guest may say anything.
+        modified: SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_secs(number(6)))
+            .unwrap_or(SystemTime::UNIX_EPOCH),
         target: (kind == FileKind::Symlink).then(|| text(7)),
     }
 }

@@ -92,7 +92,9 @@ impl Backend for TrueNasBackend {
         check_name(name)?;
         let ready = async {
             let record = self.0.row(name).await?.record;
-            let request = ["identity", record.hostname.as_str()];
+            let pairs = record.env.iter().flat_map(|(name, value)| [name.as_str(), value]);
+            let request: Vec<&str> =
+                ["identity", &record.hostname, ""].into_iter().chain(pairs).collect();
             let asked = self.0.ask_once(name, &request);
             match tokio::time::timeout(timeout, asked).await {
                 Ok(done) => done.map(drop),

@@ -121,7 +121,12 @@ impl Inner {
         let standing = self.stand_still(row).await?;
         let said = self.zfs(&argv).await;
         self.go_on(&row.name, standing).await;
-        said?.map(drop).map_err(|said| refused("taking a snapshot", said))
+        let Err(said) = said? else { return Ok(()) };
+        // Somebody else was first.
+        match self.zfs_all(row).await?.iter().any(|kept| kept.name == name) {
+            true => Err(Error::exists(Kind::Snapshot, label)),
+            false => Err(refused("taking a snapshot", said)),
+        }
     }
 
     /// Deletes a snapshot; one that clones were made of goes with the last of them.

@@ -1,7 +1,7 @@
 //! Owns the cells of one matrix.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
@@ -36,8 +36,6 @@ pub(super) struct Shared {
     pub kept: AtomicUsize,
     /// Sandboxes that could not be deleted because nobody answered.
     pub lost: Mutex<Vec<(Arc<Lane>, String)>>,
-    /// Whether a backend stayed away for [`AWAY`](super::sandbox::AWAY): it is not waited for again.
-    pub gone: AtomicBool,
 }
 
 impl Executor {
@@ -56,7 +54,6 @@ impl Executor {
                 failed: AtomicUsize::new(0),
                 kept: AtomicUsize::new(0),
                 lost: Mutex::default(),
-                gone: AtomicBool::new(false),
             }),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,6 +30,8 @@ pub(super) struct Lane {
     pub slots: Arc<Semaphore>,
     /// Those that wait for cells, where some do.
     pub pool: Option<Pool>,
+    /// Whether the backend stayed away for as long as one is waited for: it is not waited for again.
+    pub gone: AtomicBool,
 }
 
 /// The lanes of a matrix, and which cell is in which.
@@ -82,6 +85,7 @@ impl Lanes {
                 ctx,
                 machine,
                 pool,
+                gone: AtomicBool::new(false),
                 bodies: Arc::new(Semaphore::new(permits(parallel))),
                 parallel,
                 all: all.clone(),

@@ -301,9 +301,9 @@ impl Shared {
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
         };
-        if !self.gone.load(Ordering::Relaxed) && tokio::time::timeout(AWAY, answered).await.is_err()
+        if !lane.gone.load(Ordering::Relaxed) && tokio::time::timeout(AWAY, answered).await.is_err()
         {
-            self.gone.store(true, Ordering::Relaxed);
+            lane.gone.store(true, Ordering::Relaxed);
         }
     }
 
