@@ -7,6 +7,7 @@ mod ahead;
 mod backend;
 mod caches;
 pub(in crate::backend) mod cgroup;
+pub(in crate::backend) mod confine;
 mod control;
 mod copy;
 mod disk;

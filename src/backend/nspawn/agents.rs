@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,22 +95,45 @@ async fn start(run: &Run) -> Result<Agent, Fail> {
     let input = given(theirs).map_err(lost)?;
     command.stdout(Stdio::from(input.try_clone().map_err(lost)?)).stdin(Stdio::from(input));
     command.stderr(Stdio::from(given(errors).map_err(lost)?));
-    let ended = reap(command.spawn().map_err(lost)?);
+    let child = command.spawn().map_err(lost)?;
+    let mut starter = Starter::of(&child);
+    let ended = reap(child);
     // They hold its ends of the lines.
     drop(command);
     let (from, to) = line.into_split();
     let greeted = Agent::greet(from, to, BytesMut::new());
     match tokio::time::timeout(ANSWER, greeted).await {
         Ok(Ok(agent)) => {
+            starter.0 = None;
             tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
             Ok(agent)
         }
         Ok(Err(fail)) => {
             let mut said = Vec::new();
-            let _ = tokio::time::timeout(ANSWER, stderr.read_to_end(&mut said)).await;
+            // No more than a message: whoever runs in the agent's stead may say anything.
+            let mut some = (&mut stderr).take(64 << 10);
+            let _ = tokio::time::timeout(ANSWER, some.read_to_end(&mut said)).await;
             Err(why(&String::from_utf8_lossy(&said), code(ended).await).unwrap_or(fail))
         }
         Err(_) => Err(Fail::Lost("its systemd does not answer".into())),
+    }
+}
+
+/// What starts an agent; it is ended where none came of it.
+struct Starter(Option<OwnedFd>);
+
+impl Starter {
+    fn of(child: &Child) -> Starter {
+        let pid = rustix::process::Pid::from_child(child);
+        Starter(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok())
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0 {
+            let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::super::guest::{Ask, Exec, Files, guarded, until};
+use super::super::guest::{Exec, Files, guarded, until};
 use super::NspawnBackend;
 use crate::sandbox::{
     Backend, Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry, GcReport, Info,
@@ -80,11 +80,9 @@ impl Backend for NspawnBackend {
     async fn ready(&self, name: &str, timeout: Duration, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
         let ready = async {
-            let hostname = self.0.store.machine(name)?.record.hostname;
-            let request = ["identity", hostname.as_str()];
-            let asked = self.0.ask_once(name, &request);
-            match tokio::time::timeout(timeout, asked).await {
-                Ok(done) => done.map(drop),
+            let machine = self.0.store.machine(name)?;
+            match tokio::time::timeout(timeout, self.0.identify(name, &machine)).await {
+                Ok(done) => done,
                 Err(_) => Err(Error::Timeout { what: format!("sandbox '{name}'"), after: timeout }),
             }
         };

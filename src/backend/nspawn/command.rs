@@ -1,6 +1,7 @@
 //! Programs of this host that do some of the work.
 
 use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tokio::sync::oneshot;
@@ -16,18 +17,23 @@ pub(super) async fn run<S: AsRef<OsStr>>(
     args: impl IntoIterator<Item = S>,
     doing: &str,
 ) -> Result<String> {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).env("LC_ALL", "C");
+    // It ends with this process, which has the lock on what it writes, and not by Ctrl-C on its own.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", program]).args(args).process_group(0);
+    command.stdin(Stdio::null()).env("LC_ALL", "C");
     let output = tokio::task::spawn_blocking(move || command.output()).await;
     let output = output.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let missing = |program: &str| {
+        let hint = format!("the program {program} is not on this host: install it");
+        Error::unsupported(doing, super::BACKEND, hint)
+    };
     let output = output.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::unsupported(
-            doing,
-            super::BACKEND,
-            format!("the program {program} is not on this host: install it"),
-        ),
+        std::io::ErrorKind::NotFound => missing("setpriv (util-linux)"),
         _ => Error::io(format!("{doing}: {program}"), error),
     })?;
+    if output.status.code() == Some(127) {
+        return Err(missing(program));
+    }
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -1,9 +1,14 @@
 //! A machine's cgroups: its own in each hierarchy. Two that were started without would share one, and what is
 //! to hit one of them would hit the other.
 
+use std::ffi::{CStr, CString};
 use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
 
 use super::super::local::cgroup::{Cgroups, Controller, name_of_start};
 use crate::sandbox::{Error, Limits, Result};
@@ -110,21 +115,46 @@ pub(super) async fn remove(folders: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
+/// However deep it is: a machine makes groups below its own, with names of its choice.
 fn remove_tree(folder: &Path) -> std::io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |at: BorrowedFd<'_>, name: &CStr| openat(at, name, flags, Mode::empty());
+    let mut here = match rustix::fs::open(folder, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        here => here?,
     };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path())?;
+    let mut names: Vec<CString> = Vec::new();
+    loop {
+        if let Some(below) = first_folder(&here)? {
+            here = open(here.as_fd(), &below)?;
+            names.push(below);
+        } else if let Some(name) = names.pop() {
+            here = open(here.as_fd(), c"..")?;
+            unlinkat(&here, &name, AtFlags::REMOVEDIR)?;
+        } else {
+            break;
         }
     }
     match fs::remove_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
+}
+
+fn first_folder(of: &OwnedFd) -> std::io::Result<Option<CString>> {
+    for entry in Dir::read_from(of)? {
+        let entry = entry?;
+        let own = [c".", c".."].contains(&entry.file_name());
+        if entry.file_type() == FileType::Directory && !own {
+            return Ok(Some(entry.file_name().to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Lets all that is in a group go on, as far as it is there.
+pub(super) fn thaw(whole: &Path) {
+    let _ = fs::write(whole.join("cgroup.freeze"), "0");
 }
 
 /// Lets all that is in a group stand still, or go on.
@@ -136,7 +166,7 @@ pub(super) async fn freeze(whole: &Path, still: bool) -> Result<()> {
     let mut pause = Duration::from_micros(50);
     while is_frozen(whole) != still {
         if Instant::now() > until {
-            let _ = fs::write(whole.join("cgroup.freeze"), "0");
+            thaw(whole);
             return Err(Error::Timeout {
                 what: "letting a sandbox stand still".into(),
                 after: PATIENCE,

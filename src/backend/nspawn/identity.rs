@@ -5,6 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+
+use super::super::guest::token;
 
 /// Opens a folder of a tree, which is taken as `/`.
 pub(super) fn inside(tree: &Path, path: &Path) -> io::Result<OwnedFd> {
@@ -23,7 +26,11 @@ pub(super) fn identify(tree: &Path, machine_id: &str, hostname: &str) -> io::Res
     for (name, mode, content) in [("machine-id", 0o444, machine_id), ("hostname", 0o644, hostname)]
     {
         match rustix::fs::unlinkat(&etc, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Ok(()) | Err(Errno::NOENT) => {}
+            // Out of the way, whatever is in it.
+            Err(Errno::ISDIR) => {
+                rustix::fs::renameat(&etc, name, &etc, format!("{name}.{}", token()))?;
+            }
             Err(error) => return Err(error.into()),
         }
         let flags =
@@ -57,6 +64,11 @@ mod tests {
         // A second time it is as the first.
         identify(&tree, "0123", "b").unwrap();
         assert_eq!(fs::read_to_string(tree.join("real/hostname")).unwrap(), "b\n");
+        // A folder in the place of a file.
+        fs::remove_file(tree.join("real/machine-id")).unwrap();
+        fs::create_dir_all(tree.join("real/machine-id/x")).unwrap();
+        identify(&tree, "4567", "b").unwrap();
+        assert_eq!(fs::read_to_string(tree.join("real/machine-id")).unwrap(), "4567\n");
         fs::remove_file(tree.join("etc")).unwrap();
         std::os::unix::fs::symlink(&host, tree.join("etc")).unwrap();
         assert!(identify(&tree, "0123", "a").is_err());

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::net::UnixDatagram;
 
 use super::super::guest::token;
-use super::super::local::boot;
+use super::super::local::{boot, confine};
 use super::command::reap;
 use super::groups::{self, Made};
 use super::record::{Machine, RANGE, Run, started};
@@ -50,7 +51,7 @@ impl Drop for Told {
 impl Told {
     fn listen() -> io::Result<Told> {
         fs::create_dir_all(SOCKETS)?;
-        let path = Path::new(SOCKETS).join(format!("notify-{}", token()));
+        let path = Path::new(SOCKETS).join(format!("{}-{}", std::process::id(), token()));
         Ok(Told { socket: UnixDatagram::bind(&path)?, path })
     }
 
@@ -115,8 +116,10 @@ impl Inner {
         };
         // Whoever comes after a death of ours finds what there is to be removed.
         self.store.set_run(name, Some(&run))?;
-        let mut command = Command::new("setsid");
-        command.args(["/bin/sh", "-c", JOIN, "sh"]).args(&made.procs).arg("--");
+        let own = self.helper.clone().unwrap_or_else(|| "/proc/self/exe".into());
+        let mut command = Command::new(own);
+        command.arg0(confine::ARGV0).args(["setsid", "/bin/sh", "-c", JOIN, "sh"]);
+        command.args(&made.procs).arg("--");
         command.arg("systemd-nspawn").args(arguments(known, machine, &self.store.tree(name)));
         command
             .env_clear()
@@ -154,11 +157,24 @@ impl Inner {
         while run.is_alive() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        if run.boot == boot() {
-            groups::remove(&run.groups).await?;
-        }
         unregister(run);
-        self.store.set_run(name, None)
+        self.store.set_run(name, None)?;
+        // A group that stays has no processes any more, and is no reason to keep the machine.
+        if run.boot == boot() {
+            let _ = groups::remove(&run.groups).await;
+        }
+        Ok(())
+    }
+}
+
+/// Removes the sockets of processes that are gone.
+pub(super) fn sweep() {
+    for entry in fs::read_dir(SOCKETS).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_string_lossy().split_once('-').and_then(|(pid, _)| pid.parse().ok());
+        if pid.is_none_or(|pid| started(pid).is_none()) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -234,8 +250,10 @@ fn not_started(name: &str, log: &Path) -> Error {
         let _ = file.read_to_end(&mut bytes);
         text = String::from_utf8_lossy(&bytes).into_owned();
     }
-    let last =
-        text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it ended at once").trim();
+    // What it says while it takes back is not the reason.
+    let first = text.lines().find(|line| line.starts_with("Failed to "));
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    let last = first.or(last).unwrap_or("it ended at once").trim();
     let full = fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap_or_default();
     if text.contains("Too many open files") || text.contains("inotify") {
         return Error::Exhausted {

@@ -114,11 +114,10 @@ impl Inner {
 
     /// Makes what was prepared in a folder a machine.
     pub(super) async fn place(&self, plan: &Plan, making: &Path, cancel: &Cancel) -> Result<Info> {
-        let (name, record) = (plan.name.as_str(), &plan.machine.record);
-        let doing = format!("making sandbox '{name}'");
-        identity::identify(&making.join("tree"), &plan.machine.machine_id, &record.hostname)
-            .map_err(|error| Error::io(&doing, error))?;
-        save(&making.join("machine.json"), &plan.machine)?;
+        let name = plan.name.as_str();
+        // One that is not started is whole: its first start makes it its own.
+        let machine = Machine { ready: plan.bare, ..plan.machine.clone() };
+        save(&making.join("machine.json"), &machine)?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -154,6 +153,9 @@ impl Inner {
             self.end(name, &last).await?;
         }
         self.forget(name);
+        // Each time: it may have laid out something else since, and systemd-nspawn follows it on the host.
+        identity::identify(&self.store.tree(name), &machine.machine_id, &machine.record.hostname)
+            .map_err(|error| Error::io(format!("the identity of sandbox '{name}'"), error))?;
         let launched = self.launch(name, machine).await?;
         let up = async {
             let identified = async {
@@ -167,10 +169,14 @@ impl Inner {
             () = cancel.cancelled() => Err(Error::Cancelled),
             done = up => done,
         };
-        if done.is_err() {
-            self.end(name, &launched.run).await?;
+        match done {
+            Ok(()) if machine.ready => Ok(()),
+            Ok(()) => self.store.save(name, &Machine { ready: true, ..machine.clone() }),
+            Err(error) => {
+                self.end(name, &launched.run).await?;
+                Err(error)
+            }
         }
-        done
     }
 
     /// Makes a machine the one that it is, once a command can run.
@@ -187,6 +193,7 @@ impl Inner {
         self.store.machine(name)?;
         Ok(match self.store.run(name)? {
             None => State::Stopped,
+            Some(_) if self.store.is_copied(name) => State::Running,
             Some(run) if run.whole.as_ref().is_some_and(|whole| is_frozen(whole)) => State::Frozen,
             Some(_) => State::Running,
         })
@@ -220,8 +227,9 @@ impl Inner {
             let _lock = inner.store.changing(&name).await?;
             let machine = inner.store.machine(&name)?;
             match inner.store.run(&name)? {
-                Some(run) => inner.thaw_run(&run).await,
-                None => inner.boot(&name, &machine, &cancel).await,
+                Some(run) if machine.ready => inner.thaw_run(&run).await,
+                // None runs, or one that nobody has made its own.
+                _ => inner.boot(&name, &machine, &cancel).await,
             }
         })
         .await
@@ -258,21 +266,22 @@ impl Inner {
             return Err(Error::Cancelled);
         }
         self.store.machine(name)?;
-        if let Some(run) = self.store.run(name)?.filter(|_| !options.force) {
-            // One that stands still can't end.
-            self.thaw_run(&run).await?;
-            self.forget(name);
-            let _ = send_signal(run.leader, POWER_OFF);
-            tokio::select! {
-                () = cancel.cancelled() => return Err(Error::Cancelled),
-                () = over(&run) => {}
-                () = tokio::time::sleep(options.grace) => {}
-            }
-        }
         let (inner, name) = (Arc::clone(self), name.to_owned());
-        guarded(cancel, move |_| async move {
+        guarded(cancel, move |cancel| async move {
+            // Whoever copies it has this, too: it goes on when that is done.
             let _lock = inner.store.changing(&name).await?;
             inner.store.machine(&name)?;
+            if let Some(run) = inner.store.run(&name)?.filter(|_| !options.force) {
+                // One that stands still can't end.
+                inner.thaw_run(&run).await?;
+                inner.forget(&name);
+                let _ = send_signal(run.leader, POWER_OFF);
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(Error::Cancelled),
+                    () = over(&run) => {}
+                    () = tokio::time::sleep(options.grace) => {}
+                }
+            }
             inner.halt(&name).await
         })
         .await
@@ -340,30 +349,39 @@ impl Inner {
         let now = wall_clock();
         let over = |end: Option<SystemTime>| end.is_some_and(|end| end <= now);
         let mut report = GcReport::default();
+        // What can't be deleted is no reason to leave the rest.
+        let mut failed = None;
         for name in self.store.names()? {
             // Who holds its lock works on it.
             let Some(lock) = self.store.try_changing(&name) else { continue };
             let Ok(machine) = self.store.machine(&name) else { continue };
             let record = &machine.record;
-            if !(over(record.expires)
-                || record.owner.as_ref().is_some_and(|owner| over(owner.until)))
+            if machine.ready
+                && !(over(record.expires)
+                    || record.owner.as_ref().is_some_and(|owner| over(owner.until)))
             {
                 drop(lock);
-                report.leftovers += self.collect_snapshots(&name, dry_run).await?;
+                match self.collect_snapshots(&name, dry_run).await {
+                    Ok(count) => report.leftovers += count,
+                    Err(error) => failed = failed.or(Some(error)),
+                }
                 continue;
             }
-            if !dry_run {
-                self.take_away(&name).await?;
+            let done = if dry_run { Ok(()) } else { self.take_away(&name).await };
+            match done {
+                Ok(()) => report.sandboxes.push(name),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            report.sandboxes.push(name);
         }
-        for folder in self.store.leftovers()? {
-            if !dry_run {
-                self.clear(&folder).await?;
+        for (folder, _lock) in self.store.leftovers()? {
+            let done = if dry_run { Ok(()) } else { self.clear(&folder).await };
+            match done {
+                Ok(()) => report.leftovers += 1,
+                Err(error) => failed = failed.or(Some(error)),
             }
-            report.leftovers += 1;
         }
         if !dry_run {
+            super::launch::sweep();
             for name in self.gatehouse.names()? {
                 let Some(_lock) = self.store.try_changing(&name) else { continue };
                 if !self.store.folder(&name).exists() {
@@ -371,7 +389,24 @@ impl Inner {
                 }
             }
         }
-        Ok(report)
+        failed.map_or(Ok(report), Err)
+    }
+
+    /// Waits while somebody copies a machine, which stands still for it. Where whoever did is gone, it goes on.
+    pub(super) async fn settle(&self, name: &str) -> Result<()> {
+        let mut pause = Duration::from_millis(1);
+        while self.store.is_copied(name) {
+            if let Some(_lock) = self.store.try_changing(name) {
+                if let Some(run) = self.store.run(name)? {
+                    self.thaw_run(&run).await?;
+                }
+                self.store.set_copied(name, false)?;
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        Ok(())
     }
 }
 

@@ -68,6 +68,8 @@ pub(super) struct Inner {
     groups: Groups,
     images: Images,
     gatehouse: Gatehouse,
+    /// What starts machines, where this program can't.
+    helper: Option<PathBuf>,
     capabilities: Capabilities,
     agents: Agents,
     sessions: Sessions,
@@ -78,21 +80,26 @@ impl NspawnBackend {
     /// Opens the store and finds out what can be done here.
     ///
     /// # Errors
-    /// `Unsupported` without root, without `systemd-nspawn`, and where systemd is process 1.
+    /// `Unsupported` without root, without `systemd-nspawn`, where systemd is process 1, and without cgroups of version 2.
     pub async fn open(config: NspawnConfig) -> Result<NspawnBackend> {
         capabilities::check(config.helper.as_deref())?;
         let store = Store::open(config.store.unwrap_or_else(|| STORE.into()).as_path())?;
         let storage = Storage::probe(store.root()).await?;
         let groups = Groups::probe(store.scope());
+        if let Some(why) = groups.cannot_freeze() {
+            return Err(Error::unsupported("starting machines", BACKEND, why));
+        }
         let capabilities = capabilities::of(&groups, &storage, config.image);
         let images = Images::new(config.image_server);
-        let gatehouse = Gatehouse::open(&store.gates(), config.helper, config.name_servers)?;
+        let gatehouse =
+            Gatehouse::open(&store.gates(), config.helper.clone(), config.name_servers)?;
         let inner = Inner {
             store,
             storage,
             groups,
             images,
             gatehouse,
+            helper: config.helper,
             capabilities,
             agents: Agents::default(),
             sessions: Sessions::default(),
@@ -105,6 +112,13 @@ impl NspawnBackend {
 impl Inner {
     /// What is known of a running machine.
     async fn known(&self, name: &str) -> Result<Arc<Machine>> {
+        self.settle(name).await?;
+        if !self.store.machine(name)?.ready {
+            return Err(Error::Busy {
+                name: name.to_owned(),
+                what: "it is not made yet, or its maker was killed: start or delete it".into(),
+            });
+        }
         match self.agents.of(self, name).await {
             Ok(known) => {
                 let machine = Arc::clone(&known.machine);

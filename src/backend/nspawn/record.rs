@@ -26,6 +26,13 @@ pub(super) struct Machine {
     pub base: u32,
     /// What its `/etc/machine-id` is to be: 32 hexadecimal digits.
     pub machine_id: String,
+    /// Whether it is whole: its first start made it a machine of its own.
+    #[serde(default = "whole")]
+    pub ready: bool,
+}
+
+fn whole() -> bool {
+    true
 }
 
 /// A run of a machine.
@@ -67,7 +74,7 @@ impl Machine {
         // With more machines than ranges, some share one: they still are in namespaces of their own.
         let base = all.clone().find(|base| !taken.contains(base)).unwrap_or(FIRST + start * RANGE);
         let hash = blake3::hash(format!("machine {}", record.token).as_bytes()).to_hex();
-        Machine { record, base, machine_id: hash[..32].to_owned() }
+        Machine { record, base, machine_id: hash[..32].to_owned(), ready: false }
     }
 }
 

@@ -10,7 +10,6 @@ use super::super::guest::guarded;
 use super::super::local::{save, store_error};
 use super::Inner;
 use super::groups::{self, is_frozen};
-use super::identity;
 use super::lifecycle::Plan;
 use super::record::{Machine, Saved};
 use super::storage::Storage;
@@ -20,6 +19,15 @@ use crate::sandbox::{
 
 /// The file that says how large a snapshot is.
 const SIZE: &str = "size";
+
+/// A machine that stands still as long as this is there.
+struct Still<'a>(&'a Path);
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        groups::thaw(self.0);
+    }
+}
 
 impl Inner {
     pub(super) async fn snapshot(
@@ -88,9 +96,12 @@ impl Inner {
         let turn = self.turns.of(name);
         let _still = turn.write().await;
         let started = Instant::now();
+        self.store.set_copied(name, true)?;
+        let still = Still(whole);
         groups::freeze(whole, true).await?;
         let copied = self.storage.copy(&tree, to).await;
-        groups::freeze(whole, false).await?;
+        drop(still);
+        self.store.set_copied(name, false)?;
         copied.map(|()| started.elapsed())
     }
 
@@ -194,8 +205,6 @@ impl Inner {
         let done = async {
             let tree = making.join("tree");
             self.storage.copy(&self.store.snapshot(name, label).join("tree"), &tree).await?;
-            identity::identify(&tree, &machine.machine_id, &machine.record.hostname)
-                .map_err(|error| Error::io(format!("restoring sandbox '{name}'"), error))?;
             let ran = self.store.run(name)?.is_some();
             self.halt(name).await?;
             let now = self.store.tree(name);

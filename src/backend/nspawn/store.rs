@@ -199,26 +199,60 @@ impl Store {
 
     /// A folder for something new, which goes with its maker.
     pub fn new_folder(&self) -> Result<(PathBuf, Lock)> {
-        let folder = self.root.join("making").join(token());
-        let made = fs::create_dir(&folder).and_then(|()| File::open(&folder));
-        let lock = made.and_then(|file| match file.try_lock() {
-            Ok(()) => Ok(Lock(file)),
-            Err(TryLockError::Error(error)) => Err(error),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        });
-        Ok((folder.clone(), lock.map_err(|error| store_error("making", &folder, error))?))
+        loop {
+            let folder = self.root.join("making").join(token());
+            let failed = |error| store_error("making", &folder, error);
+            let file = fs::create_dir(&folder).and_then(|()| File::open(&folder));
+            let file = match file {
+                // Who collects leftovers was between the two.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && folder.parent().is_some_and(Path::exists) =>
+                {
+                    continue;
+                }
+                file => file.map_err(failed)?,
+            };
+            match file.try_lock() {
+                Ok(()) => return Ok((folder, Lock(file))),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
     }
 
-    /// What nobody makes any more, and what is on its way out and whose remover is gone.
-    pub fn leftovers(&self) -> Result<Vec<PathBuf>> {
+    /// What nobody makes any more, and what is on its way out and whose remover is gone; locked.
+    pub fn leftovers(&self) -> Result<Vec<(PathBuf, Lock)>> {
         let mut all = Vec::new();
         for place in ["making", "trash"] {
             let place = self.root.join(place);
-            let free =
-                |path: &PathBuf| File::open(path).is_ok_and(|folder| folder.try_lock().is_ok());
-            all.extend(list(&place)?.into_iter().map(|name| place.join(name)).filter(free));
+            let free = |path: PathBuf| {
+                let folder = File::open(&path).ok()?;
+                folder.try_lock().is_ok().then_some((path, Lock(folder)))
+            };
+            all.extend(list(&place)?.into_iter().map(|name| place.join(name)).filter_map(free));
         }
         Ok(all)
+    }
+
+    /// Whether a machine is copied at the moment, or was when whoever copied it died.
+    pub fn is_copied(&self, name: &str) -> bool {
+        self.folder(name).join("copied").exists()
+    }
+
+    /// Notes that a machine is copied, or that it is not any more. Who holds its lock does.
+    pub fn set_copied(&self, name: &str, copied: bool) -> Result<()> {
+        let path = self.folder(name).join("copied");
+        let done = match copied {
+            true => File::create(&path).map(drop),
+            false => fs::remove_file(&path),
+        };
+        match done {
+            Err(error) if copied || error.kind() != io::ErrorKind::NotFound => {
+                Err(store_error("noting a copy in", &path, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Moves something out of the way, to be deleted; the lock keeps others from doing that. Missing is fine.

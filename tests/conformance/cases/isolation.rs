@@ -11,6 +11,7 @@ cases!["isolation";
     no_host_files [Programs],
     devices_can_not_be_made [Programs],
     kernel_settings_are_read_only [Programs],
+    no_sockets_past_the_network [Programs],
     sandboxes_do_not_see_each_other [Programs],
     descriptors_of_init_are_closed_to_it [Programs],
 ];
@@ -53,6 +54,29 @@ async fn no_host_files(scope: Scope) -> CaseResult {
     let seen = sandbox.sh(&format!("ls /tmp /var/tmp /dev/shm | grep {marker}")).await?;
     std::fs::remove_file(std::env::temp_dir().join(marker))?;
     assert!(seen.stdout.is_empty());
+    Ok(())
+}
+
+/// A virtual machine's way to its host and other families that no network namespace holds, as root.
+async fn no_sockets_past_the_network(scope: Scope) -> CaseResult {
+    // A NAS makes its containers as it likes.
+    if scope.backend().capabilities().backend == "truenas" {
+        return Ok(());
+    }
+    let sandbox = scope.sandbox().await?;
+    let perl = "for (0..45) { print \"$_ \" if socket(my $s, $_, 1, 0) || socket($s, $_, 2, 0) || socket($s, $_, 5, 0) }";
+    let made =
+        sandbox.run(&format!("command -v perl >/dev/null || exit 0; perl -e '{perl}'")).await?;
+    let past: Vec<&str> = made
+        .split_whitespace()
+        .filter(|family| !["1", "2", "10", "16", "17"].contains(family))
+        .collect();
+    assert!(past.is_empty(), "{past:?}");
+    // io_uring makes sockets that no filter of system calls sees.
+    let ring = "$! = 0; syscall(425, 1, $p = qq(\\0) x 120); print $!+0";
+    let said =
+        sandbox.run(&format!("command -v perl >/dev/null || exit 0; perl -e '{ring}'")).await?;
+    assert!(["", "1", "38"].contains(&said.trim()), "{said}");
     Ok(())
 }
 

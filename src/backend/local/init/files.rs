@@ -230,7 +230,8 @@ fn describe(path: &Path) -> io::Result<FileEntry> {
         mode: metadata.mode() & 0o7777,
         uid: metadata.uid(),
         gid: metadata.gid(),
-        modified: metadata.modified()?,
+        // A time before 1970 is none that can be told.
+        modified: metadata.modified()?.max(std::time::SystemTime::UNIX_EPOCH),
         target,
     })
 }

@@ -14,6 +14,7 @@ use rustix::fs::FlockOperation;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
+use super::super::confine;
 use super::{flatten, launch, program};
 use crate::backend::local::mode::Mode;
 use crate::backend::local::protocol::{Doing, Done, Failure, Task};
@@ -47,7 +48,7 @@ pub enum Welcome {
     Failed(Failure),
 }
 
-/// Becomes the keeper, a gate or a porter, and never returns when this process was executed as one; else remembers
+/// Becomes the keeper, a gate, a porter or a confined program, and never returns when this process was executed as one; else remembers
 /// that the program is ready for it.
 pub fn serve_if_asked() {
     ASKED.store(true, Ordering::Release);
@@ -57,6 +58,9 @@ pub fn serve_if_asked() {
     }
     if name.as_bytes() == porter::ARGV0.as_bytes() {
         sys::exit_now(porter::serve().map_or(70, |()| 0));
+    }
+    if name.as_bytes() == confine::ARGV0.as_bytes() {
+        sys::exit_now(confine::serve().map_or(70, |()| 0));
     }
     if name.as_bytes() == ARGV0.as_bytes() {
         let code = serve().map_or(70, |()| 0);
@@ -162,7 +166,7 @@ fn work(task: Task, reply: OwnedFd, fds: Vec<OwnedFd>, filter: sys::SyscallFilte
         }
         Task::Sync { path, marks } => sync(&path, &marks).map(|()| Done::Ok),
         Task::Unpack { archives, layered, name, to, all_mine } => {
-            Ok(reported(unpack(&archives, layered, name, &to, all_mine)))
+            Ok(reported(unpack(&archives, layered, name, &to, (all_mine, &reply))))
         }
     };
     let done = done.unwrap_or_else(Done::Failed);
@@ -282,12 +286,13 @@ fn unpack(
     layered: bool,
     name: String,
     to: &Path,
-    all_mine: bool,
+    (all_mine, asker): (bool, &OwnedFd),
 ) -> Outcome<Stats> {
     let open = |archive: &PathBuf| {
-        fs::File::open(archive)
-            .and_then(decompress)
-            .map_err(|error| Error::invalid("image", format!("{}: {error}", archive.display())))
+        let file = fs::File::open(archive).and_then(decompress);
+        let file = file
+            .map_err(|error| Error::invalid("image", format!("{}: {error}", archive.display())))?;
+        Ok(WhileAsked { from: file, asker, read: 0 })
     };
     let owners = if all_mine { Owners::Mine } else { Owners::Archive };
     let root = to.join("root");
@@ -306,6 +311,28 @@ fn unpack(
         }
     }
     Ok(stats)
+}
+
+/// A stream that ends with an error when nobody waits any more for what is made of it.
+struct WhileAsked<'a, R> {
+    from: R,
+    asker: &'a OwnedFd,
+    read: usize,
+}
+
+impl<R: io::Read> io::Read for WhileAsked<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Whoever asked sends nothing more: what there is to be read is his end.
+        if self.read >= 1 << 20 {
+            self.read = 0;
+            if sys::is_readable(self.asker, Duration::ZERO) {
+                return Err(io::Error::other("nobody waits for it any more"));
+            }
+        }
+        let count = self.from.read(buffer)?;
+        self.read += count;
+        Ok(count)
+    }
 }
 
 fn reported<T>(outcome: Outcome<T>) -> Done {

@@ -158,6 +158,25 @@ pub fn apply_filter(filter: &SyscallFilter) -> io::Result<()> {
     wrong(seccompiler::apply_filter(&filter.command))
 }
 
+/// Denies for good, to this process and all that come of it: sockets of other families, io_uring, which
+/// makes sockets unseen, the second set of numbers of calls, and calls of other architectures, which end
+/// whoever makes them. Programs that are setuid stay so, for which it takes `CAP_SYS_ADMIN`.
+pub fn apply_family_filter() -> io::Result<()> {
+    let mut rules =
+        denied(&[libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_io_uring_setup]);
+    rules.insert(libc::SYS_socket, vec![other_families()?]);
+    rules.insert(libc::SYS_socketpair, vec![other_families()?]);
+    let program = with_unknown(compile(rules)?, &X32);
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: the kernel copies the program, whose instructions have the layout that it reads, before the
+    // call returns; `filter` and `program` live until then.
+    let done = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
     let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value);
     wrong(SeccompRule::new(vec![wrong(condition)?]))

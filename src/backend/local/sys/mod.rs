@@ -13,7 +13,7 @@ pub use caps::{
     bound_capabilities, drop_capabilities, keep_guest_capabilities, keep_network_capabilities,
 };
 pub use datagram::{receive_for_others, receive_original};
-pub use filter::{SyscallFilter, apply_filter, apply_init_filter};
+pub use filter::{SyscallFilter, apply_family_filter, apply_filter, apply_init_filter};
 pub use loopback::mount_image;
 pub use mount::{idmap_mount, overlay, restrict_mount, tmpfs};
 pub use process::{
