@@ -32,7 +32,7 @@ pub use source::Source;
 pub use stubs::{MARK, stub_files, stub_lua_module, stub_rhai_module, stubs_lua, stubs_rhai};
 use tree::Tree;
 
-use crate::api::{Ctx, ErrorKind, Host, Leftovers, Registry, ScriptError, Value, suggest};
+use crate::api::{Ctx, Host, Leftovers, Registry, ScriptError, Value, suggest};
 
 /// A script language.
 #[async_trait]
@@ -120,8 +120,8 @@ fn settle(ctx: &Ctx, result: Result<Value, ScriptError>) -> Result<Value, Script
     }
 }
 
-/// An error of kind [`ErrorKind::Syntax`].
+/// An error of kind [`ErrorKind::Syntax`](crate::api::ErrorKind::Syntax).
 #[cfg(any(feature = "lua", feature = "rhai"))]
 fn syntax(message: impl Into<String>) -> ScriptError {
-    ScriptError::new(ErrorKind::Syntax, message)
+    ScriptError::new(crate::api::ErrorKind::Syntax, message)
 }

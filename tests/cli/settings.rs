@@ -200,7 +200,7 @@ fn a_wrong_type() {
     assert_snapshot!(environment.run(["list"]), @r#"
     exit code 2
     -- stderr
-    error: $T/project/sandscript.toml:1:8: invalid type: string "four", expected usize
+    error: $T/project/sandscript.toml:1:8: a whole number goes here, not string "four"
     "#);
 }
 

@@ -56,6 +56,8 @@ use self::store::Store;
 pub(in crate::backend) use self::record::{boot, load, save, store_error};
 #[cfg(feature = "incus")]
 pub(in crate::backend) use self::store::Lock;
+#[cfg(not(feature = "incus"))]
+use self::store::Lock;
 #[cfg(feature = "nspawn")]
 pub(in crate::backend) use self::sys::send_signal;
 use crate::sandbox::{Capabilities, Error, Result};
