@@ -31,7 +31,7 @@ pub(super) fn check(helper: Option<&Path>) -> Result<()> {
             "systemd-nspawn needs root: run it with sudo, or use backend 'local'",
         );
     }
-    for program in ["systemd-nspawn", "systemd-run", "setsid"] {
+    for program in ["systemd-nspawn", "systemd-run", "setpriv", "setsid"] {
         let there = ["/usr/bin", "/bin", "/usr/local/bin"]
             .iter()
             .any(|folder| Path::new(folder).join(program).exists());
