@@ -48,21 +48,17 @@ pub fn unpack_layers<R: Read>(
     dest: &Path,
     options: &LayerOptions,
 ) -> Result<Stats> {
-    let mut left = options.clone();
-    let mut all = Stats::default();
-    for open in layers {
-        let rules = rules(&left, true);
-        if all.entries > 0 {
-            Extractor::new(dest, &rules)?.take_away(open()?)?;
+    let rules = rules(options, true);
+    let mut extractor = Extractor::new(dest, &rules)?;
+    for (number, open) in layers.into_iter().enumerate() {
+        if number > 0 {
+            extractor.take_away(open()?)?;
         }
-        let stats = Extractor::new(dest, &rules)?.run(open()?)?;
-        all.entries += stats.entries;
-        all.bytes += stats.bytes;
-        left.max_entries -= stats.entries;
-        left.max_bytes -= stats.bytes;
+        extractor.add(open()?)?;
     }
-    checked(dest, &rules(options, true).what)?;
-    Ok(all)
+    let stats = extractor.finish()?;
+    checked(dest, &rules.what)?;
+    Ok(stats)
 }
 
 fn rules(options: &LayerOptions, layered: bool) -> Rules {

@@ -95,6 +95,13 @@ impl<'a> Extractor<'a> {
 
     /// Writes the whole (uncompressed) tar stream.
     pub fn run(mut self, archive: impl Read) -> Result<Stats> {
+        self.add(archive)?;
+        self.finish()
+    }
+
+    /// Writes a stream of several, all but the modes and times of its directories. The limits are those of
+    /// all of them together.
+    pub fn add(&mut self, archive: impl Read) -> Result<()> {
         let mut archive = tar::Archive::new(archive);
         for entry in archive.entries().map_err(|error| self.broken(&error))? {
             let mut entry = entry.map_err(|error| self.broken(&error))?;
@@ -105,6 +112,11 @@ impl<'a> Extractor<'a> {
             }
             self.entry(&mut entry)?;
         }
+        Ok(())
+    }
+
+    /// Gives directories their modes and times, after the last stream.
+    pub fn finish(mut self) -> Result<Stats> {
         self.finish_dirs()?;
         Ok(self.stats)
     }

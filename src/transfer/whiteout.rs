@@ -26,7 +26,7 @@ pub(super) fn is_whiteout(name: &OsStr) -> bool {
 
 impl Extractor<'_> {
     /// Removes what the (uncompressed) layer hides of what is there already, and writes nothing.
-    pub fn take_away(mut self, layer: impl Read) -> Result<()> {
+    pub fn take_away(&mut self, layer: impl Read) -> Result<()> {
         // All that one within the limits may hold, with a header and a filling for each entry.
         let most = self.rules.max_entries.saturating_mul(1024).saturating_add(self.rules.max_bytes);
         let mut archive = tar::Archive::new(layer.take(most));

@@ -10,6 +10,7 @@ mod daemon;
 mod booted;
 mod case;
 mod cases;
+mod hangs;
 mod orphans;
 mod rig;
 mod sandbox;
@@ -18,6 +19,7 @@ mod table;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use sandscript::sandbox::Error;
@@ -163,8 +165,12 @@ fn main() -> ExitCode {
     if clean && !conclusion.has_failed() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
+/// How long deleting what a case made may take.
+const LONGEST_CLEANING: Duration = Duration::from_secs(60);
+
 /// Runs a case and deletes what it made, even when it panics or hangs.
 async fn run(rig: Arc<Rig>, case: &'static Case) -> Result<(), String> {
+    let _watched = hangs::watch(format!("{}::{}", rig.name, case.name));
     let scope = rig.scope(case);
     let done = {
         let mut work = (case.run)(scope.clone());
@@ -186,6 +192,9 @@ async fn run(rig: Arc<Rig>, case: &'static Case) -> Result<(), String> {
             Err(_) => Err(format!("did not end within {:?}", case::LONGEST)),
         }
     };
-    let cleaned = scope.clean().await;
+    let cleaned = match tokio::time::timeout(LONGEST_CLEANING, scope.clean()).await {
+        Ok(cleaned) => cleaned,
+        Err(_) => Err(Error::internal(format!("it did not end within {LONGEST_CLEANING:?}"))),
+    };
     done.and(cleaned.map_err(|error| format!("cleaning up after the case: {error}")))
 }
