@@ -355,18 +355,21 @@ impl<'a> Extractor<'a> {
         Ok(())
     }
 
-    fn finish_dir(&mut self, parts: &[OsString], meta: &Meta) -> io::Result<()> {
+    fn finish_dir(&self, parts: &[OsString], meta: &Meta) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = match parts.last() {
             None => self.dest.resolve(Path::new(""), flags),
+            // Not by `parent`, which would make what a layer above took away.
             Some(name) => {
-                let dir = self.dest.parent(parts)?;
-                rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(io::Error::from)
+                let above: PathBuf = parts[..parts.len() - 1].iter().collect();
+                self.dest
+                    .dir(&above)
+                    .and_then(|dir| Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?))
             }
         };
         match opened {
             Ok(dir) => self.apply(dir, meta),
-            // A later entry took its place.
+            // A later entry took its place, or took it away.
             Err(error) if is(&error, &[Errno::NOTDIR, Errno::LOOP, Errno::NOENT]) => Ok(()),
             Err(error) => Err(error),
         }
