@@ -36,6 +36,8 @@ mod sources;
 mod special;
 mod tools;
 
+#[cfg(all(feature = "incus", feature = "local"))]
+pub(crate) use answer::Kind;
 pub use ask::{Asker, Origin};
 pub use asked::Asked;
 pub use catalog::{Catalog, Profile, Resolved, changes};

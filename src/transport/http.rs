@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ const MOST: usize = 256 << 20;
 const KEPT: usize = 8;
 /// After which pauses a server that does not answer is tried again.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
+/// How long an answer may take when nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The same of a server that has just not answered: whoever cleans up after that does not wait as long again.
+const ONCE_MORE: Duration = Duration::from_secs(5);
 
 /// Where a server is.
 #[derive(Clone, Debug)]
@@ -68,6 +73,17 @@ pub enum HttpError {
         /// What happened.
         why: String,
     },
+    /// It took the request, and nothing came: whether it was done is unknown.
+    #[error(
+        "{place} takes requests and does not answer within {}: see whether its daemon hangs",
+        crate::sandbox::format_duration(*after)
+    )]
+    Silent {
+        /// Where.
+        place: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
 }
 
 /// An answer, whole.
@@ -91,13 +107,40 @@ pub type Socket = WebSocketStream<Box<dyn Duplex>>;
 /// A server, and the connections to it that are idle.
 pub struct Http {
     place: Place,
+    patience: Duration,
+    /// The last request was not answered in time.
+    silent: AtomicBool,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
 impl Http {
     /// A server. Nothing is opened yet.
     pub fn new(place: Place) -> Http {
-        Http { place, idle: Mutex::default() }
+        Http { place, patience: PATIENCE, silent: AtomicBool::new(false), idle: Mutex::default() }
+    }
+
+    /// The same with another patience than a minute for each answer.
+    pub fn patient(self, patience: Duration) -> Http {
+        Http { patience, ..self }
+    }
+
+    /// How long an answer may take.
+    pub fn patience(&self) -> Duration {
+        match self.silent.load(Ordering::Relaxed) {
+            true => self.patience.min(ONCE_MORE),
+            false => self.patience,
+        }
+    }
+
+    /// Does something that the server has to answer in time.
+    async fn timely<T>(
+        &self,
+        asked: impl Future<Output = Result<T, HttpError>>,
+    ) -> Result<T, HttpError> {
+        let after = self.patience();
+        let done = tokio::time::timeout(after, asked).await;
+        self.silent.store(done.is_err(), Ordering::Relaxed);
+        done.unwrap_or_else(|_| Err(HttpError::Silent { place: self.place.to_string(), after }))
     }
 
     /// Where it is.
@@ -188,7 +231,7 @@ impl Http {
     ) -> Result<Answer, HttpError> {
         let mut pauses = PAUSES.into_iter();
         loop {
-            match self.send_once(method, path, headers, body).await {
+            match self.timely(self.send_once(method, path, headers, body)).await {
                 Err(HttpError::Broken { .. }) if method == Method::GET && pauses.len() > 0 => {
                     tokio::time::sleep(pauses.next().unwrap_or_default()).await;
                 }
@@ -253,6 +296,10 @@ impl Http {
 
     /// Opens a WebSocket.
     pub async fn socket(&self, path: &str) -> Result<Socket, HttpError> {
+        self.timely(self.open_socket(path)).await
+    }
+
+    async fn open_socket(&self, path: &str) -> Result<Socket, HttpError> {
         let stream = self.connect().await?;
         let uri = format!("ws://{}{path}", self.host());
         match tokio_tungstenite::client_async(uri, stream).await {
@@ -327,6 +374,19 @@ mod tests {
         let error = ask(&http, Method::POST).await.unwrap_err();
         assert!(matches!(error, HttpError::Broken { .. }), "{error}");
         assert_eq!(count.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        // The kernel takes connections for it.
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let http = Http::new(Place::Unix(path)).patient(Duration::from_millis(50));
+        let error = ask(&http, Method::GET).await.unwrap_err();
+        assert!(matches!(error, HttpError::Silent { .. }), "{error}");
+        assert!(error.to_string().contains("does not answer within 50ms"), "{error}");
+        assert!(matches!(http.socket("/x").await, Err(HttpError::Silent { .. })));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 mod attacks;
 #[path = "../incus/rig/mod.rs"]
 mod daemon;
+mod fence;
 mod guest;
 mod incus;
 mod internet;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use rig::Rig;
+use rig::{By, Rig};
 
 type Test = (&'static str, fn(&Rig));
 
@@ -50,7 +51,7 @@ echo 0 > /proc/sys/net/ipv4/ip_forward
 if [ -n "$DAEMON$NAS" ]; then
   # But for guests with an interface on a daemon's own bridge.
   echo 1 > /proc/sys/net/ipv4/ip_forward
-  for bridge in ssincus nassim; do
+  for bridge in ss nassim; do
     nft "add rule inet others forward iifname \"$bridge*\" accept; add rule inet others forward oifname \"$bridge*\" accept"
   done
 fi
@@ -220,7 +221,8 @@ fn ranges(uid: u32) -> Option<[(u32, u32); 2]> {
 /// Whether tests are asked for that need an Incus daemon.
 fn wants_daemon() -> bool {
     let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
-    let wanted = |word: String| word.starts_with("incus") || word.starts_with("guest");
+    let wanted =
+        |word: String| ["incus", "guest", "fence"].iter().any(|kind| word.starts_with(kind));
     rig::is_root() && words.next().is_none_or(wanted)
 }
 
@@ -251,13 +253,17 @@ fn on_incus() -> Result<Vec<Server>, String> {
         Err(_) => Ok(Vec::new()),
         Ok(socket) if socket.starts_with('/') => {
             let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
-            let all = [("incus_", false, incus::tests()), ("guest_", true, guest::tests())];
+            let all = [
+                ("incus_", By::Host, incus::tests()),
+                ("guest_", By::Guest, guest::tests()),
+                ("fence_", By::Server, fence::tests()),
+            ];
             let all = all.into_iter().filter(|(prefix, _, _)| {
                 let kind = &prefix[..5];
                 wanted.as_ref().is_none_or(|word| word.starts_with(kind))
             });
-            let open = |(prefix, elsewhere, tests)| {
-                let rig = Rig::open_server(socket.as_ref(), elsewhere);
+            let open = |(prefix, by, tests)| {
+                let rig = Rig::open_server(socket.as_ref(), by);
                 rig.map(|rig| (Arc::new(rig), prefix, tests)).map_err(|error| error.to_string())
             };
             all.map(open).collect()

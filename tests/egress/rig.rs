@@ -44,15 +44,23 @@ enum Server {
 struct Incus {
     socket: PathBuf,
     base: String,
-    /// It is treated as one elsewhere, so that guests keep to rules themselves.
-    elsewhere: bool,
+    by: By,
+}
+
+/// Who keeps to rules for a server's sandboxes. But for the first it is treated as one elsewhere.
+#[derive(Clone, Copy, PartialEq)]
+pub enum By {
+    Host,
+    Guest,
+    /// The server, beside the guest.
+    Server,
 }
 
 impl Server {
     /// Whether guests keep to rules themselves.
     fn is_elsewhere(&self) -> bool {
         match self {
-            Server::Incus(incus) => incus.elsewhere,
+            Server::Incus(incus) => incus.by != By::Host,
             Server::Nas(_) => true,
         }
     }
@@ -73,9 +81,9 @@ impl Rig {
     }
 
     /// On the server of this machine with this socket.
-    pub fn open_server(socket: &Path, elsewhere: bool) -> Result<Rig> {
-        let base = format!("base{}-{}", u8::from(elsewhere), std::process::id());
-        Rig::with(Some(Server::Incus(Incus { socket: socket.to_owned(), base, elsewhere })))
+    pub fn open_server(socket: &Path, by: By) -> Result<Rig> {
+        let base = format!("base{}-{}", by as u8, std::process::id());
+        Rig::with(Some(Server::Incus(Incus { socket: socket.to_owned(), base, by })))
     }
 
     /// On a simulated NAS of its own.
@@ -113,7 +121,7 @@ impl Rig {
             None => {}
             Some(Server::Nas(nas)) => nas.bring(&probe.join("probe"))?,
             Some(Server::Incus(incus)) => {
-                if !incus.elsewhere {
+                if incus.by == By::Host {
                     // Each server has a folder of its own there.
                     let mut all = fs::read_dir(&store).map_err(failed)?.flatten();
                     store = all.next().ok_or_else(|| Error::internal("there is no folder"))?.path();
@@ -267,7 +275,7 @@ impl Rig {
 }
 
 async fn backend(server: &Option<Server>, store: &Path) -> Result<Arc<dyn Backend>> {
-    let Incus { socket, elsewhere, .. } = match server {
+    let Incus { socket, by, .. } = match server {
         None => return Ok(Arc::new(LocalBackend::open(config(store))?)),
         Some(Server::Nas(nas)) => return nas.backend().await,
         Some(Server::Incus(incus)) => incus,
@@ -277,7 +285,8 @@ async fn backend(server: &Option<Server>, store: &Path) -> Result<Arc<dyn Backen
         image: Some("small".into()),
         name_servers: config(store).name_servers,
         gates: Some(store.to_owned()),
-        elsewhere: *elsewhere,
+        elsewhere: *by != By::Host,
+        without_acls: *by == By::Guest,
         ..IncusConfig::default()
     };
     Ok(Arc::new(IncusBackend::open(config).await?))

@@ -1,8 +1,10 @@
 //! What breaks on the way, and in the daemon.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sandscript::backend::incus::{IncusBackend, IncusConfig};
 use sandscript::sandbox::{
     Backend, Cancel, CloneSpec, Command, Error, Exit, Kind, Policy, SnapshotSpec, Spec, State,
     WriteOptions, exec,
@@ -64,6 +66,54 @@ pub fn a_daemon_that_dies_mid_copy(daemon: &mut Daemon) {
         assert_eq!(sh(backend.as_ref(), "copy", "cat /root/f").await, "kept");
         for name in ["origin", "copy"] {
             backend.delete(name, &cancel).await.unwrap();
+        }
+    });
+}
+
+/// It takes whatever it is asked, and says nothing.
+pub fn a_daemon_that_stands_still(daemon: &mut Daemon) {
+    let config = IncusConfig {
+        socket: Some(daemon.socket()),
+        image: Some("small".into()),
+        patience: Some(Duration::from_secs(2)),
+        ..IncusConfig::default()
+    };
+    wait(async {
+        let cancel = Cancel::new();
+        let backend = IncusBackend::open(config.clone()).await.unwrap();
+        backend.create(&Spec::new("still"), &cancel).await.unwrap();
+        let long = Command::argv(["sleep", "1000"]);
+        let mut process = backend.spawn("still", &long, &cancel).await.unwrap();
+        daemon.stand_still().unwrap();
+        let silent = |what: &str, error: Error| {
+            assert!(matches!(error, Error::Transport { .. }), "{what}: {error:?}");
+            let text = error.to_string();
+            assert!(
+                text.contains("unix.socket takes requests and does not answer"),
+                "{what}: {text}"
+            );
+        };
+        let soon =
+            async |what: &str, asked: Pin<Box<dyn Future<Output = Result<(), Error>> + '_>>| {
+                let done = tokio::time::timeout(Duration::from_secs(30), asked).await;
+                silent(what, done.unwrap_or_else(|_| panic!("{what} hangs")).unwrap_err());
+            };
+        soon("list", Box::pin(async { backend.list(&cancel).await.map(drop) })).await;
+        soon("delete", Box::pin(backend.delete("still", &cancel))).await;
+        soon(
+            "create",
+            Box::pin(async { backend.create(&Spec::new("never"), &cancel).await.map(drop) }),
+        )
+        .await;
+        soon("open", Box::pin(async { IncusBackend::open(config.clone()).await.map(drop) })).await;
+        // Nor is a command waited for that nobody could tell the end of.
+        soon("wait", Box::pin(async { process.control.wait().await.map(drop) })).await;
+        daemon.go_on().unwrap();
+        assert_eq!(sh(&backend, "still", "echo $((1 + 1))").await, "2");
+        backend.delete("still", &cancel).await.unwrap();
+        if backend.get("never", &cancel).await.is_ok() {
+            // It was asked for, and nobody heard that it was to go.
+            backend.delete("never", &cancel).await.unwrap();
         }
     });
 }

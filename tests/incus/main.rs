@@ -64,7 +64,7 @@ fn all(daemon: &Shared, cluster: &cluster::Lazy) -> Vec<Trial> {
 }
 
 fn trials(daemon: &Shared) -> Vec<Trial> {
-    let tests: [Test; 31] = [
+    let tests: [Test; 32] = [
         ("the_command_line", the_command_line),
         ("commands_share_a_process", session::commands_share_a_process),
         ("a_run_leaves_some_for_the_next", session::a_run_leaves_some_for_the_next),
@@ -91,6 +91,7 @@ fn trials(daemon: &Shared) -> Vec<Trial> {
         ("a_daemon_that_dies_mid_copy", faults::a_daemon_that_dies_mid_copy),
         ("a_daemon_that_dies_mid_matrix", workflows::a_daemon_that_dies_mid_matrix),
         ("a_daemon_that_is_gone", a_daemon_that_is_gone),
+        ("a_daemon_that_stands_still", faults::a_daemon_that_stands_still),
         ("a_restore_that_is_killed", faults::a_restore_that_is_killed),
         ("an_answer_that_is_cut_off", faults::an_answer_that_is_cut_off),
         ("events_that_break_off", faults::events_that_break_off),

@@ -30,7 +30,7 @@ impl From<HttpError> for Fail {
         match &error {
             HttpError::Unreachable { .. } => Fail::Unreachable(error.to_string()),
             HttpError::Untrusted { .. } => Fail::Untrusted(error.to_string()),
-            HttpError::Broken { .. } => Fail::Lost(error.to_string()),
+            HttpError::Broken { .. } | HttpError::Silent { .. } => Fail::Lost(error.to_string()),
         }
     }
 }

@@ -106,6 +106,7 @@ sub read_policy {
         elsif ($word eq 'machine') { $machine = $rest[0] }
         elsif ($word eq 'kind' || $word eq 'token') { $new{$word} = $rest[0] }
         elsif ($word eq 'server') { push @{ $new{servers} }, [packed($rest[0]), $rest[1]] }
+        elsif ($word eq 'F') { my $name = shift @rest; $new{fixed}{$name} = [map { packed($_) } @rest] }
         elsif ($word eq 'inbound') { $new{inbound}{$rest[0]} = 1 }
         elsif ($word eq 'S') { push @{ $new{special} }, network($rest[0]) }
         elsif ($word eq 'H') { push @{ $new{hosts} }, network($rest[0])->[0] }
@@ -517,6 +518,10 @@ sub ask {
     my $known = $cache{"$name $type"};
     if ($known && $known->{until} > time) {
         return $reply->(answer($question, $known->{code}, $known->{until} - time, @{ $known->{addresses} }));
+    }
+    if (my $fixed = $policy{fixed}{$name}) {
+        my $width = $type == 1 ? 4 : 16;
+        return pass_on({ work => { question => $question, reply => $reply }, code => 0, seconds => 30, addresses => [grep { length $_ == $width } @$fixed] });
     }
     return $reply->(answer($question, 2, 0)) if keys %pending >= $most_pending;
     try_server({ question => $question, reply => $reply, tries => 0 });

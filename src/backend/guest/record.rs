@@ -34,6 +34,9 @@ pub(in crate::backend) struct Record {
     /// Whatever it may reach, it reaches through the gate of the server's machine, and has no interface.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gate: bool,
+    /// Its network is its own, and lets through what its rules do.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fence: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<Network>,
     pub env: BTreeMap<String, String>,
@@ -76,6 +79,7 @@ impl Record {
             nesting: spec.nesting,
             egress: spec.egress.clone(),
             gate: false,
+            fence: false,
             networks: spec.networks.clone(),
             env: spec.env.clone(),
             user: spec.user.clone(),
@@ -108,6 +112,7 @@ impl Record {
             nesting: self.nesting || spec.nesting,
             egress: spec.egress.clone().unwrap_or_else(|| self.egress.clone()),
             gate: false,
+            fence: false,
             networks: spec.networks.clone(),
             env,
             user: self.user.clone(),

@@ -4,6 +4,7 @@
 //! The kernel knows addresses only. Rules about names are sets, which the guard fills with what it tells
 //! programs in the guest; all that no rule lets through is counted and refused.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
@@ -66,6 +67,8 @@ pub(in crate::backend) struct Ground {
     pub inbound: Vec<u16>,
     /// Name servers, where they are not those that the guest was given.
     pub servers: Vec<SocketAddr>,
+    /// Names whose addresses are known: nobody is asked for them.
+    pub fixed: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// Which addresses of a network are meant.
@@ -280,6 +283,13 @@ pub(in crate::backend) fn text(
     }
     for host in &ground.hosts {
         let _ = writeln!(text, "H {}", Cidr::single(*host));
+    }
+    for (name, addresses) in &ground.fixed {
+        let _ = write!(text, "F {}", word(name));
+        for address in addresses {
+            let _ = write!(text, " {address}");
+        }
+        text.push('\n');
     }
     text += &parts.names;
     for step in &parts.tcp {

@@ -169,11 +169,13 @@ impl Backend for IncusBackend {
             let known = self.0.agents.running(name).await;
             if let Some(record) = known.as_ref().and_then(|known| known.record.get()) {
                 self.0.keep_serving(name, record).await?;
+                self.0.keep_fresh(name, record);
                 return self.0.spawn(name, record.defaults(), command).await;
             }
             let (found, ()) = tokio::join!(self.0.instance(name), self.0.client.listen());
             let (_, record) = found?;
             self.0.keep_serving(name, &record).await?;
+            self.0.keep_fresh(name, &record);
             if let Some(known) = known {
                 let _ = known.record.set(record.clone());
             }

@@ -1,6 +1,7 @@
 //! Incus's REST API: requests, answers, and operations that are waited for.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
@@ -33,8 +34,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub fn new(place: Place, project: Option<String>) -> Client {
-        let http = Arc::new(Http::new(place));
+    pub fn new(place: Place, project: Option<String>, patience: Option<Duration>) -> Client {
+        let http = Http::new(place);
+        let http = Arc::new(match patience {
+            Some(patience) => http.patient(patience),
+            None => http,
+        });
         let operations = Operations::new(Arc::clone(&http), project.clone());
         Client { http, project, operations, own: OnceLock::new() }
     }

@@ -42,7 +42,7 @@ impl Inner {
     }
 
     /// What is known of the place that guests are in: addresses of the server's machine, where it tells them.
-    async fn ground(&self) -> Result<Ground> {
+    pub(super) async fn ground(&self) -> Result<Ground> {
         if let Some(known) = self.ground.get() {
             return Ok(known.clone());
         }
@@ -57,7 +57,8 @@ impl Inner {
         hosts.sort_unstable();
         hosts.dedup();
         let servers = self.name_servers.clone();
-        let ground = Ground { unknown, hosts, inbound: Vec::new(), servers };
+        let ground =
+            Ground { unknown, hosts, inbound: Vec::new(), servers, fixed: Default::default() };
         if ground.unknown.is_none() {
             let _ = self.ground.set(ground.clone());
         }
@@ -69,6 +70,8 @@ impl Inner {
         let all = self.client.get("/1.0/networks").await?;
         let paths = all.as_array().into_iter().flatten().filter_map(Value::as_str);
         let names = paths.filter_map(|path| path.split('?').next()?.rsplit('/').next());
+        // Theirs are in a range that no rule opens.
+        let names = names.filter(|name| !super::fence::is_ours(name));
         let states = names.map(|name| {
             let path = format!("/1.0/networks/{}/state", escape(name));
             async move {
@@ -91,15 +94,25 @@ impl Inner {
             return Ok(());
         }
         let (instance, _) = self.instance(name).await?;
-        self.enforce(name, record, &instance).await?;
-        self.plug(name, record, &instance).await
+        let fence = self.enclose(name, record).await?;
+        let enclosed = Record { fence, ..record.clone() };
+        if fence != record.fence {
+            self.write_down(name, &enclosed).await?;
+        }
+        self.enforce(name, &enclosed, &instance).await?;
+        self.plug(name, &enclosed, &instance).await
     }
 
     /// Puts a policy in force in a running guest.
-    async fn enforce(&self, name: &str, record: &Record, instance: &Value) -> Result<()> {
+    pub(super) async fn enforce(
+        &self,
+        name: &str,
+        record: &Record,
+        instance: &Value,
+    ) -> Result<()> {
         let first = instance["config"][LOWLEVEL].as_str().is_some_and(|text| text.contains(GUARD));
         let boot = if first { Boot::First } else { Boot::Init };
-        let ground = self.ground().await?;
+        let ground = self.told(name, record, &self.ground().await?);
         // Without a guard, nothing holds it back.
         let known = !is_ruled(record);
         self.put_in_force(name, record, &ground, boot, known).await.map(drop)
@@ -107,8 +120,19 @@ impl Inner {
 
     /// Gives a running guest the interfaces that it does not have yet.
     async fn plug(&self, name: &str, record: &Record, instance: &Value) -> Result<()> {
-        let cards = super::devices::cards(record, &self.pool);
-        if cards.iter().all(|(card, _)| instance["devices"][card]["type"] == "nic") {
+        let cards = match record.fence && is_ruled(record) {
+            true => super::fence::cards(record, &self.pool.networks),
+            false => super::devices::cards(record, &self.pool),
+        };
+        let fits = |(name, card): (&String, &Value)| {
+            let own = &instance["devices"][name];
+            let is_card = own["type"] == "nic";
+            match card["type"] == "nic" {
+                true => is_card && own["network"] == card["network"],
+                false => !is_card,
+            }
+        };
+        if cards.iter().all(fits) {
             return Ok(());
         }
         let path = format!("/1.0/instances/{name}");
@@ -162,15 +186,21 @@ impl Inner {
                 what: "its processes are frozen".into(),
             });
         }
+        record.fence = self.enclose(name, &record).await?;
         let mut done = self.enforce(name, &record, &instance).await;
         if done.is_ok() {
             done = self.write_down(name, &record).await;
         }
         if let Err(error) = done {
             if before.egress != Policy::None {
+                self.enclose(name, &before).await?;
                 self.enforce(name, &before, &instance).await?;
             }
             return Err(error);
+        }
+        if record.fence {
+            // Who looked its names up meanwhile, for the policy of before, is overruled.
+            self.enclose(name, &record).await?;
         }
         self.plug(name, &record, &instance).await?;
         self.await_network(name).await

@@ -579,15 +579,15 @@ impl Inner {
     }
 
     /// Stops a sandbox at once, whatever it does.
-    pub(super) async fn halt(&self, name: &str) -> Result<()> {
+    pub(super) async fn halt(&self, name: &str) -> Result<Record> {
         self.forget(name);
         for _ in 0..TRIES {
-            let (instance, _) = self.instance(name).await?;
+            let (instance, record) = self.instance(name).await?;
             if record::state(&instance) == State::Stopped {
-                return Ok(());
+                return Ok(record);
             }
             match self.act(name, "stop", -1, true).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(record),
                 Err(fail) => {
                     let (instance, _) = self.instance(name).await?;
                     if record::state(&instance) != State::Stopped {
@@ -602,12 +602,13 @@ impl Inner {
     pub(super) async fn delete(&self, name: &str) -> Result<()> {
         // While an agent is there, so is the sandbox that it was started in, and it runs.
         let known = self.agents.running(name).await;
-        let known = known.is_some_and(|known| known.record.get().is_some());
+        let mut record = known.and_then(|known| known.record.get().cloned());
+        let known = record.is_some();
         self.forget(name);
         let mut stopped = known && self.act(name, "stop", -1, true).await.is_ok();
         for _ in 0..TRIES {
             if !std::mem::take(&mut stopped) {
-                self.halt(name).await?;
+                record = Some(self.halt(name).await?);
             }
             if let Ok(host) = &self.host {
                 host.forget(name).await?;
@@ -617,6 +618,10 @@ impl Inner {
                 Ok(_) => {
                     if let Some(cluster) = &self.cluster {
                         cluster.forget(name);
+                    }
+                    let enclosed = record.filter(|record| record.fence || self.fences.has(name));
+                    if let Some(record) = enclosed {
+                        self.open_up(name, &record).await;
                     }
                     return Ok(());
                 }
@@ -652,6 +657,7 @@ impl Inner {
             }
         }
         report.leftovers += self.collect_snapshots(dry_run).await?;
+        report.leftovers += self.collect_fences(dry_run).await?;
         if let Ok(host) = &self.host
             && !dry_run
         {

@@ -4,16 +4,22 @@
 //! that talks to the server sees the same. Commands and files go through two small programs in the
 //! guest, written in Perl, which come with each request and leave nothing behind.
 
-mod acl;
 mod agents;
 mod attach;
 mod backend;
+#[cfg(feature = "local")]
+mod bounds;
 mod capabilities;
 mod client;
 mod cluster;
 mod devices;
 mod disk;
 mod egress;
+#[cfg(feature = "local")]
+mod fence;
+#[cfg(not(feature = "local"))]
+#[path = "no_fence.rs"]
+mod fence;
 mod guard;
 mod hardware;
 #[cfg(feature = "local")]
@@ -39,6 +45,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -51,7 +58,7 @@ use super::guest::{Attached, Ground, Guests, Sessions, Turns};
 use crate::sandbox::{Capabilities, Error, Kind, Result, State, WindowSize};
 use crate::transport::Place;
 
-pub use self::acl::examine;
+pub use self::fence::examine;
 pub use self::remotes::{Remote, remotes};
 pub use self::trust::{Added, NewRemote, add, remove};
 
@@ -83,6 +90,10 @@ pub struct IncusConfig {
     pub gates: Option<PathBuf>,
     /// The server is treated as one elsewhere: nothing is done for its guests by this machine.
     pub elsewhere: bool,
+    /// No network ACLs are used on a server elsewhere: guests alone keep to rules.
+    pub without_acls: bool,
+    /// How long an answer of the server may take; a minute when not given. What it works on afterwards may take longer.
+    pub patience: Option<Duration>,
 }
 
 /// Sandboxes on an Incus server.
@@ -99,6 +110,12 @@ pub(crate) struct Inner {
     /// What is known of the place that guests are in, once it was asked for.
     ground: tokio::sync::OnceCell<Ground>,
     name_servers: Vec<SocketAddr>,
+    /// What encloses sandboxes whose guests keep to rules.
+    fences: fence::Fences,
+    without_acls: bool,
+    /// The server's version, and why it encloses none, as it was written down there.
+    version: String,
+    marked_no: Option<String>,
     images: image::Images,
     /// Whether an instance's first process may be chosen.
     lowlevel: AtomicBool,
@@ -121,7 +138,8 @@ impl IncusBackend {
             Some(host) => remotes::find(host, &config)?,
             None => (Place::Unix(config.socket.clone().unwrap_or_else(|| SOCKET.into())), None),
         };
-        let client = Client::new(place, project.or_else(|| config.project.clone()));
+        let client =
+            Client::new(place, project.or_else(|| config.project.clone()), config.patience);
         let (server, profile) =
             tokio::join!(client.get("/1.0"), client.get("/1.0/profiles/default"));
         let server =
@@ -164,6 +182,13 @@ impl IncusBackend {
             turns: Turns::default(),
             changes: Turns::default(),
             ground: tokio::sync::OnceCell::new(),
+            fences: fence::Fences::new(config.name_servers.clone()),
+            without_acls: config.without_acls,
+            version: server["environment"]["server_version"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            marked_no: server["config"][fence::NO].as_str().map(str::to_owned),
             name_servers: config.name_servers,
             images: image::Images::new(config.folders),
             lowlevel: AtomicBool::new(true),

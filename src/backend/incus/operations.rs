@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Fail, within};
-use crate::transport::{Http, Socket};
+use crate::transport::{Http, HttpError, Socket};
 
 /// How many ended operations are remembered until somebody asks.
 const REMEMBERED: usize = 4096;
@@ -100,7 +100,14 @@ impl Operations {
         if unsure && self.shared.listen().await.is_ok() {
             self.shared.read(id).await;
         }
-        receiver.await.unwrap_or_else(|_| gone())
+        let mut receiver = receiver;
+        loop {
+            match tokio::time::timeout(self.shared.http.patience(), &mut receiver).await {
+                Ok(ended) => return ended.unwrap_or_else(|_| gone()),
+                // The stream may be open with nobody at its other end.
+                Err(_) => self.shared.look(id).await,
+            }
+        }
     }
 }
 
@@ -185,16 +192,27 @@ impl Shared {
 
     /// Reads an operation's state once.
     async fn read(&self, id: &str) {
-        let path = within(&format!("/1.0/operations/{id}"), self.project.as_deref());
-        match self.http.send(&Method::GET, &path, &[], &Bytes::new()).await {
-            Ok(answer) if answer.status == 404 => self.settle(id, gone()),
-            Ok(answer) => {
-                if let Ok(mut answer) = serde_json::from_slice::<Value>(&answer.body) {
-                    self.hear(answer["metadata"].take());
-                }
-            }
-            Err(error) => self.settle(id, Err(error.into())),
+        if let Err(error) = self.ask(id).await {
+            self.settle(id, Err(error.into()));
         }
+    }
+
+    /// The same, where that it can't be reached is told by the stream.
+    async fn look(&self, id: &str) {
+        if let Err(error @ HttpError::Silent { .. }) = self.ask(id).await {
+            self.settle(id, Err(error.into()));
+        }
+    }
+
+    async fn ask(&self, id: &str) -> Result<(), HttpError> {
+        let path = within(&format!("/1.0/operations/{id}"), self.project.as_deref());
+        let answer = self.http.send(&Method::GET, &path, &[], &Bytes::new()).await?;
+        if answer.status == 404 {
+            self.settle(id, gone());
+        } else if let Ok(mut answer) = serde_json::from_slice::<Value>(&answer.body) {
+            self.hear(answer["metadata"].take());
+        }
+        Ok(())
     }
 }
 

@@ -122,7 +122,7 @@ pub async fn add(folder: &Path, new: &NewRemote) -> Result<Added> {
                 continue;
             }
         }
-        let client = Client::new(place, None);
+        let client = Client::new(place, None, None);
         let ask = async || {
             let server = client.get("/1.0").await;
             server.map_err(|fail| fail.plain("asking the server who we are"))

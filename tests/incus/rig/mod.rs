@@ -262,6 +262,16 @@ impl Daemon {
         self.order("kill")
     }
 
+    /// Lets it stand still: it is there, and says nothing.
+    pub fn stand_still(&mut self) -> Result<(), String> {
+        self.order("stop")
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&mut self) -> Result<(), String> {
+        self.order("go")
+    }
+
     /// Starts it again and waits until it answers.
     pub fn again(&mut self) -> Result<(), String> {
         self.order("start")?;
@@ -301,9 +311,27 @@ fn client(socket: &Path, settings: &Path, args: &[&str]) -> Result<String, Strin
         .stdin(Stdio::null())
         .output()
         .map_err(|e| e.to_string())?;
+    reap();
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(format!("{args:?}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// Lets those go that the client has left behind, which are ours where orphans are.
+fn reap() {
+    let own = std::process::id();
+    let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+    for pid in children.unwrap_or_default().split_whitespace() {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let Some((name, rest)) = stat.rsplit_once(") ") else { continue };
+        let fields: Vec<&str> = rest.split(' ').collect();
+        // Nobody waits for the first of a session that the client has made.
+        let left = name.ends_with("(incus") && fields.first() == Some(&"Z");
+        if left && fields.get(3) == Some(&pid) {
+            let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+            let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 #
 # Process 1 of a daemon's namespaces: mounts the disk, starts the daemon, and ends when its standard
 # input does, and everything in here with it. A line on its standard input is a command to it:
-# `kill` kills the daemon alone, `start` starts it again.
+# `kill` kills the daemon alone, `start` starts it again; `stop` lets it stand still, and `go` go on.
 set -u
 disk=$1 name=$2
 # Cgroups of its own, so that what the containers leave behind can be found and removed.
@@ -37,6 +37,8 @@ while read -r word; do
   case $word in
     kill) kill -9 "$daemon"; wait "$daemon" 2>/dev/null; echo killed ;;
     start) start; echo started ;;
+    stop) kill -STOP "$daemon"; echo stopped ;;
+    go) kill -CONT "$daemon"; echo going ;;
   esac
 done
 exit 0
