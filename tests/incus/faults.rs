@@ -107,7 +107,9 @@ pub fn a_daemon_that_stands_still(daemon: &mut Daemon) {
         .await;
         soon("open", Box::pin(async { IncusBackend::open(config.clone()).await.map(drop) })).await;
         // Nor is a command waited for that nobody could tell the end of.
-        soon("wait", Box::pin(async { process.control.wait().await.map(drop) })).await;
+        let end = tokio::time::timeout(Duration::from_secs(30), process.control.wait()).await;
+        let end = end.unwrap_or_else(|_| panic!("wait hangs"));
+        assert!(matches!(end, Err(Error::Transport { .. })), "{end:?}");
         daemon.go_on().unwrap();
         assert_eq!(sh(&backend, "still", "echo $((1 + 1))").await, "2");
         backend.delete("still", &cancel).await.unwrap();
