@@ -20,24 +20,33 @@ pub const MAX_LENGTH: usize = 64 << 20;
 /// Sends a message, blocking.
 pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = framed(message)?;
+    let mut done = 0;
+    while done < bytes.len() {
+        let fds = if done == 0 { fds } else { &[] };
+        match send_some(&socket, &bytes[done..], fds) {
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait(&socket, rustix::event::PollFlags::OUT)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// One send, without waiting where the socket doesn't: how many bytes went, and the descriptors with them.
+pub fn send_some(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::other("too many descriptors for one message"));
     }
-    let mut rest: &[u8] = &bytes;
-    while !rest.is_empty() {
-        match sendmsg(&socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
-            Ok(count) => {
-                rest = &rest[count..];
-                control.clear();
-            }
+    loop {
+        match sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => wait(&socket, rustix::event::PollFlags::OUT)?,
-            Err(error) => return Err(error.into()),
+            sent => return Ok(sent?),
         }
     }
-    Ok(())
 }
 
 /// Sends a message without descriptors, whole and at once, or not at all.
@@ -52,7 +61,8 @@ pub fn try_send(socket: impl AsFd, message: &impl Serialize, limit: usize) -> io
     if count < bytes.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
 }
 
-fn framed(message: &impl Serialize) -> io::Result<Vec<u8>> {
+/// A message with its length before it.
+pub fn framed(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message)?;
     let length = (bytes.len() - 4) as u32;

@@ -33,9 +33,27 @@ impl Link {
         Link { stream, header: Vec::new(), body: Vec::new(), filled: 0, fds: Vec::new() }
     }
 
-    /// Sends a message. They are small and the peer reads at once, so this hardly ever waits.
-    pub fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        frames::send(self.stream.as_fd(), message, fds).map_err(lost)
+    /// Sends a message. Whoever drops this in the middle has to drop the link, too.
+    pub async fn send(
+        &self,
+        message: &(impl Serialize + Sync),
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<()> {
+        let bytes = frames::framed(message).map_err(lost)?;
+        let mut done = 0;
+        while done < bytes.len() {
+            let (rest, fds) = (&bytes[done..], if done == 0 { fds } else { &[] });
+            let send = || frames::send_some(self.stream.as_fd(), rest, fds);
+            // Most have room at once. Waiting must not hold the thread: the reader may need it.
+            let sent = match send() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.async_io(Interest::WRITABLE, send).await
+                }
+                sent => sent,
+            };
+            done += sent.map_err(lost)?;
+        }
+        Ok(())
     }
 
     /// The next message; `None` at the end. Cancel safe: a message half read is kept.
@@ -83,5 +101,24 @@ fn lost(error: io::Error) -> Error {
     match Errno::from_io_error(&error) {
         Some(Errno::MFILE | Errno::NFILE) => Error::io("talking to another process", error),
         _ => Error::Transport { message: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends on one thread: with one of them waiting on it, the other would never read.
+    #[tokio::test]
+    async fn a_message_longer_than_the_buffers_holds_no_thread() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (one, mut other) = (Link::over(one), Link::over(other));
+        let (message, (held, beside)) = ("x".repeat(4 << 20), io::pipe().unwrap());
+        let fds = [held.as_fd()];
+        let (sent, received) = tokio::join!(one.send(&message, &fds), other.receive::<String>());
+        sent.unwrap();
+        let (text, fds) = received.unwrap().unwrap();
+        assert_eq!((text.len(), fds.len()), (4 << 20, 1));
+        drop((held, beside));
     }
 }

@@ -1,45 +1,38 @@
-//! Cases that block the thread they run on: no time limit ends those.
+//! Cases that block the thread they run on: no time limit of the runtime ends those.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, Once};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::LONGEST_CLEANING;
 use crate::case::LONGEST;
 
-static RUNNING: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
-static WATCHER: Once = Once::new();
+/// So many mean that nothing goes on at all: the runtime's own threads are blocked.
+const ALL: usize = 2;
+static BLOCKED: AtomicUsize = AtomicUsize::new(0);
 
-/// Watches over a case until it is dropped.
-pub struct Watched(String);
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        RUNNING.lock().unwrap().remove(&self.0);
-    }
-}
-
-/// Ends this program, and says where it stands, when the case goes on for longer than its limits allow.
-pub fn watch(case: String) -> Watched {
-    WATCHER.call_once(|| {
-        std::thread::spawn(watcher);
-    });
-    RUNNING.lock().unwrap().insert(case.clone(), Instant::now());
-    Watched(case)
-}
-
-fn watcher() {
+/// Runs a case on a thread of its own. When it goes on for longer than its limits allow, says where this process
+/// stands and leaves it, so that the others go on;
+/// ends this program when it is not the only one.
+pub fn watched(
+    name: &str,
+    case: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
     let most = LONGEST + LONGEST_CLEANING + Duration::from_secs(30);
-    loop {
-        std::thread::sleep(Duration::from_secs(5));
-        let running = RUNNING.lock().unwrap().clone();
-        if running.values().any(|since| since.elapsed() > most) {
-            for (case, since) in running {
-                eprintln!("FAILED, hangs: {case}, for {} s", since.elapsed().as_secs());
-            }
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || done.send(case()));
+    match wait.recv_timeout(most) {
+        Ok(outcome) => outcome,
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            eprintln!("{name} blocks its thread:");
             stands();
-            std::process::exit(101);
+            if BLOCKED.fetch_add(1, Ordering::Relaxed) + 1 >= ALL {
+                eprintln!("{ALL} cases blocked their threads: the others are not tried");
+                std::process::exit(101);
+            }
+            Err(format!("blocked its thread for {most:?}"))
         }
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err("panicked outside the case".into()),
     }
 }
 
@@ -53,6 +46,6 @@ fn stands() {
         eprintln!("thread {}: {} {}", read("comm"), read("wchan"), read("stack"));
     }
     let _ = std::process::Command::new("ps")
-        .args(["-e", "--forest", "-o", "pid,ppid,etimes,stat,wchan:20,args"])
+        .args(["-e", "--forest", "-o", "pid,ppid,etimes,stat,wchan:20,args:120"])
         .status();
 }

@@ -128,8 +128,9 @@ fn main() -> ExitCode {
                 }
                 None => {
                     let (rig, handle) = (rig.clone(), runtime.handle().clone());
-                    trials.push(Trial::test(trial, move || {
-                        handle.block_on(run(rig, case)).map_err(Failed::from)
+                    trials.push(Trial::test(trial.clone(), move || {
+                        hangs::watched(&trial, move || handle.block_on(run(rig, case)))
+                            .map_err(Failed::from)
                     }));
                 }
             }
@@ -170,7 +171,6 @@ const LONGEST_CLEANING: Duration = Duration::from_secs(60);
 
 /// Runs a case and deletes what it made, even when it panics or hangs.
 async fn run(rig: Arc<Rig>, case: &'static Case) -> Result<(), String> {
-    let _watched = hangs::watch(format!("{}::{}", rig.name, case.name));
     let scope = rig.scope(case);
     let done = {
         let mut work = (case.run)(scope.clone());

@@ -152,7 +152,7 @@ pub(in crate::backend::local) async fn ask(
     request: &Request,
     fds: &[BorrowedFd<'_>],
 ) -> Result<(Reply, Vec<OwnedFd>)> {
-    link.send(request, fds)?;
+    link.send(request, fds).await?;
     answer(link, name).await
 }
 

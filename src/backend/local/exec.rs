@@ -105,7 +105,7 @@ impl Inner {
         let mut link = self.connect_running(name).await?;
         let fds =
             [status_writer.as_fd(), stdin.as_fd(), stdout_writer.as_fd(), stderr_writer.as_fd()];
-        link.send(&request, &fds)?;
+        link.send(&request, &fds).await?;
         drop((status_writer, stdin, stdout_writer, stderr_writer));
         started(name, &mut link, status).await?;
         let stdin = stdin_writer.map(pipe::Sender::from_owned_fd).transpose().map_err(failed)?;
@@ -126,7 +126,7 @@ impl Inner {
     ) -> Result<Process> {
         let (status, status_writer) = std::io::pipe().map_err(failed)?;
         let mut link = self.connect_running(name).await?;
-        link.send(&request, &[status_writer.as_fd()])?;
+        link.send(&request, &[status_writer.as_fd()]).await?;
         drop(status_writer);
         started(name, &mut link, status.into()).await?;
         let (_, mut fds) = answer(&mut link, name).await?;
@@ -225,12 +225,12 @@ impl ProcessControl for Control {
         if self.exit.is_some() {
             return Ok(());
         }
-        self.link.send(&Request::Signal(signal.0), &[])
+        self.link.send(&Request::Signal(signal.0), &[]).await
     }
 
     async fn kill(&mut self) -> Result<()> {
         // Also after its own end: what it left in the background goes too.
-        match self.link.send(&Request::Kill, &[]) {
+        match self.link.send(&Request::Kill, &[]).await {
             Err(Error::Transport { .. }) | Ok(()) => Ok(()),
             Err(error) => Err(error),
         }

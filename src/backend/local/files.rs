@@ -123,7 +123,7 @@ impl Inner {
         let (reader, writer) = std::io::pipe().map_err(|error| trouble(path, error))?;
         let mut link = self.connect_running(name).await?;
         let request = FileRequest::Unpack { path: path.into(), owner: options.owner.clone() };
-        link.send(&Request::File(request), &[reader.as_fd()])?;
+        link.send(&Request::File(request), &[reader.as_fd()]).await?;
         drop(reader);
         let mut writer =
             pipe::Sender::from_owned_fd(writer.into()).map_err(|error| trouble(path, error))?;
@@ -159,7 +159,8 @@ impl Inner {
         self.stat(name, path).await?;
         let (reader, writer) = std::io::pipe().map_err(|error| trouble(path, error))?;
         let mut link = self.connect_running(name).await?;
-        link.send(&Request::File(FileRequest::Pack { path: path.into() }), &[writer.as_fd()])?;
+        link.send(&Request::File(FileRequest::Pack { path: path.into() }), &[writer.as_fd()])
+            .await?;
         drop(writer);
         let reader =
             pipe::Receiver::from_owned_fd(reader.into()).map_err(|error| trouble(path, error))?;

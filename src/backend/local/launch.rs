@@ -91,7 +91,7 @@ impl Inner {
         let wake = Wake { machine: machine(record), defaults: defaults(record) };
         let socket = ahead.socket.try_clone().map_err(failed)?;
         let mut link = Link::new(socket).map_err(failed)?;
-        link.send(&wake, &[listener.as_fd(), lifeline.as_fd()])?;
+        link.send(&wake, &[listener.as_fd(), lifeline.as_fd()]).await?;
         drop((listener, lifeline));
         let done = link.receive::<Done>().await?.map(|(done, _)| done);
         self.started(name, done, Started { lifeline: held.into() })

@@ -75,7 +75,7 @@ impl Way {
             self.process.store(process, Ordering::Relaxed);
         }
         let link = Link::over(stream);
-        link.send(&Request { digest: self.digest.as_str(), call }, pipes)?;
+        link.send(&Request { digest: self.digest.as_str(), call }, pipes).await?;
         Ok(link)
     }
 
@@ -107,7 +107,7 @@ impl Way {
         let makes = matches!(call, Call::Clone(..) | Call::Create(_));
         let (link, value) = self.begin(call, &[], cancel).await?;
         if makes {
-            link.send(&Order::Complete, &[])?;
+            link.send(&Order::Complete, &[]).await?;
         }
         serde_json::from_value(value).map_err(|_| nonsense())
     }
@@ -165,16 +165,16 @@ impl SessionBackend {
             heard = link.receive::<Answer>() => return answer(heard).map(drop),
             copied = &mut copied => copied,
             () = cancel.cancelled() => {
-                let _ = link.send(&Order::Cancel, &[]);
+                let _ = link.send(&Order::Cancel, &[]).await;
                 return answer(link.receive().await).map(drop);
             }
         };
         let Err(message) = copied else {
             // Where it does not hear this, it has said why.
-            let _ = link.send(&Order::Complete, &[]);
+            let _ = link.send(&Order::Complete, &[]).await;
             return answer(hear(&mut link, cancel).await).map(drop);
         };
-        let _ = link.send(&Order::Cancel, &[]);
+        let _ = link.send(&Order::Cancel, &[]).await;
         match answer(link.receive().await) {
             Ok(_) | Err(Error::Cancelled) => {
                 Err(Error::internal(format!("reading what is to be written: {message}")))
@@ -192,7 +192,7 @@ async fn hear(link: &mut Link, cancel: &Cancel) -> Heard {
         heard = link.receive() => return heard,
         () = cancel.cancelled() => {}
     }
-    let _ = link.send(&Order::Cancel, &[]);
+    let _ = link.send(&Order::Cancel, &[]).await;
     // A session that went away, or stands still, has nothing to say; it takes back what nobody waits for.
     tokio::time::timeout(TAKES_BACK, link.receive()).await.unwrap_or(Err(Error::Cancelled))
 }
@@ -224,7 +224,7 @@ struct Control {
 
 impl Control {
     async fn order(&mut self, order: Order) -> Result<()> {
-        self.link.send(&order, &[])?;
+        self.link.send(&order, &[]).await?;
         loop {
             match self.link.receive().await? {
                 Some((Answer::Ordered(done), _)) => return done,

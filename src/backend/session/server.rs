@@ -86,7 +86,7 @@ async fn hear(shared: Arc<Shared>, stream: UnixStream) {
     let Shared { session, retired, spent } = &*shared;
     if request.digest != session.digest {
         retired.store(true, Ordering::Relaxed);
-        let _ = link.send(&Answer::Changed, &[]);
+        let _ = link.send(&Answer::Changed, &[]).await;
         return;
     }
     let backend = match &session.backend {
@@ -149,12 +149,12 @@ impl Caller {
         }
     }
 
-    fn done(&self, done: Result<Value>) -> Result<()> {
+    async fn done(&self, done: Result<Value>) -> Result<()> {
         // The next caller opens it anew, and is told what is wrong then.
         if matches!(done, Err(Error::Auth { .. })) {
             self.spent.cancel();
         }
-        self.link.send(&Answer::Done(done), &[])
+        self.link.send(&Answer::Done(done), &[]).await
     }
 
     async fn simple(mut self, call: Call) -> Result<()> {
@@ -166,7 +166,7 @@ impl Caller {
         };
         let done = self.attend(perform(&*backend, call, &cancel), None).await?;
         let made = made.filter(|_| done.is_ok());
-        let sent = self.done(done);
+        let sent = self.done(done).await;
         if let Some(made) = made {
             // Whoever does not say that he has heard of it went away before: it is nobody's.
             let mut heard = sent.map(|()| Some(Order::Cancel));
@@ -186,7 +186,7 @@ impl Caller {
     async fn stream(mut self, call: Call, mut pipes: Vec<OwnedFd>) -> Result<()> {
         let to = match pipes.pop() {
             Some(pipe) => pump::sender(pipe)?,
-            None => return self.done(Err(no_pipe())),
+            None => return self.done(Err(no_pipe())).await,
         };
         let (backend, cancel) = (Arc::clone(&self.backend), self.cancel.clone());
         let open = async {
@@ -200,9 +200,9 @@ impl Caller {
         };
         let reader = match self.attend(open, None).await? {
             Ok(reader) => reader,
-            Err(error) => return self.done(Err(error)),
+            Err(error) => return self.done(Err(error)).await,
         };
-        self.done(Ok(Value::Null))?;
+        self.done(Ok(Value::Null)).await?;
         let copied = async {
             tokio::select! {
                 copied = pump::copy(reader, to) => copied,
@@ -210,14 +210,14 @@ impl Caller {
             }
         };
         let ended = self.attend(copied, None).await?;
-        self.link.send(&Answer::Ended(ended), &[])
+        self.link.send(&Answer::Ended(ended), &[]).await
     }
 
     /// A call that takes a stream.
     async fn take(mut self, call: Call, mut pipes: Vec<OwnedFd>) -> Result<()> {
         let from = match pipes.pop() {
             Some(pipe) => pump::receiver(pipe)?,
-            None => return self.done(Err(no_pipe())),
+            None => return self.done(Err(no_pipe())).await,
         };
         let (complete, word) = oneshot::channel();
         let content = Box::new(Whole::new(from, word));
@@ -234,7 +234,7 @@ impl Caller {
             }
         };
         let done = self.attend(work, Some(complete)).await?;
-        self.done(done.map(|()| Value::Null))
+        self.done(done.map(|()| Value::Null)).await
     }
 
     /// A command, until it has ended and its caller goes.
@@ -247,7 +247,7 @@ impl Caller {
         };
         let stdin = pipes.next().map(pump::receiver).transpose()?;
         if stdout.is_none() || stderr.is_some() == command.tty.is_some() {
-            return self.done(Err(no_pipe()));
+            return self.done(Err(no_pipe())).await;
         }
         if stdin.is_some() {
             command.stdin = Stdin::Piped;
@@ -256,9 +256,9 @@ impl Caller {
         let spawned = self.attend(backend.spawn(name, &command, &cancel), None).await?;
         let mut process = match spawned {
             Ok(process) => process,
-            Err(error) => return self.done(Err(error)),
+            Err(error) => return self.done(Err(error)).await,
         };
-        self.done(json(process.pid))?;
+        self.done(json(process.pid)).await?;
 
         let ended = Cancel::new();
         let mut streams = JoinSet::new();
@@ -296,7 +296,7 @@ impl Caller {
                         Ok(Some(_)) => continue,
                         Ok(None) | Err(_) => return Ok(()),
                     };
-                    self.link.send(&Answer::Ordered(done), &[])?;
+                    self.link.send(&Answer::Ordered(done), &[]).await?;
                 }
                 exit = process.control.wait(), if !over => {
                     over = true;
@@ -307,7 +307,7 @@ impl Caller {
                         }
                     };
                     let _ = tokio::time::timeout(LAST_WORDS, all).await;
-                    self.link.send(&Answer::Exit(exit), &[])?;
+                    self.link.send(&Answer::Exit(exit), &[]).await?;
                 }
             }
         }

@@ -113,11 +113,12 @@ impl Index {
             all.retain(|one| !one.starts_with("unknown"));
             all.sort();
             all.dedup();
-            return Err(Error::invalid_hint(
-                "image",
-                format!("'{reference}' has nothing for linux/{arch}"),
-                format!("it is for {}", all.join(", ")),
-            ));
+            let others = match all.is_empty() {
+                true => "it names no machine at all; ask whoever pushed it".to_owned(),
+                false => format!("it is for {}", all.join(", ")),
+            };
+            let why = format!("'{reference}' has nothing for linux/{arch}");
+            return Err(Error::invalid_hint("image", why, others));
         };
         digest(&best.digest).ok_or_else(|| Error::Transport {
             message: format!("what the registry says of '{reference}' names no sha256"),

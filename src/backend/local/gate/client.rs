@@ -94,7 +94,7 @@ impl Gate {
         let mut last = None;
         for _ in 0..3 {
             let mut link = Link::over(self.connect(store).await?);
-            let answer = match link.send(ask, fds) {
+            let answer = match link.send(ask, fds).await {
                 Ok(()) => tokio::time::timeout(PATIENCE, link.receive::<Answer>()).await,
                 Err(error) => Ok(Err(error)),
             };

@@ -215,7 +215,7 @@ async fn talk(state: &Arc<State>, mut link: Link) {
                 None => Answer::Unknown,
             },
         };
-        if link.send(&answer, &[]).is_err() {
+        if link.send(&answer, &[]).await.is_err() {
             return;
         }
     }
