@@ -11,9 +11,15 @@ mod booted;
 mod case;
 mod cases;
 mod hangs;
+#[cfg(feature = "nspawn")]
+#[path = "../nspawn/native.rs"]
+mod native;
 mod orphans;
 mod rig;
 mod sandbox;
+#[cfg(feature = "nspawn")]
+#[path = "../nspawn/systemd.rs"]
+mod systemd;
 mod table;
 
 use std::process::ExitCode;
@@ -53,6 +59,9 @@ const AREAS: &[&str] = &["egress_", "streams_", "terminal_"];
 /// Those that run where commands go by SSH; what is not about commands and files goes the same way.
 const BY_SSH: &[&str] = &["exec_", "files_round", "streams_", "terminal_"];
 
+/// Those that run besides on a host that systemd has booted: what it does for a machine there.
+const BOOTED: &[&str] = &["hostile_", "limit_", "states_", "usage_"];
+
 /// In so many days each case has run on one of the releases: a part of them each day, a quarter of that on each
 /// release. After four times as many it has run on all of them.
 const DAYS: u64 = 8;
@@ -80,6 +89,9 @@ fn chosen(rig: &Rig, case: &str) -> bool {
         rig::Choice::Areas => {
             turn || CHOSEN.contains(&case) || AREAS.iter().any(|area| case.starts_with(area))
         }
+        rig::Choice::Booted => {
+            CHOSEN.contains(&case) || BOOTED.iter().any(|area| case.starts_with(area))
+        }
         rig::Choice::Egress => CHOSEN.contains(&case) || case.starts_with("egress_"),
         rig::Choice::BySsh => BY_SSH.iter().any(|area| case.starts_with(area)),
         rig::Choice::Few => turn || CHOSEN.contains(&case),
@@ -92,6 +104,10 @@ fn main() -> ExitCode {
         return code;
     }
     rig::init();
+    #[cfg(feature = "nspawn")]
+    if let Some(code) = rig::served() {
+        return code;
+    }
     orphans::adopt();
     let arguments = Arguments::from_args();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -120,6 +136,15 @@ fn main() -> ExitCode {
                 table::check(declared.name, declared.backend.capabilities()).map_err(Failed::from)
             },
         ));
+        #[cfg(feature = "nspawn")]
+        if rig.systemd.is_some() {
+            for (test, run) in native::ALL {
+                let (rig, handle) = (rig.clone(), runtime.handle().clone());
+                trials.push(Trial::test(format!("{name}::{test}"), move || {
+                    handle.block_on(run(rig)).map_err(Failed::from)
+                }));
+            }
+        }
         for case in cases::all().filter(|case| chosen(&rig, case.name)) {
             let trial = format!("{name}::{}", case.name);
             match rig.lacks(case) {

@@ -45,7 +45,9 @@ pub const RIGS: &[fn() -> Option<Opening>] = &[
     #[cfg(feature = "incus")]
     || incus_here("incus/guest"),
     #[cfg(feature = "nspawn")]
-    nspawn_here,
+    || nspawn_here("nspawn"),
+    #[cfg(feature = "nspawn")]
+    || nspawn_here(BOOTED),
     #[cfg(all(feature = "incus", feature = "truenas"))]
     || truenas_here(nas_sim::Release::V25_04),
     #[cfg(all(feature = "incus", feature = "truenas"))]
@@ -77,6 +79,9 @@ pub struct Rig {
     store: Option<TempDir>,
     #[cfg(feature = "incus")]
     daemon: Option<crate::daemon::Daemon>,
+    /// The host that it is on, where that is not this machine.
+    #[cfg(feature = "nspawn")]
+    pub systemd: Option<crate::systemd::Host>,
     /// What the store is on.
     #[cfg(feature = "nspawn")]
     disk: Option<crate::booted::Disk>,
@@ -98,6 +103,9 @@ pub enum Choice {
     /// Those chosen for each release of a NAS, and some areas.
     #[cfg_attr(not(all(feature = "incus", feature = "truenas")), allow(dead_code))]
     Areas,
+    /// Those chosen for each release of a NAS, and those about what systemd does for a machine.
+    #[cfg_attr(not(feature = "nspawn"), allow(dead_code))]
+    Booted,
     /// Those about what a sandbox may reach, and those chosen for each release of a NAS.
     #[cfg_attr(not(feature = "incus"), allow(dead_code))]
     Egress,
@@ -144,6 +152,8 @@ async fn fake() -> Result<Rig> {
         #[cfg(feature = "incus")]
         daemon: None,
         #[cfg(feature = "nspawn")]
+        systemd: None,
+        #[cfg(feature = "nspawn")]
         disk: None,
         #[cfg(feature = "truenas")]
         nas: None,
@@ -153,18 +163,19 @@ async fn fake() -> Result<Rig> {
     })
 }
 
+/// The way to a session.
+struct Socket(PathBuf);
+
+#[async_trait::async_trait]
+impl session::Connect for Socket {
+    async fn connect(&self) -> Result<tokio::net::UnixStream> {
+        let connected = tokio::net::UnixStream::connect(&self.0).await;
+        connected.map_err(|error| Error::Transport { message: error.to_string() })
+    }
+}
+
 /// The same backend, kept open by a session.
 async fn by_session(name: &'static str, rig: Rig) -> Result<Rig> {
-    struct Socket(PathBuf);
-
-    #[async_trait::async_trait]
-    impl session::Connect for Socket {
-        async fn connect(&self) -> Result<tokio::net::UnixStream> {
-            let connected = tokio::net::UnixStream::connect(&self.0).await;
-            connected.map_err(|error| Error::Transport { message: error.to_string() })
-        }
-    }
-
     let socket = rig.host.path().join("session");
     let listener = tokio::net::UnixListener::bind(&socket)
         .map_err(|error| Error::internal(format!("{}: {error}", socket.display())))?;
@@ -210,6 +221,8 @@ async fn local(name: &'static str, single_id: bool) -> Result<Rig> {
         store: Some(store),
         #[cfg(feature = "incus")]
         daemon: None,
+        #[cfg(feature = "nspawn")]
+        systemd: None,
         #[cfg(feature = "nspawn")]
         disk: None,
         #[cfg(feature = "truenas")]
@@ -295,6 +308,8 @@ async fn incus(name: &'static str) -> Result<Rig> {
         store: Some(store),
         daemon: Some(daemon),
         #[cfg(feature = "nspawn")]
+        systemd: None,
+        #[cfg(feature = "nspawn")]
         disk: None,
         #[cfg(feature = "truenas")]
         nas: None,
@@ -307,25 +322,123 @@ async fn incus(name: &'static str) -> Result<Rig> {
     })
 }
 
+/// `nspawn` on a host that systemd has booted.
+#[cfg(feature = "nspawn")]
+const BOOTED: &str = "nspawn/systemd";
+
 /// `nspawn` where machines can be started, and where something of it is asked for.
 #[cfg(feature = "nspawn")]
-fn nspawn_here() -> Option<Opening> {
+fn nspawn_here(name: &'static str) -> Option<Opening> {
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     if wanted.is_some_and(|word| {
         ["fake", "local", "incus", "session", "truenas"].iter().any(|other| word.starts_with(other))
+            || word.starts_with("nspawn/") && (name == "nspawn" || !word.starts_with(name))
+            || word.starts_with("nspawn:") && name != "nspawn"
     }) {
         return None;
     }
     match crate::booted::lacks() {
+        None if name == BOOTED => Some(Box::pin(nspawn_booted())),
         None => Some(Box::pin(nspawn())),
         Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") && is_root() => {
             Some(Box::pin(async move { Err(Error::internal(why)) }))
         }
         Some(why) => {
-            println!("skipped nspawn: {why}");
+            println!("skipped {name}: {why}");
             None
         }
     }
+}
+
+/// The word by which this program is called on such a host, followed by where it is to listen.
+#[cfg(feature = "nspawn")]
+const SERVE: &str = "serve-nspawn";
+
+/// What this program does on a host that was booted for it: it keeps the backend open there.
+#[cfg(feature = "nspawn")]
+pub fn served() -> Option<std::process::ExitCode> {
+    let mut args = std::env::args().skip(1);
+    let socket = args.next().filter(|word| word == SERVE).and(args.next())?;
+    let serve = async {
+        use sandscript::backend::nspawn::{NspawnBackend, NspawnConfig};
+        let image = crate::booted::image_in("/opt").map_err(Error::internal)?;
+        let config = NspawnConfig {
+            image: Some(image.display().to_string()),
+            image_server: Some(no_images()?),
+            ..NspawnConfig::default()
+        };
+        let backend: Arc<dyn Backend> = Arc::new(NspawnBackend::open(config).await?);
+        first(&*backend).await?;
+        let listener = tokio::net::UnixListener::bind(&socket)
+            .map_err(|error| Error::internal(format!("{socket}: {error}")))?;
+        let idle = Duration::from_secs(3600);
+        let kept = session::Session { digest: BOOTED.into(), backend: Ok(backend), idle };
+        session::serve(listener, kept, || ()).await;
+        Ok::<_, Error>(())
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().ok()?;
+    Some(match runtime.block_on(serve) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::ExitCode::FAILURE
+        }
+    })
+}
+
+/// The image is unpacked before the first case, which else would wait for it with all others.
+#[cfg(feature = "nspawn")]
+async fn first(backend: &dyn Backend) -> Result<()> {
+    let first = Spec { bare: true, ..Spec::new("first") };
+    backend.create(&first, &Cancel::new()).await?;
+    backend.delete("first", &Cancel::new()).await
+}
+
+/// The backend in this program on a booted host, kept open by a session.
+#[cfg(feature = "nspawn")]
+async fn nspawn_booted() -> Result<Rig> {
+    let store = scratch()?;
+    crate::booted::image().map_err(Error::internal)?;
+    let disk = crate::booted::Disk::mount(store.path()).map_err(Error::internal)?;
+    let host = crate::systemd::Host::boot(store.path(), disk.path()).map_err(Error::internal)?;
+    let way = Arc::new(Socket(host.serve(SERVE).map_err(Error::internal)?));
+    let backend =
+        session::SessionBackend::open(way, BOOTED.to_owned(), Duration::from_secs(60)).await?;
+    let backend = Arc::new(backend);
+    let shared = backend.clone();
+    Ok(Rig {
+        name: BOOTED,
+        backend,
+        host: scratch()?,
+        live: owner("live"),
+        begin: Box::new(move |run| timed(shared.clone(), &run)),
+        store: Some(store),
+        #[cfg(feature = "incus")]
+        daemon: None,
+        systemd: Some(host),
+        disk: Some(disk),
+        #[cfg(feature = "truenas")]
+        nas: None,
+        choice: match std::env::var_os("SANDSCRIPT_ALL_CASES") {
+            Some(_) => Choice::All,
+            None => Choice::Booted,
+        },
+        release: None,
+        session: None,
+    })
+}
+
+/// A run that is dead when its time is over.
+#[cfg(feature = "nspawn")]
+fn timed(backend: Arc<dyn Backend>, run: &str) -> Result<Run> {
+    let life = Duration::from_secs(15);
+    let end = std::time::Instant::now() + life;
+    let mut owner = owner(run);
+    owner.until = std::time::SystemTime::now().checked_add(life);
+    let over = move || {
+        std::thread::sleep(end.saturating_duration_since(std::time::Instant::now()));
+    };
+    Ok(Run { backend, owner, end: Box::new(over) })
 }
 
 /// A run of it is dead when its time is over.
@@ -342,29 +455,18 @@ async fn nspawn() -> Result<Rig> {
         ..NspawnConfig::default()
     };
     let backend = Arc::new(NspawnBackend::open(config).await?);
-    // The image is unpacked before the first case, which else would wait for it with all others.
-    let first = Spec { bare: true, ..Spec::new("first") };
-    backend.create(&first, &Cancel::new()).await?;
-    backend.delete("first", &Cancel::new()).await?;
+    first(&*backend).await?;
     let shared = backend.clone();
     Ok(Rig {
         name: "nspawn",
         backend,
         host: scratch()?,
         live: owner("live"),
-        begin: Box::new(move |run| {
-            let life = Duration::from_secs(15);
-            let end = std::time::Instant::now() + life;
-            let mut owner = owner(&run);
-            owner.until = std::time::SystemTime::now().checked_add(life);
-            let over = move || {
-                std::thread::sleep(end.saturating_duration_since(std::time::Instant::now()));
-            };
-            Ok(Run { backend: shared.clone(), owner, end: Box::new(over) })
-        }),
+        begin: Box::new(move |run| timed(shared.clone(), &run)),
         store: Some(store),
         #[cfg(feature = "incus")]
         daemon: None,
+        systemd: None,
         disk: Some(disk),
         #[cfg(feature = "truenas")]
         nas: None,
@@ -480,6 +582,8 @@ async fn truenas(name: &'static str, release: nas_sim::Release) -> Result<Rig> {
         store: Some(store),
         daemon: None,
         #[cfg(feature = "nspawn")]
+        systemd: None,
+        #[cfg(feature = "nspawn")]
         disk: None,
         nas: Some(nas),
         choice: match release {
@@ -558,7 +662,7 @@ impl Rig {
         #[cfg(feature = "incus")]
         drop(self.daemon);
         #[cfg(feature = "nspawn")]
-        drop(self.disk);
+        drop((self.systemd, self.disk));
         #[cfg(feature = "truenas")]
         drop(self.nas);
         for folder in self.store.into_iter().chain([self.host]) {

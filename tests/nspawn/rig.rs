@@ -31,7 +31,7 @@ pub fn lacks() -> Option<String> {
     None
 }
 
-fn ran(command: &mut Command, what: &str) -> Result<(), String> {
+pub fn ran(command: &mut Command, what: &str) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{what}: {e}"))?;
     if output.status.success() {
         return Ok(());
@@ -40,11 +40,16 @@ fn ran(command: &mut Command, what: &str) -> Result<(), String> {
     Err(format!("{what}: {}", text.lines().last().unwrap_or_default()))
 }
 
-/// The archive of a small Debian with systemd and Perl, built once.
-pub fn image() -> Result<PathBuf, String> {
+/// Where what takes long to make is kept.
+pub fn cache() -> Result<PathBuf, String> {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../nas");
     std::fs::create_dir_all(&cache).map_err(|e| e.to_string())?;
-    let cache = cache.canonicalize().map_err(|e| e.to_string())?;
+    cache.canonicalize().map_err(|e| e.to_string())
+}
+
+/// The archive of a small Debian with systemd and Perl, built once.
+pub fn image() -> Result<PathBuf, String> {
+    let cache = cache()?;
     let lock = File::create(cache.join("golden.lock")).map_err(|e| e.to_string())?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|e| e.to_string())?;
     let rootfs = cache.join("debian.tar");
@@ -61,9 +66,7 @@ pub fn image() -> Result<PathBuf, String> {
         )?;
         std::fs::rename(&part, &rootfs).map_err(|e| e.to_string())?;
     }
-    let size = std::fs::metadata(&rootfs).map_err(|e| e.to_string())?.len();
-    let hash = blake3::hash(format!("{IMAGE}{size}").as_bytes()).to_hex();
-    let image = cache.join(format!("machine-{}.tar", &hash[..12]));
+    let image = name_of(&cache)?;
     if !image.exists() {
         let part = cache.join("machine.part");
         ran(
@@ -73,6 +76,17 @@ pub fn image() -> Result<PathBuf, String> {
         std::fs::rename(&part, &image).map_err(|e| e.to_string())?;
     }
     Ok(image)
+}
+
+/// The same, in another place where the cache is.
+pub fn image_in(cache: &str) -> Result<PathBuf, String> {
+    name_of(Path::new(cache))
+}
+
+fn name_of(cache: &Path) -> Result<PathBuf, String> {
+    let size = std::fs::metadata(cache.join("debian.tar")).map_err(|e| e.to_string())?.len();
+    let hash = blake3::hash(format!("{IMAGE}{size}").as_bytes()).to_hex();
+    Ok(cache.join(format!("machine-{}.tar", &hash[..12])))
 }
 
 /// A disk with btrfs, as long as it is held.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::BACKEND;
-use super::groups::Groups;
+use super::host::Host;
 use super::storage::Storage;
+use super::systemd;
 use crate::backend::local::cgroup::Controller;
 use crate::backend::local::gatehouse::Gatehouse;
 use crate::sandbox::{Capabilities, Capability, Enforcer, Error, Result};
@@ -31,7 +32,9 @@ pub(super) fn check(helper: Option<&Path>) -> Result<()> {
             "systemd-nspawn needs root: run it with sudo, or use backend 'local'",
         );
     }
-    for program in ["systemd-nspawn", "systemd-run", "setpriv", "setsid"] {
+    // The other one is told of the machines.
+    let more = if systemd::is_booted() { "machinectl" } else { "setsid" };
+    for program in ["systemd-nspawn", "systemd-run", "setpriv", more] {
         let there = ["/usr/bin", "/bin", "/usr/local/bin"]
             .iter()
             .any(|folder| Path::new(folder).join(program).exists());
@@ -39,17 +42,11 @@ pub(super) fn check(helper: Option<&Path>) -> Result<()> {
             return refuse("starting machines", INSTALL);
         }
     }
-    if Path::new("/run/systemd/system").is_dir() {
-        return refuse(
-            "a host whose first process is systemd",
-            "machines are not registered with its machined yet: use backend 'local' there",
-        );
-    }
     Ok(())
 }
 
 /// What there is.
-pub(super) fn of(groups: &Groups, storage: &Storage, image: Option<String>) -> Capabilities {
+pub(super) fn of(host: &Host, storage: &Storage, image: Option<String>) -> Capabilities {
     let mut has: BTreeSet<Capability> = [
         Capability::EgressAllowlist,
         Capability::EgressUnrestricted,
@@ -96,12 +93,12 @@ pub(super) fn of(groups: &Groups, storage: &Storage, image: Option<String>) -> C
         (Capability::LimitPids, Controller::Pids),
     ];
     for (capability, controller) in limits {
-        match groups.missing(controller) {
+        match host.missing(controller) {
             None => drop(has.insert(capability)),
             Some(why) => drop(missing.insert(capability, why.to_owned())),
         }
     }
-    match groups.cannot_freeze() {
+    match host.cannot_freeze() {
         None => has.extend([Capability::Freeze, Capability::Usage]),
         Some(why) => {
             missing

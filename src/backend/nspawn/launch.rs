@@ -1,4 +1,4 @@
-//! Starting a machine where systemd is not the host's first process: by a `systemd-nspawn` of its own.
+//! Starting a machine, by a `systemd-nspawn` of its own.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,8 +13,10 @@ use tokio::net::UnixDatagram;
 use super::super::guest::token;
 use super::super::local::{boot, confine};
 use super::command::reap;
-use super::groups::{self, Made};
+use super::groups::{self, Groups, Made};
+use super::host::Host;
 use super::record::{Machine, RANGE, Run, started};
+use super::systemd::{self, Job, Service, Systemd};
 use super::{BACKEND, Inner};
 use crate::sandbox::{Error, Result};
 
@@ -33,11 +35,21 @@ const JOIN: &str =
 /// A machine that was started.
 pub(super) struct Launched {
     pub run: Run,
-    told: Told,
+    pub services: Services,
+}
+
+/// Who says when a machine's services run.
+pub(super) enum Services {
+    /// The machine does.
+    Told(Told),
+    /// The host's systemd does.
+    Job(Job),
+    /// It was said already.
+    Up,
 }
 
 /// What a machine tells of itself.
-struct Told {
+pub(super) struct Told {
     socket: UnixDatagram,
     path: PathBuf,
 }
@@ -69,10 +81,16 @@ impl Told {
     }
 }
 
-impl Launched {
-    /// Waits until its services run, or for as long as one can.
-    pub async fn services(&self) {
-        let ready = self.told.word("READY");
+impl Services {
+    /// Waits until they run, or for as long as one can.
+    pub async fn up(self) {
+        let ready = async {
+            match self {
+                Services::Told(told) => drop(told.word("READY").await),
+                Services::Job(job) => drop(job.await),
+                Services::Up => {}
+            }
+        };
         let _ = tokio::time::timeout(SERVICES, ready).await;
     }
 }
@@ -82,8 +100,67 @@ impl Inner {
     pub(super) async fn launch(&self, name: &str, machine: &Machine) -> Result<Launched> {
         let known = self.store.machine_name(name);
         claim(name, &known)?;
-        let made = self.groups.make(name, &machine.record.limits)?;
-        let launched = self.launch_in(name, &known, machine, &made).await;
+        match &self.host {
+            Host::Alone(groups) => self.launch_alone(groups, name, &known, machine).await,
+            Host::Systemd(systemd) => {
+                let launched = self.launch_unit(systemd, name, &known, machine).await;
+                if launched.is_err() {
+                    systemd::end(&systemd::unit(&known), true).await;
+                    self.store.set_run(name, None)?;
+                }
+                launched
+            }
+        }
+    }
+
+    /// By a service of the host's systemd.
+    async fn launch_unit(
+        &self,
+        systemd: &Systemd,
+        name: &str,
+        known: &str,
+        machine: &Machine,
+    ) -> Result<Launched> {
+        let doing = format!("starting sandbox '{name}'");
+        let failed = |error: io::Error| Error::io(&doing, error);
+        let (unit, tree) = (systemd::unit(known), self.store.tree(name));
+        let log = self.store.folder(name).join("console.log");
+        new_log(&log).map_err(failed)?;
+        let run = systemd.run(&unit);
+        let mut run = Run { boot: boot(), machine: known.to_owned(), ..run };
+        self.store.set_run(name, Some(&run))?;
+        let registered = ["--register=yes".to_owned()];
+        let program = std::iter::once("systemd-nspawn".to_owned());
+        let program = program.chain(registered).chain(arguments(known, machine, &tree)).collect();
+        let service = Service { unit: &unit, name, tree: &tree, log: &log, program };
+        let mut job = systemd.start(&service, &machine.record.limits).map_err(failed)?;
+        let (leader, over) = tokio::select! {
+            leader = leader_of(known) => (leader, false),
+            done = &mut job => match (done.ok().flatten(), registered_leader(known)) {
+                (Some(code), Some(leader)) if code.success() => (leader, true),
+                _ => return Err(not_started(name, &log)),
+            },
+            () = tokio::time::sleep(PATIENCE) => {
+                return Err(Error::Timeout { what: doing, after: PATIENCE });
+            }
+        };
+        run.leader = leader;
+        run.started = started(leader).ok_or_else(|| not_started(name, &log))?;
+        self.store.set_run(name, Some(&run))?;
+        let services = if over { Services::Up } else { Services::Job(job) };
+        Ok(Launched { run, services })
+    }
+
+    /// By ourselves, in cgroups of ours.
+    async fn launch_alone(
+        &self,
+        groups: &Groups,
+        name: &str,
+        known: &str,
+        machine: &Machine,
+    ) -> Result<Launched> {
+        let made = groups.make(name, &machine.record.limits)?;
+        let launched = self.launch_in(name, known, machine, &made).await;
         if launched.is_err() {
             if let Some(whole) = &made.whole {
                 groups::kill(whole);
@@ -105,8 +182,7 @@ impl Inner {
         let failed = |error: io::Error| Error::io(&doing, error);
         let told = Told::listen().map_err(failed)?;
         let path = self.store.folder(name).join("console.log");
-        let log = File::options().create(true).write(true).truncate(true).mode(0o600).open(&path);
-        let log = log.map_err(failed)?;
+        let log = new_log(&path).map_err(failed)?;
         let mut run = Run {
             boot: boot(),
             groups: made.folders.clone(),
@@ -120,7 +196,8 @@ impl Inner {
         let mut command = Command::new(own);
         command.arg0(confine::ARGV0).args(["setsid", "/bin/sh", "-c", JOIN, "sh"]);
         command.args(&made.procs).arg("--");
-        command.arg("systemd-nspawn").args(arguments(known, machine, &self.store.tree(name)));
+        command.args(["systemd-nspawn", "--register=no"]);
+        command.args(arguments(known, machine, &self.store.tree(name)));
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
@@ -142,7 +219,7 @@ impl Inner {
         };
         self.store.set_run(name, Some(&run))?;
         register(&run).map_err(failed)?;
-        Ok(Launched { run, told })
+        Ok(Launched { run, services: Services::Told(told) })
     }
 
     /// Ends a run at once, whatever the machine does, and takes away what it had.
@@ -157,10 +234,15 @@ impl Inner {
         while run.is_alive() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        unregister(run);
+        match &run.unit {
+            // Its groups and its entry go with it.
+            Some(unit) if run.boot == boot() => systemd::end(unit, run.leader == 0).await,
+            Some(_) => {}
+            None => unregister(run),
+        }
         self.store.set_run(name, None)?;
         // A group that stays has no processes any more, and is no reason to keep the machine.
-        if run.boot == boot() {
+        if run.unit.is_none() && run.boot == boot() {
             let _ = groups::remove(&run.groups).await;
         }
         Ok(())
@@ -184,7 +266,6 @@ fn arguments(known: &str, machine: &Machine, tree: &Path) -> Vec<String> {
     vec![
         "--boot".into(),
         "--quiet".into(),
-        "--register=no".into(),
         "--keep-unit".into(),
         "--notify-ready=yes".into(),
         "--private-network".into(),
@@ -202,13 +283,30 @@ fn arguments(known: &str, machine: &Machine, tree: &Path) -> Vec<String> {
     ]
 }
 
+/// A new file for what a machine's console says.
+fn new_log(path: &Path) -> io::Result<File> {
+    File::options().create(true).write(true).truncate(true).mode(0o600).open(path)
+}
+
+/// The first process of a machine that systemd knows by this name.
+fn registered_leader(known: &str) -> Option<i32> {
+    let text = fs::read_to_string(Path::new(REGISTER).join(known)).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("LEADER="))?.parse().ok()
+}
+
+/// Waits until there is one.
+async fn leader_of(known: &str) -> i32 {
+    loop {
+        if let Some(leader) = registered_leader(known).filter(|pid| started(*pid).is_some()) {
+            return leader;
+        }
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
+}
+
 /// Sees to it that nobody else's machine has the name.
 fn claim(name: &str, known: &str) -> Result<()> {
-    let path = Path::new(REGISTER).join(known);
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
-    let leader = text.lines().find_map(|line| line.strip_prefix("LEADER="));
-    let lives = leader.and_then(|pid| pid.parse().ok()).is_some_and(|pid| started(pid).is_some());
-    match lives {
+    match registered_leader(known).is_some_and(|pid| started(pid).is_some()) {
         true => Err(Error::Busy {
             name: name.to_owned(),
             what: format!("another machine of this host is called {known}"),

@@ -12,6 +12,7 @@ use super::super::local::{save, send_signal, store_error};
 use super::egress::server;
 use super::groups::{self, is_frozen};
 use super::identity;
+use super::launch::Launched;
 use super::record::{Machine, Run};
 use super::{BACKEND, Inner};
 use crate::sandbox::{
@@ -156,13 +157,13 @@ impl Inner {
         // Each time: it may have laid out something else since, and systemd-nspawn follows it on the host.
         identity::identify(&self.store.tree(name), &machine.machine_id, &machine.record.hostname)
             .map_err(|error| Error::io(format!("the identity of sandbox '{name}'"), error))?;
-        let launched = self.launch(name, machine).await?;
+        let Launched { run, services } = self.launch(name, machine).await?;
         let up = async {
             let identified = async {
-                launched.services().await;
+                services.up().await;
                 self.identify(name, machine).await
             };
-            tokio::try_join!(self.admit(name, machine, &launched.run), identified).map(drop)
+            tokio::try_join!(self.admit(name, machine, &run), identified).map(drop)
         };
         let done = tokio::select! {
             biased;
@@ -173,7 +174,7 @@ impl Inner {
             Ok(()) if machine.ready => Ok(()),
             Ok(()) => self.store.save(name, &Machine { ready: true, ..machine.clone() }),
             Err(error) => {
-                self.end(name, &launched.run).await?;
+                self.end(name, &run).await?;
                 Err(error)
             }
         }

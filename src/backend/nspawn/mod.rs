@@ -1,9 +1,10 @@
-//! Machines of systemd-nspawn on this host, where systemd is not its first process.
+//! Machines of systemd-nspawn on this host.
 //!
 //! A machine is a folder of the store: its tree, what is known of it, its snapshots. It runs below a
 //! `systemd-nspawn` of its own, in cgroups of its own, with users of its own that are mapped by its mounts, and
 //! with a network that has no interface: what it may reach it reaches through the gate, as a sandbox of the
-//! backend `local`. Nothing that matters is kept in `/etc` or in `/run`.
+//! backend `local`. Where systemd has booted the host, a machine is a service of it and known to its machined.
+//! Nothing that matters is kept in `/etc` or in `/run`.
 
 mod agents;
 mod backend;
@@ -11,6 +12,7 @@ mod capabilities;
 mod command;
 mod egress;
 mod groups;
+mod host;
 mod identity;
 mod image;
 mod launch;
@@ -20,6 +22,7 @@ mod record;
 mod snapshots;
 mod storage;
 mod store;
+mod systemd;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,7 +31,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::agents::Agents;
-use self::groups::Groups;
+use self::host::Host;
 use self::image::Images;
 use self::record::Machine;
 use self::storage::Storage;
@@ -65,7 +68,7 @@ pub struct NspawnBackend(Arc<Inner>);
 pub(super) struct Inner {
     store: Store,
     storage: Storage,
-    groups: Groups,
+    host: Host,
     images: Images,
     gatehouse: Gatehouse,
     /// What starts machines, where this program can't.
@@ -80,23 +83,23 @@ impl NspawnBackend {
     /// Opens the store and finds out what can be done here.
     ///
     /// # Errors
-    /// `Unsupported` without root, without `systemd-nspawn`, where systemd is process 1, and without cgroups of version 2.
+    /// `Unsupported` without root, without `systemd-nspawn`, and without cgroups of version 2.
     pub async fn open(config: NspawnConfig) -> Result<NspawnBackend> {
         capabilities::check(config.helper.as_deref())?;
         let store = Store::open(config.store.unwrap_or_else(|| STORE.into()).as_path())?;
         let storage = Storage::probe(store.root()).await?;
-        let groups = Groups::probe(store.scope());
-        if let Some(why) = groups.cannot_freeze() {
+        let host = Host::probe(store.scope());
+        if let Some(why) = host.cannot_freeze() {
             return Err(Error::unsupported("starting machines", BACKEND, why));
         }
-        let capabilities = capabilities::of(&groups, &storage, config.image);
+        let capabilities = capabilities::of(&host, &storage, config.image);
         let images = Images::new(config.image_server);
         let gatehouse =
             Gatehouse::open(&store.gates(), config.helper.clone(), config.name_servers)?;
         let inner = Inner {
             store,
             storage,
-            groups,
+            host,
             images,
             gatehouse,
             helper: config.helper,

@@ -51,6 +51,8 @@ pub(super) struct Run {
     pub whole: Option<PathBuf>,
     /// What systemd calls the machine.
     pub machine: String,
+    /// The service of the host's systemd that it is, where it is one.
+    pub unit: Option<String>,
 }
 
 /// A snapshot.

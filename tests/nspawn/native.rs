@@ -1,0 +1,127 @@
+//! What systemd's own programs say of our machines, on a host that it has booted.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandscript::sandbox::{Cancel, Limits, Spec, State};
+
+use crate::rig::Rig;
+use crate::systemd::Host;
+
+type Test = fn(Arc<Rig>) -> Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// All of them, by name.
+pub const ALL: &[(&str, Test)] = &[
+    ("native_machines_are_known_to_systemd", |rig| Box::pin(known(rig))),
+    ("native_a_killed_supervisor_leaves_nothing", |rig| Box::pin(killed(rig))),
+    ("native_what_ends_by_systemd_is_stopped", |rig| Box::pin(ended(rig))),
+];
+
+fn told(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+async fn made(rig: &Rig, name: &str, limits: Limits) -> Result<(), String> {
+    let spec = Spec { limits, ..Spec::new(name) };
+    rig.backend.create(&spec, &Cancel::new()).await.map(drop).map_err(told)
+}
+
+fn host(rig: &Rig) -> Result<&Host, String> {
+    rig.systemd.as_ref().ok_or_else(|| "there is no host".to_owned())
+}
+
+async fn until(
+    what: &str,
+    mut done: impl AsyncFnMut() -> Result<bool, String>,
+) -> Result<(), String> {
+    for _ in 0..300 {
+        if done().await? {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(format!("within 15 s this did not come: {what}"))
+}
+
+async fn stopped(rig: &Rig, name: &str) -> Result<(), String> {
+    until("it is stopped", async || {
+        let info = rig.backend.get(name, &Cancel::new()).await.map_err(told)?;
+        Ok(info.state == State::Stopped)
+    })
+    .await
+}
+
+fn machines(host: &Host) -> Result<Vec<String>, String> {
+    let list = host.says(&["machinectl", "list", "--no-legend"])?;
+    Ok(list.lines().filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect())
+}
+
+fn show(host: &Host, unit: &str, property: &str) -> Result<String, String> {
+    let text = host.says(&["systemctl", "show", unit, "--value", "--property", property])?;
+    Ok(text.trim().to_owned())
+}
+
+async fn known(rig: Arc<Rig>) -> Result<(), String> {
+    let (name, unit, host) = ("native-known", "sandscript-native-known.service", host(&rig)?);
+    let limits =
+        Limits { cpu: Some(1.5), memory: Some(256 << 20), pids: Some(200), ..Limits::default() };
+    made(&rig, name, limits).await?;
+    assert!(machines(host)?.iter().any(|one| one == name));
+    let of = host.says(&["machinectl", "show", name, "--value", "--property", "Unit"])?;
+    assert_eq!(of.trim(), unit);
+    host.says(&["machinectl", "status", name])?;
+    let status = host.says(&["systemctl", "status", unit])?;
+    assert!(status.contains("Container running: Ready."), "{status}");
+    assert_eq!(show(host, unit, "MemoryMax")?, "268435456");
+    assert_eq!(show(host, unit, "CPUQuotaPerSecUSec")?, "1.500000s");
+    assert_eq!(show(host, unit, "TasksMax")?, "201");
+    let journal = host.says(&["journalctl", "--machine", name, "--lines", "5"])?;
+    assert!(journal.contains("systemd[1]"), "{journal}");
+    let said =
+        host.says(&["systemd-run", "--machine", name, "--pipe", "--wait", "--quiet", "hostname"])?;
+    assert_eq!(said.trim(), name);
+    rig.backend.delete(name, &Cancel::new()).await.map_err(told)?;
+    assert!(!machines(host)?.iter().any(|one| one == name));
+    assert_eq!(show(host, unit, "LoadState")?, "not-found");
+    for of in ["systemd", "memory", "unified"] {
+        let left = format!("/sys/fs/cgroup/{of}/machine.slice/{unit}");
+        assert!(host.says(&["ls", &left]).is_err(), "{left} is left");
+    }
+    Ok(())
+}
+
+async fn killed(rig: Arc<Rig>) -> Result<(), String> {
+    let (name, unit, host) = ("native-killed", "sandscript-native-killed.service", host(&rig)?);
+    made(&rig, name, Limits::default()).await?;
+    let leader = host.says(&["machinectl", "show", name, "--value", "--property", "Leader"])?;
+    host.says(&["kill", "-9", &show(host, unit, "MainPID")?])?;
+    until("its first process is gone", async || {
+        Ok(host.says(&["ls", &format!("/proc/{}", leader.trim())]).is_err())
+    })
+    .await?;
+    stopped(&rig, name).await?;
+    rig.backend.start(name, &Cancel::new()).await.map_err(told)?;
+    assert!(machines(host)?.iter().any(|one| one == name));
+    rig.backend.delete(name, &Cancel::new()).await.map_err(told)
+}
+
+async fn ended(rig: Arc<Rig>) -> Result<(), String> {
+    let (name, unit, host) = ("native-ended", "sandscript-native-ended.service", host(&rig)?);
+    made(&rig, name, Limits::default()).await?;
+    let ways: [&[&str]; 3] = [
+        &["machinectl", "poweroff", name],
+        &["machinectl", "terminate", name],
+        &["systemctl", "stop", unit],
+    ];
+    for way in ways {
+        host.says(way)?;
+        stopped(&rig, name).await?;
+        rig.backend
+            .start(name, &Cancel::new())
+            .await
+            .map_err(|error| format!("{way:?}: {error}"))?;
+    }
+    rig.backend.delete(name, &Cancel::new()).await.map_err(told)
+}

@@ -1,0 +1,136 @@
+//! A host that systemd has booted, made of a small Debian, and this program in it.
+#![allow(dead_code)]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+
+use super::booted::{cache, ran};
+
+const HOST: &str = include_str!("host.sh");
+
+/// What is in it besides a minimal Debian.
+const PACKAGES: &str = "--include=systemd,systemd-sysv,dbus,systemd-container,openssh-server,btrfs-progs,\
+    iproute2,netbase,ca-certificates";
+
+/// What is not to start there: it would set this machine's kernel up, use its ports, or take time.
+const MASKED: &[&str] = &[
+    "systemd-sysctl.service",
+    "systemd-modules-load.service",
+    "systemd-binfmt.service",
+    "systemd-random-seed.service",
+    "systemd-journal-flush.service",
+    "systemd-timesyncd.service",
+    "ssh.service",
+    "ssh.socket",
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "fstrim.timer",
+    "getty@tty1.service",
+    "console-getty.service",
+];
+
+/// A booted host, as long as it is held.
+pub struct Host {
+    child: Child,
+    /// It ends when this is closed.
+    word: Option<ChildStdin>,
+    leader: String,
+    folder: PathBuf,
+}
+
+impl Host {
+    /// Boots one; what it writes goes to `disk`.
+    pub fn boot(folder: &Path, disk: &Path) -> Result<Host, String> {
+        let tree = tree()?;
+        let own = folder.join("host");
+        std::fs::create_dir(&own).map_err(|e| e.to_string())?;
+        let program = std::env::current_exe().map_err(|e| e.to_string())?;
+        let name = folder.file_name().unwrap_or_default();
+        let mut command = Command::new("bash");
+        command.args(["-c", HOST, "host.sh"]).arg(tree).arg(&own).arg(disk);
+        command.arg(cache()?).arg(program).arg(name);
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|e| format!("bash: {e}"))?;
+        let word = child.stdin.take();
+        let mut leader = String::new();
+        let out = child.stdout.take().ok_or("no output")?;
+        BufReader::new(out).read_line(&mut leader).map_err(|e| e.to_string())?;
+        let host = Host { child, word, leader: leader.trim().to_owned(), folder: own };
+        if host.leader.is_empty() {
+            let log = std::fs::read_to_string(host.folder.join("host.log")).unwrap_or_default();
+            return Err(format!("no host boots: {}", log.lines().last().unwrap_or_default()));
+        }
+        Ok(host)
+    }
+
+    /// A program of its, to be run there.
+    pub fn command(&self, argv: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.leader, "-m", "-p", "-u", "-i", "-C", "--"]).args(argv);
+        command.env("SYSTEMD_PAGER", "").env("LC_ALL", "C").stdin(Stdio::null());
+        command
+    }
+
+    /// What a program says there; an error if it fails.
+    pub fn says(&self, argv: &[&str]) -> Result<String, String> {
+        let Output { status, stdout, stderr } =
+            self.command(argv).output().map_err(|e| format!("nsenter: {e}"))?;
+        match status.success() {
+            true => Ok(String::from_utf8_lossy(&stdout).into_owned()),
+            false => Err(format!("{argv:?}: {}", String::from_utf8_lossy(&stderr).trim())),
+        }
+    }
+
+    /// Starts this program as a service there, which is to listen at a socket; the way to it from here.
+    pub fn serve(&self, word: &str) -> Result<PathBuf, String> {
+        let properties = ["KillMode=process", "TasksMax=infinity", "LimitNOFILE=65536"];
+        let mut argv = vec!["systemd-run", "--quiet", "--collect", "--unit=suite.service"];
+        argv.extend(properties.iter().flat_map(|one| ["--property", one]));
+        argv.extend(["--", "/usr/local/bin/suite", word, "/srv/session"]);
+        self.says(&argv)?;
+        let socket = self.folder.join("session");
+        for _ in 0..6000 {
+            if socket.exists() {
+                return Ok(socket);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Err(self.says(&["journalctl", "-u", "suite.service", "-n", "5"]).unwrap_or_default())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        drop(self.word.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// The files of a host, made once.
+fn tree() -> Result<PathBuf, String> {
+    let cache = cache()?;
+    let lock = File::create(cache.join("host.lock")).map_err(|e| e.to_string())?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|e| e.to_string())?;
+    let hash = blake3::hash(format!("{PACKAGES}{MASKED:?}").as_bytes()).to_hex();
+    let tree = cache.join(format!("host-{}", &hash[..12]));
+    if tree.exists() {
+        return Ok(tree);
+    }
+    let part = cache.join("host.part");
+    ran(Command::new("rm").arg("-rf").arg(&part), "rm")?;
+    std::fs::create_dir(&part).map_err(|e| e.to_string())?;
+    let args = ["--quiet", "--variant=minbase", "--format=directory", PACKAGES, "bookworm"];
+    ran(Command::new("mmdebstrap").args(args).arg(&part), "mmdebstrap")?;
+    for unit in MASKED {
+        let link = part.join("etc/systemd/system").join(unit);
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink("/dev/null", link).map_err(|e| e.to_string())?;
+    }
+    std::fs::rename(&part, &tree).map_err(|e| e.to_string())?;
+    Ok(tree)
+}
