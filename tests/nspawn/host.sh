@@ -67,6 +67,7 @@ exec env -i container=suite PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/syst
 starter=$!
 
 end() {
+  set +e
   kill -9 "$starter" 2>/dev/null
   wait 2>/dev/null
   for group in "${groups[@]}"; do
