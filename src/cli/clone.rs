@@ -5,6 +5,7 @@ use clap::Args;
 use super::args::{FormatArg, device, key_value, network, target};
 use super::egress::{self, EgressArgs};
 use super::session::Session;
+use super::snapshot::say_means;
 use super::{Result, view};
 use crate::egress::{Asked, Origin};
 use crate::sandbox::{Backend, CloneSpec, Device, Network, Placement, check_name};
@@ -71,6 +72,7 @@ impl Clone {
             ..CloneSpec::new(self.new)
         };
         let info = session.work(false, |work| async move {
+            say_means(session, &work, "clone");
             if !egress.is_empty() {
                 let own = work.backend.policy(&source, &work.cancel).await?;
                 let asked = egress.over(egress::as_asked(own), catalog)?;

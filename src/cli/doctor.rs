@@ -80,6 +80,7 @@ impl Doctor {
                 "checks": checks,
                 "has": found.has,
                 "missing": found.missing,
+                "verbs": found.verbs,
                 "works": tried.sandbox.is_none(),
                 "failed": failed,
                 "error": tried.sandbox.as_ref().map(|error| error.json()["error"].clone()),

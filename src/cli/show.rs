@@ -27,22 +27,23 @@ pub struct Show {
 impl Show {
     pub fn call(self, session: &Session<'_>) -> Result {
         let name = self.name;
-        let (info, snapshots) = session.work(false, |work| async move {
+        let (info, snapshots, by) = session.work(false, |work| async move {
             let info = work.backend.get(&name, &work.cancel).await?;
-            Ok((info, work.backend.snapshots(&name, &work.cancel).await?))
+            let by = work.backend.capabilities().means("snapshot").map(|means| means.by.clone());
+            Ok((info, work.backend.snapshots(&name, &work.cancel).await?, by))
         })?;
         if self.format.json() {
             let mut value = view::sandbox_json(&info);
             value["snapshots"] = snapshots.iter().map(view::snapshot_json).collect::<Value>();
             session.output.json(&value);
         } else {
-            session.output.data(&text(&info, &snapshots));
+            session.output.data(&text(&info, &snapshots, by));
         }
         Ok(0)
     }
 }
 
-fn text(info: &Info, snapshots: &[Snapshot]) -> String {
+fn text(info: &Info, snapshots: &[Snapshot], by: Option<String>) -> String {
     let state = match &info.state {
         State::Transitional(what) | State::Error(what) => {
             format!("{} ({what})", info.state.word())
@@ -82,6 +83,7 @@ fn text(info: &Info, snapshots: &[Snapshot]) -> String {
         ("member", info.member.clone().unwrap_or_default()),
         ("dataset", info.dataset.clone().unwrap_or_default()),
         ("commands by", info.exec.clone().unwrap_or_default()),
+        ("snapshots by", by.unwrap_or_default()),
         ("networks", networks.join(", ")),
         ("addresses", info.addresses.join(" ")),
         ("ports", ports.join(", ")),

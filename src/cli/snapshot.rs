@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::args::{FormatArg, duration, key_value};
-use super::session::Session;
+use super::session::{Session, Work};
 use super::{Result, view};
 use crate::sandbox::{
     Error, Restore, SnapshotSpec, check_label, format_duration, format_size, wall_clock,
@@ -73,6 +73,15 @@ enum Verb {
     },
 }
 
+/// Says how a verb is done here, where that is to be said.
+pub(super) fn say_means(session: &Session<'_>, work: &Work, verb: &str) {
+    if session.output.verbose
+        && let Some(means) = work.backend.capabilities().means(verb)
+    {
+        session.output.note(format!("{verb} goes by {}", means.by));
+    }
+}
+
 /// When something ends that is kept for so long.
 fn expiry(after: Duration) -> Result<SystemTime> {
     let longest = Duration::from_secs(1000 * 366 * 86400);
@@ -102,6 +111,7 @@ impl Snapshot {
                 let expires = expires.map(expiry).transpose()?;
                 let spec = SnapshotSpec { label, labels: labels.into_iter().collect(), expires };
                 let taken = session.work(false, |work| async move {
+                    say_means(session, &work, "snapshot");
                     Ok(work.backend.snapshot(&name, &spec, &work.cancel).await?)
                 })?;
                 if format.json() {
@@ -118,6 +128,7 @@ impl Snapshot {
             }
             Verb::List { name, format } => {
                 let all = session.work(false, |work| async move {
+                    say_means(session, &work, "snapshot");
                     Ok(work.backend.snapshots(&name, &work.cancel).await?)
                 })?;
                 if format.json() {
@@ -141,12 +152,14 @@ impl Snapshot {
             Verb::Restore { name, label, discard_newer } => {
                 let options = Restore { discard_newer };
                 session.work(false, |work| async move {
+                    say_means(session, &work, "restore");
                     work.backend.restore(&name, &label, options, &work.cancel).await?;
                     output.note(format!("{name} is back at '{label}'"));
                     Ok(())
                 })?;
             }
             Verb::Delete { name, label } => session.work(false, |work| async move {
+                say_means(session, &work, "snapshot");
                 work.backend.delete_snapshot(&name, &label, &work.cancel).await?;
                 output.note(format!("snapshot '{label}' of {name} is deleted"));
                 Ok(())

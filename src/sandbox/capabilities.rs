@@ -54,6 +54,8 @@ pub enum Capability {
     Programs,
     /// Ports of a sandbox on this host.
     Publish,
+    /// Going back to an older snapshot without losing the newer ones.
+    RestoreAny,
     /// Accounts, keys, name servers and packages that a sandbox is made with.
     Setup,
     /// Which pool of the machine's a sandbox's files are on.
@@ -94,6 +96,7 @@ impl Capability {
         Capability::Pool,
         Capability::Programs,
         Capability::Publish,
+        Capability::RestoreAny,
         Capability::Setup,
         Capability::StoragePool,
         Capability::SnapshotExpiry,
@@ -127,6 +130,7 @@ impl Capability {
             Capability::Pool => "pool",
             Capability::Programs => "programs",
             Capability::Publish => "publish",
+            Capability::RestoreAny => "restore-any",
             Capability::Setup => "setup",
             Capability::StoragePool => "storage-pool",
             Capability::SnapshotExpiry => "snapshot-expiry",
@@ -154,6 +158,15 @@ pub enum Enforcer {
     Guest,
 }
 
+/// How something is done, where there are several ways or a server asks for rights.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Means {
+    /// What it is done by.
+    pub by: String,
+    /// The least that the credentials must allow for it.
+    pub rights: Vec<String>,
+}
+
 /// What a backend can do here.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Capabilities {
@@ -169,9 +182,18 @@ pub struct Capabilities {
     pub missing: BTreeMap<Capability, String>,
     /// How many sandboxes may sensibly work at once.
     pub parallelism: usize,
+    /// For verbs, where there is something to say about that: how they are done, and with which rights.
+    #[serde(default)]
+    pub verbs: BTreeMap<String, Means>,
 }
 
 impl Capabilities {
+    /// How a verb is done, where there is something to say about that.
+    pub fn means(&self, verb: &str) -> Option<&Means> {
+        let named = |verbs: &str| verbs.split(", ").any(|one| one == verb);
+        self.verbs.iter().find(|(verbs, _)| named(verbs)).map(|(_, means)| means)
+    }
+
     /// Whether `capability` is there.
     pub fn has(&self, capability: Capability) -> bool {
         self.has.contains(&capability)

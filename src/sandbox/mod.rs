@@ -33,7 +33,7 @@ mod usage;
 pub use adoption::{Adoption, POOL_LABEL};
 pub use backend::{Backend, Condition, GcReport};
 pub use cache::{CacheInfo, CacheMount};
-pub use capabilities::{Capabilities, Capability, Enforcer};
+pub use capabilities::{Capabilities, Capability, Enforcer, Means};
 pub use check::{Check, Verdict};
 pub use cidr::Cidr;
 pub use clock::{set_wall_clock, wall_clock};

@@ -38,6 +38,7 @@ fn tests() -> Vec<Test> {
 }
 
 const OWN: &[Test] = &[
+    ("a_socket_past_the_network_is_not_held", past_the_network),
     ("attack_the_nas_itself", nas_itself),
     ("attack_reboot_from_inside", reboot),
     ("attack_a_clones_first_packets", first_packets),
@@ -230,6 +231,16 @@ fn nas_itself(rig: &Rig) {
     sandbox.reaches(&["get", "203.0.113.20:80", "x"], "203.0.113.20");
     sandbox.allow(gateway);
     assert_eq!(sandbox.probe(&["banner", &format!("{gateway}:{port}")]), "I am the NAS");
+}
+
+/// What docs/egress.md says of vsock: no network namespace holds it, and a NAS has no filter that would.
+fn past_the_network(rig: &Rig) {
+    let sandbox = rig.sandbox(&[]);
+    let line = "perl -e 'print socket(my $s, 40, 1, 0) ? q(open) : q(refused)'";
+    let here = Command::new("sh").args(["-c", line]).output().unwrap().stdout;
+    for user in ["root", "nobody"] {
+        assert_eq!(sandbox.sh_as(user, line).as_bytes(), here, "{user}");
+    }
 }
 
 /// Tries from early in each boot on to reach what only the source may.

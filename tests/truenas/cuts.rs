@@ -17,6 +17,14 @@ fn of(one: Release) -> Vec<Release> {
     }
 }
 
+/// These where there is time for it.
+pub fn all(releases: &[Release]) -> Vec<Release> {
+    match std::env::var_os("SANDSCRIPT_ALL_CASES") {
+        Some(_) => releases.to_vec(),
+        None => Vec::new(),
+    }
+}
+
 pub fn trials() -> Vec<Trial> {
     [
         big("cut_create", &of(Release::V25_10), |nas, _| Box::pin(create(nas))),

@@ -8,6 +8,7 @@ mod calls;
 mod client;
 mod cuts;
 mod faults;
+mod forks;
 mod hardware;
 mod jobs;
 mod life;
@@ -16,6 +17,7 @@ mod rig;
 mod session;
 #[cfg(feature = "ssh")]
 mod ssh;
+mod walk;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         client::trials(),
         cuts::trials(),
         faults::trials(),
+        forks::trials(),
         hardware::trials(),
         jobs::trials(),
         life::trials(),
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         session::trials(),
         #[cfg(feature = "ssh")]
         ssh::trials(),
+        walk::trials(),
     ]
     .into_iter()
     .flatten()

@@ -15,7 +15,7 @@ pub fn trials() -> Vec<Trial> {
         each("doctor", TWO, |release| Box::pin(doctor(release))),
         each("doctor_lacks_rights", TWO, |release| Box::pin(lacks(release))),
         each("doctor_does_not_come_in", ONE, |release| Box::pin(outside(release))),
-        big("scripts", ONE, |nas, _| Box::pin(scripts(nas))),
+        big("scripts", &crate::cuts::all(&[Release::V26Rc]), |nas, _| Box::pin(scripts(nas))),
         big("repl", TWO, |nas, _| Box::pin(repl(nas))),
         each("doctor_as_json", ONE, |release| Box::pin(as_json(release))),
     ]
@@ -162,7 +162,7 @@ async fn scripts(nas: &Small) {
     let all = format!("{}/scripts", env!("CARGO_MANIFEST_DIR"));
     let copied = std::process::Command::new("cp").args(["-r", &all]).arg(&home).status().unwrap();
     assert!(copied.success());
-    let said = call(nas, &[], &["run", "scripts/build_base.rhai"]).await;
+    let said = call(nas, &[], &["run", "scripts/build_base.lua"]).await;
     assert_eq!(said.code, 0, "{}", said.all());
     assert!(
         said.out.contains("hello from a program that was compiled in a clone"),

@@ -102,6 +102,10 @@ async fn whole(release: Release) -> Small {
     let mut options = Options::new(release, folder.path().join("state"));
     options.rootfs = Some(rootfs);
     options.transcript = Some(folder.path().join("said"));
+    options.add_user(crate::walk::USER, &crate::walk::roles());
+    if let Some(user) = options.users.last_mut() {
+        user.web_shell = true;
+    }
     let program = std::env::current_exe().unwrap();
     let sim = Sim::start(options, &program).await.unwrap();
     Small { sim, folder }

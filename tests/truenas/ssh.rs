@@ -23,6 +23,8 @@ pub fn trials() -> Vec<Trial> {
         big("ssh_late", ONE, |nas, _| Box::pin(late(nas))),
         big("ssh_liar", ONE, |nas, _| Box::pin(liar(nas))),
         big("ssh_jump", ONE, |nas, _| Box::pin(jump(nas))),
+        big("ssh_jump_nas", ONE, |nas, _| Box::pin(jump_nas(nas))),
+        big("ssh_agent", ONE, |nas, _| Box::pin(agent(nas))),
     ]
     .into_iter()
     .flatten()
@@ -56,7 +58,16 @@ async fn contract(nas: &Small) {
     let words = ["printf", "[%s]", "a b", "*", "", "quo'te\"", "new\nline", "雪", "-n", "$HOME"];
     let (out, ..) = said(&backend, "keyed", Command::argv(words)).await;
     assert_eq!(String::from_utf8(out).unwrap(), "[a b][*][][quo'te\"][new\nline][雪][-n][$HOME]");
-    let mut bytes: Vec<u8> = (0..=255).cycle().take(300_001).collect();
+    // Ten megabytes of noise each way.
+    let mut bytes = vec![0; 10 << 20];
+    rustix::rand::getrandom(&mut bytes[..32], rustix::rand::GetRandomFlags::empty()).unwrap();
+    let mut state = u64::from_le_bytes(bytes[..8].try_into().unwrap()) | 1;
+    for eight in bytes[32..].chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        eight.copy_from_slice(&state.to_le_bytes()[..eight.len()]);
+    }
     bytes.extend(b"\0\x01sandscript\x02~.\r\n\x04");
     let mut cat = Command::argv(["sh", "-c", "cat; echo wrong >&2; exit 126"]);
     cat.stdin = Stdin::Bytes(bytes.clone().into());
@@ -277,4 +288,84 @@ async fn jump(nas: &Small) {
     for name in ["gate", "inner"] {
         direct.delete(name, &cancel).await.unwrap();
     }
+}
+
+/// By way of the NAS itself, whose host key its own shell tells.
+async fn jump_nas(nas: &Small) {
+    let folder = tempfile::tempdir().unwrap();
+    let cancel = Cancel::new();
+    let direct = nas.by(Ways::Ssh, folder.path()).await;
+    direct.create(&open("behind"), &cancel).await.unwrap();
+    // The SSH server of the NAS, where it lets our key in.
+    let key = std::process::Command::new("ssh-keygen")
+        .arg("-y")
+        .arg("-f")
+        .arg(folder.path().join("id_ed25519"))
+        .output()
+        .unwrap();
+    let root = nas.sim.root();
+    std::fs::create_dir_all(root.join("root/.ssh")).unwrap();
+    std::fs::write(root.join("root/.ssh/authorized_keys"), key.stdout).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let line = format!(
+        "mkdir -p /run/sshd && chmod 700 /root/.ssh && ssh-keygen -A >/dev/null && \
+         /usr/sbin/sshd -o ListenAddress=127.0.0.1:{port} -o PidFile=/run/own-sshd.pid </dev/null >/dev/null 2>&1"
+    );
+    crate::forks::on_the_nas(&direct, &line).await;
+    let jump = Jump { user: "root".into(), host: "127.0.0.1".into(), port, key: None };
+    let over = nas.by_way_of(Ways::Ssh, folder.path(), Some(jump.clone())).await;
+    works(&over, "behind").await;
+    assert!(way(&over, "behind").await.starts_with("ssh root@"));
+    let through = std::process::Command::new("ss")
+        .args(["-Htn", "state", "established", &format!("( sport = :{port} )")])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(through.stdout).unwrap().lines().count(), 1);
+    drop(over);
+    // Somebody who is not let in there goes by the NAS's shell, or not at all.
+    std::fs::remove_file(root.join("root/.ssh/authorized_keys")).unwrap();
+    let shut = nas.by_way_of(Ways::Ssh, folder.path(), Some(jump)).await;
+    let error = exec(&*shut, "behind", &Command::shell("true"), &cancel).await.unwrap_err();
+    assert!(error.hint().unwrap().contains("does not let our key in"), "{error}");
+    crate::forks::on_the_nas(&direct, "kill $(cat /run/own-sshd.pid)").await;
+    direct.delete("behind", &cancel).await.unwrap();
+}
+
+/// The keys of an agent.
+async fn agent(nas: &Small) {
+    struct Agent(std::process::Child);
+    impl Drop for Agent {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let cancel = Cancel::new();
+    let (socket, key) = (folder.path().join("agent"), folder.path().join("key"));
+    let _agent = Agent(
+        std::process::Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).spawn().unwrap(),
+    );
+    until(|| async { socket.exists() }).await;
+    let mut made = std::process::Command::new("ssh-keygen");
+    made.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+    assert!(made.status().unwrap().success());
+    let mut config = sandscript::backend::truenas::TrueNasConfig::new(nas.config(nas.key()));
+    config.ways = Ways::Ssh;
+    config.ssh = Some(sandscript::backend::truenas::SshConfig {
+        key: sandscript::transport::KeySource::Agent(socket.clone()),
+        known: None,
+        jump: None,
+    });
+    let backend = TrueNasBackend::open(config).await.unwrap();
+    // An agent without a key.
+    let error = backend.create(&open("asked"), &cancel).await.unwrap_err();
+    assert!(error.hint().unwrap().contains("it has no key that can be used here"), "{error}");
+    let mut add = std::process::Command::new("ssh-add");
+    add.arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket);
+    assert!(add.status().unwrap().success());
+    backend.create(&open("asked"), &cancel).await.unwrap();
+    works(&backend, "asked").await;
+    assert!(way(&backend, "asked").await.starts_with("ssh root@"));
+    backend.delete("asked", &cancel).await.unwrap();
 }

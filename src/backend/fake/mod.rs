@@ -246,6 +246,7 @@ impl FakeBuilder {
             has: has.collect(),
             missing: self.missing,
             parallelism: self.parallelism,
+            verbs: Default::default(),
         };
         let world = World {
             machines: BTreeMap::new(),

@@ -64,12 +64,14 @@ sub end {
 # The names of signals, by number. Config would know them; reading it takes a third of the start.
 my %signals = (15 => 'TERM', 34 => 'RTMIN', 64 => 'RTMAX', map { ($_ => "NUM$_") } 35 .. 63);
 
-# Passes these signals on to the process that `$$to` names, less so much.
+# Passes these signals on to the process that `$$to` names, less so much; those that come before there is one
+# wait for it.
+my @early;
 sub forward {
     my ($to, $less, @numbers) = @_;
     for my $number (@numbers) {
         my $name = $signals{$number};
-        $SIG{$name} = sub { kill $number - $less, $$to if $$to };
+        $SIG{$name} = sub { $$to ? kill($number - $less, $$to) : push @early, $number - $less };
     }
 }
 
@@ -81,9 +83,11 @@ unless ($Agent::is_here) {
     forward(\$keeper, 0, 15, 34 .. 64);
     $keeper = fork // end("start " . ($! + 0), 125);
     if ($keeper) {
+        kill $_, $keeper for splice @early;
         1 while waitpid($keeper, 0) < 0 && $!{EINTR};
         exit($? & 127 ? 128 + ($? & 127) : $? >> 8);
     }
+    @early = ();
     $parent = getppid;
 }
 
@@ -141,6 +145,7 @@ if (!$child) {
     $fail->('exec');
 }
 close $tell;
+kill $_, $child for splice @early;
 
 # Every process below this one, but those that have ended.
 sub below {

@@ -2,7 +2,7 @@
 # output: each a length, then fields with a length each. An answer begins with 'k', or with 'e', the
 # error's number and what it is about. Streams are chunks with a length each; an empty one ends them.
 use strict;
-use Fcntl qw(:DEFAULT :mode);
+use Fcntl qw(:DEFAULT :flock :mode);
 $SIG{PIPE} = 'IGNORE';
 umask 022;
 
@@ -304,6 +304,7 @@ sub let_in {
 }
 
 my ($setup_log, $setup_done) = ('/var/log/sandscript-setup.log', '/var/lib/sandscript-setup');
+my $setup_lock = '/run/.sandscript-setup';
 sub note {
     open my $file, '>>', $setup_log or return;
     print $file map { "$_\n" } map { split /\n/ } @_;
@@ -312,21 +313,26 @@ sub note {
 # Runs a program, whose output is noted: why it failed, or nothing.
 sub run_noted {
     my @argv = @_;
-    my $pid = open(my $out, '-|') // return "$argv[0]: $!";
+    # A file, not a pipe: what was begun goes on to its end when this is cut off.
+    open my $out, '+>', undef or return "$argv[0]: $!";
+    my $pid = fork // return "$argv[0]: $!";
     if (!$pid) {
         $SIG{$_} = 'DEFAULT' for qw(PIPE HUP TERM);
         $ENV{DEBIAN_FRONTEND} = 'noninteractive';
         open STDIN, '<', '/dev/null';
+        open STDOUT, '>&', $out;
         open STDERR, '>&', \*STDOUT;
         no warnings;
         exec { $argv[0] } @argv;
         print "$!\n";
         exit 127;
     }
+    waitpid $pid, 0;
+    my $failed = $?;
+    seek $out, 0, 0;
     my @said = <$out>;
-    close $out;
     note(join '', @said);
-    return unless $?;
+    return unless $failed;
     my ($why) = ((grep { /^(E:|Err|error)/i } @said), reverse grep { /\S/ } @said);
     chomp($why = defined $why ? $why : 'it failed');
     return "$argv[0]: $why";
@@ -385,6 +391,10 @@ my %steps = (
 # Puts into a new guest what it is asked for, step by step. What is done is noted, and not done again.
 sub setup {
     my ($name, @todo) = @_;
+    # Of one that was cut off the last step may still go on, and holds this, too.
+    sysopen my $lock, $setup_lock, O_RDWR | O_CREAT | O_NOFOLLOW, 0600 or return failed($setup_lock);
+    fcntl $lock, F_SETFD, 0;
+    for (1 .. 1200) { last if flock $lock, LOCK_EX | LOCK_NB; select undef, undef, undef, 0.05 }
     my %done = map { $_ => 1 } split /\n/, slurp($setup_done);
     while (my ($what, $of) = splice @todo, 0, 2) {
         my $line = "$what $of";
@@ -698,8 +708,23 @@ sub system_lchown {
 }
 
 # Makes the guest this machine and no other: its name, and keys for SSH that only it has.
+# At each boot systemd empties /tmp: what is written there earlier would go.
+sub emptied {
+    my $service = 'systemd-tmpfiles-setup.service';
+    return unless readlink('/proc/1/exe') =~ /systemd/ && grep { -e "$_/$service" } '/lib/systemd/system', '/usr/lib/systemd/system';
+    for (1 .. 300) {
+        my $is = `systemctl show -p ActiveState -p UnitFileState -p Job $service 2>/dev/null`;
+        return if $is =~ /^ActiveState=(?:active|failed)$/m || $is =~ /^UnitFileState=masked/m;
+        # It is about to begin, unless it is not wanted.
+        return if $is =~ /^ActiveState=inactive$/m && $is !~ /^Job=\d/m && -e '/run/systemd/units/invocation:systemd-journald.service'
+            && `systemctl is-active sysinit.target 2>/dev/null` =~ /^active/;
+        select undef, undef, undef, 0.05;
+    }
+}
+
 sub identity {
     my ($hostname, $server, @env) = @_;
+    emptied();
     my ($slurp, $spit) = (\&slurp, \&spit);
     (my $now = $slurp->('/proc/sys/kernel/hostname')) =~ s/\s+$//;
     if ($now ne $hostname) {

@@ -68,6 +68,13 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
         );
         missing.insert(Capability::LimitDisk, why);
     }
+    match pool.driver.as_str() {
+        "zfs" => {
+            let why = "ZFS goes back to its newest snapshot only: clone the older one instead, or allow that newer ones go";
+            missing.insert(Capability::RestoreAny, why.into());
+        }
+        _ => drop(has.insert(Capability::RestoreAny)),
+    }
     if confined() {
         has.insert(Capability::Mounts);
     } else {
@@ -105,5 +112,6 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
         has,
         missing,
         parallelism: std::thread::available_parallelism().map_or(4, usize::from) * 2,
+        verbs: Default::default(),
     }
 }

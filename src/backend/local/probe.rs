@@ -19,6 +19,7 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         Capability::Networks,
         Capability::Programs,
         Capability::Publish,
+        Capability::RestoreAny,
         Capability::SnapshotExpiry,
         Capability::TarImage,
     ]);
@@ -92,5 +93,6 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
         has,
         missing,
         parallelism: std::thread::available_parallelism().map_or(2, usize::from),
+        verbs: Default::default(),
     }
 }

@@ -55,6 +55,7 @@ pub(super) fn of(host: &Host, storage: &Storage, image: Option<String>) -> Capab
         Capability::Programs,
         Capability::Publish,
         Capability::SnapshotExpiry,
+        Capability::RestoreAny,
         Capability::SystemWritable,
         Capability::Users,
     ]
@@ -112,5 +113,6 @@ pub(super) fn of(host: &Host, storage: &Storage, image: Option<String>) -> Capab
         has,
         missing,
         parallelism: std::thread::available_parallelism().map_or(4, usize::from) * 2,
+        verbs: Default::default(),
     }
 }

@@ -35,6 +35,10 @@ pub(super) fn of(api: Api, image: Option<String>, mounts: bool) -> Capabilities 
         (Capability::Pool, "a NAS does not say which of two clients was first: none waits"),
         (Capability::Publish, "backend 'truenas' publishes no ports yet"),
         (
+            Capability::RestoreAny,
+            "a NAS goes back to the newest snapshot only: clone the older one instead, or allow that newer ones go",
+        ),
+        (
             Capability::SnapshotExpiry,
             "backend 'truenas' keeps a snapshot until it is deleted: leave `expires` out",
         ),
@@ -69,5 +73,6 @@ pub(super) fn of(api: Api, image: Option<String>, mounts: bool) -> Capabilities 
         has,
         missing,
         parallelism: 4,
+        verbs: BTreeMap::new(),
     }
 }

@@ -6,29 +6,11 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::release::{self, Release};
+use super::rights::{self, ALL, SHELL};
 use super::{Access, TrueNasBackend, TrueNasConfig, Ways};
 use crate::sandbox::{Check, Error};
 use crate::transport::jsonrpc::{Client, Login, RpcError, release_name};
 use crate::transport::{KeySource, Trust};
-
-/// What somebody may with a role, on 25.x and on 26.
-const RIGHTS: &[(&str, &[&str], &[&str])] = &[
-    ("list, show", &["VIRT_INSTANCE_READ"], &["CONTAINER_READ"]),
-    (
-        "create, start, stop",
-        &["VIRT_INSTANCE_WRITE"],
-        &["CONTAINER_WRITE", "CONTAINER_IMAGE_WRITE"],
-    ),
-    ("delete", &["VIRT_INSTANCE_DELETE"], &["CONTAINER_DELETE"]),
-    (
-        "networks",
-        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ", "VIRT_GLOBAL_READ"],
-        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ", "LXC_CONFIG_READ"],
-    ),
-];
-
-/// The role that has all rights.
-const ALL: &str = "FULL_ADMIN";
 
 /// Looks at a NAS step by step, as far as one comes.
 pub async fn examine(access: &Access, host: Option<&str>) -> Vec<Check> {
@@ -162,8 +144,7 @@ impl Examination<'_> {
                 || role.ends_with("_READ") && roles.contains("READONLY_ADMIN")
                 || write.is_some_and(|write| roles.contains(write.as_str()))
         };
-        for (verbs, old, new) in RIGHTS {
-            let wanted = if api == Api::Virt { old } else { new };
+        for (verbs, wanted) in rights::roles(api) {
             let missing: Vec<&str> = wanted.iter().copied().filter(|role| !has(role)).collect();
             match missing.is_empty() {
                 true => {
@@ -189,11 +170,11 @@ impl Examination<'_> {
         }
         let shell = me["privilege"]["web_shell"] != false;
         match shell {
-            true => self.good("commands, files", "by Web Shell Access"),
+            true => self.good("commands, files", format!("by {SHELL}")),
             false => self.poor(
                 "commands, files",
-                format!("{user} lacks Web Shell Access"),
-                format!("tick Web Shell Access in a privilege of {user}'s group: Credentials > Groups > Privileges"),
+                format!("{user} lacks {SHELL}"),
+                format!("tick {SHELL} in a privilege of {user}'s group: Credentials > Groups > Privileges"),
             ),
         }
         shell

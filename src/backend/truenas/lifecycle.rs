@@ -458,7 +458,12 @@ impl Inner {
                 || row.record.owner.as_ref().is_some_and(|owner| over(owner.until))
         };
         let mut report = GcReport::default();
-        for row in self.rows().await?.into_iter().filter(dead) {
+        let (dead, live): (Vec<Row>, Vec<Row>) = self.rows().await?.into_iter().partition(dead);
+        if self.api == Api::Container && !dry_run {
+            let all: Vec<Row> = dead.iter().chain(&live).cloned().collect();
+            self.zfs_sweep(&all).await?;
+        }
+        for row in dead {
             if !dry_run {
                 match self.delete(&row.name).await {
                     Ok(()) => {}

@@ -20,6 +20,7 @@ mod image;
 mod lifecycle;
 mod lines;
 mod release;
+mod rights;
 mod row;
 mod snapshots;
 #[cfg(feature = "ssh")]
@@ -216,7 +217,8 @@ impl TrueNasBackend {
                 version.as_str().is_some_and(|version| version.contains("BETA"))
             }
         };
-        let capabilities = capabilities::of(api, config.image, !config.mounts.is_empty());
+        let mut capabilities = capabilities::of(api, config.image, !config.mounts.is_empty());
+        capabilities.verbs = rights::means(api, config.ways, config.ssh.is_some());
         let inner = Inner {
             client: Arc::new(client),
             api,

@@ -1,7 +1,7 @@
 //! Snapshots and clones on 26, where nothing but ZFS knows of them: by its command on the NAS, for the
 //! API refuses to touch the containers' datasets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::super::guest::{Record, token};
 use super::api::doing;
+use super::lifecycle::{TRIES, pause};
 use super::row::{self, Found, Row};
 use super::snapshots::refused;
 use super::{BACKEND, Inner};
@@ -22,6 +23,12 @@ const OF: &str = "sandscript:of";
 const CREATED: &str = "sandscript:created";
 /// Its labels.
 const LABELS: &str = "sandscript:labels";
+/// When a clone's dataset was made, in milliseconds: it is nobody's until there is a container of it.
+const MADE: &str = "sandscript:made";
+/// Before the names of snapshots that are not to stay.
+const PASSING: &str = "sandscript-";
+/// How old must be what nobody has, so that nobody is about to have it.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Writes a file below a root that somebody else filled: nothing of it is followed.
 const WRITE: &str = r#"
@@ -42,6 +49,16 @@ struct Kept {
     clones: Vec<String>,
 }
 
+fn now_in_millis() -> u128 {
+    let now = crate::sandbox::wall_clock().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().as_millis()
+}
+
+/// The last part of a dataset's name.
+fn leaf(dataset: &str) -> &str {
+    dataset.rsplit('/').next().unwrap_or(dataset)
+}
+
 impl Inner {
     async fn zfs(self: &Arc<Self>, argv: &[&str]) -> Result<std::result::Result<String, String>> {
         let argv: Vec<&str> = std::iter::once("zfs").chain(argv.iter().copied()).collect();
@@ -51,15 +68,29 @@ impl Inner {
 
     /// All snapshots of a sandbox's dataset, oldest first; those of others have nothing more known.
     async fn zfs_all(self: &Arc<Self>, row: &Row) -> Result<Vec<Kept>> {
+        match self.zfs_list(&row.dataset, &row.record.token).await? {
+            Ok(all) => Ok(all),
+            Err(said) => {
+                // It may have gone.
+                self.row(&row.name).await?;
+                Err(refused("listing snapshots", said))
+            }
+        }
+    }
+
+    /// Those of a dataset, and which of them are the sandbox's with this token; inside, why not.
+    async fn zfs_list(
+        self: &Arc<Self>,
+        dataset: &str,
+        token: &str,
+    ) -> Result<std::result::Result<Vec<Kept>, String>> {
         let columns = format!("name,used,clones,{OF},{CREATED},{LABELS}");
-        let argv = ["list", "-H", "-p", "-t", "snapshot", "-o", &columns, "-d", "1", &row.dataset];
-        let said = self.zfs(&argv).await?;
-        let said = said.map_err(|said| refused("listing snapshots", said))?;
+        let argv = ["list", "-H", "-p", "-t", "snapshot", "-o", &columns, "-d", "1", dataset];
         let read = |line: &str| {
             let cells: Vec<&str> = line.split('\t').collect();
             let [name, used, clones, of, created, labels] = cells[..] else { return None };
             let label = name.split_once('@')?.1.to_owned();
-            let millis = created.parse().ok().filter(|_| of == row.record.token);
+            let millis = created.parse().ok().filter(|_| of == token);
             let snapshot = millis.map(|millis| Snapshot {
                 label,
                 created: SystemTime::UNIX_EPOCH + Duration::from_millis(millis),
@@ -75,7 +106,7 @@ impl Inner {
                 clones: clones.map(str::to_owned).collect(),
             })
         };
-        Ok(said.lines().filter_map(read).collect())
+        Ok(self.zfs(&argv).await?.map(|said| said.lines().filter_map(read).collect()))
     }
 
     pub(super) async fn zfs_snapshots(self: &Arc<Self>, row: &Row) -> Result<Vec<Snapshot>> {
@@ -110,9 +141,8 @@ impl Inner {
         of: &str,
         labels: &BTreeMap<String, String>,
     ) -> Result<()> {
-        let now = crate::sandbox::wall_clock().duration_since(SystemTime::UNIX_EPOCH);
         let of = format!("{OF}={of}");
-        let created = format!("{CREATED}={}", now.unwrap_or_default().as_millis());
+        let created = format!("{CREATED}={}", now_in_millis());
         let labels = format!("{LABELS}={}", json!(labels));
         let name = format!("{}@{label}", row.dataset);
         let argv = ["snapshot", "-o", &of, "-o", &created, "-o", &labels, &name];
@@ -122,7 +152,7 @@ impl Inner {
         let said = self.zfs(&argv).await;
         self.go_on(&row.name, standing).await;
         let Err(said) = said? else { return Ok(()) };
-        // Somebody else was first.
+        // It has gone, or somebody else was first.
         match self.zfs_all(row).await?.iter().any(|kept| kept.name == name) {
             true => Err(Error::exists(Kind::Snapshot, label)),
             false => Err(refused("taking a snapshot", said)),
@@ -161,10 +191,15 @@ impl Inner {
                 "clone the snapshot instead, or allow that newer ones go: discard_newer",
             ));
         }
-        // Clones of what goes live on.
-        for clone in newer.iter().filter_map(|kept| kept.clones.first()) {
-            let done = self.zfs(&["promote", clone]).await?;
-            done.map_err(|said| refused(&what, said))?;
+        // A clone of a newer one could only live on by itself if it took this one along.
+        let clones: Vec<&str> =
+            newer.iter().flat_map(|kept| &kept.clones).map(|clone| leaf(clone)).collect();
+        if !clones.is_empty() {
+            return Err(Error::unsupported(
+                format!("restoring '{label}' while clones of newer snapshots are there"),
+                BACKEND,
+                format!("clone '{label}' instead, or delete first: {}", clones.join(", ")),
+            ));
         }
         if row.state != State::Stopped {
             self.halt(&row.name).await?;
@@ -181,18 +216,103 @@ impl Inner {
         self.settle(&row.name, &row.record).await
     }
 
-    /// Takes a dataset's snapshots away, so that it can be deleted: what was cloned from them lives on.
+    /// Takes a dataset's snapshots away, so that it can be deleted: what was cloned from them lives on, what is
+    /// cloned from them meanwhile, too.
     pub(super) async fn zfs_free(self: &Arc<Self>, row: &Row) -> Result<()> {
-        let what = format!("deleting sandbox '{}'", row.name);
-        loop {
-            let all = self.zfs_all(row).await?;
-            let Some(clone) = all.iter().find_map(|kept| kept.clones.first()) else { break };
-            let done = self.zfs(&["promote", clone]).await?;
-            done.map_err(|said| refused(&what, said))?;
+        for tries in 0.. {
+            let Err(said) = self.zfs_try_free(&row.dataset).await? else { break };
+            // It may have gone.
+            self.row(&row.name).await?;
+            if tries + 1 == TRIES {
+                return Err(refused(&format!("deleting sandbox '{}'", row.name), said));
+            }
+            tokio::time::sleep(pause(tries)).await;
         }
-        for kept in self.zfs_all(row).await? {
-            let done = self.zfs(&["destroy", &kept.name]).await?;
-            done.map_err(|said| refused(&what, said))?;
+        Ok(())
+    }
+
+    /// The same once; inside, what it was refused with.
+    async fn zfs_try_free(
+        self: &Arc<Self>,
+        dataset: &str,
+    ) -> Result<std::result::Result<(), String>> {
+        loop {
+            let all = match self.zfs_list(dataset, "").await? {
+                Ok(all) => all,
+                Err(said) => return Ok(Err(said)),
+            };
+            let Some(at) = all.iter().position(|kept| !kept.clones.is_empty()) else {
+                for kept in &all {
+                    if let Err(said) = self.zfs(&["destroy", &kept.name]).await? {
+                        return Ok(Err(said));
+                    }
+                }
+                return Ok(Ok(()));
+            };
+            let clone = &all[at].clones[0];
+            if self.zfs(&["promote", clone]).await?.is_ok() {
+                continue;
+            }
+            // They go to the clone, which may have labels of its own that are the same.
+            for kept in &all[..=at] {
+                let passing = format!("{dataset}@{PASSING}{}", token());
+                if let Err(said) = self.zfs(&["rename", &kept.name, &passing]).await? {
+                    return Ok(Err(said));
+                }
+            }
+            if let Err(said) = self.zfs(&["promote", clone]).await? {
+                return Ok(Err(said));
+            }
+        }
+    }
+
+    /// Destroys a dataset that no container is made of, as far as that can be done.
+    async fn zfs_drop(self: &Arc<Self>, dataset: &str) {
+        if matches!(self.zfs_try_free(dataset).await, Ok(Ok(()))) {
+            let _ = self.zfs(&["destroy", dataset]).await;
+        }
+    }
+
+    /// Takes away what nobody has any more, of clients that went in the middle of something: snapshots that
+    /// were not to stay, and datasets of clones that never became one. Only where the key comes there.
+    pub(super) async fn zfs_sweep(self: &Arc<Self>, rows: &[Row]) -> Result<()> {
+        let now = crate::sandbox::wall_clock();
+        let abandoned = |millis: &str| {
+            let at =
+                millis.parse().ok().map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at));
+            at.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age > ABANDONED))
+        };
+        let parents: BTreeSet<&str> =
+            rows.iter().filter_map(|row| Some(row.dataset.rsplit_once('/')?.0)).collect();
+        for parent in parents {
+            let columns = format!("name,{OF},{CREATED},{MADE}");
+            let argv =
+                ["list", "-H", "-p", "-r", "-t", "filesystem,snapshot", "-o", &columns, parent];
+            let said = match self.zfs(&argv).await {
+                Ok(Ok(said)) => said,
+                Ok(Err(_)) | Err(Error::Unsupported { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let all: Vec<Vec<&str>> = said.lines().map(|line| line.split('\t').collect()).collect();
+            for cells in &all {
+                let [name, _, _, made] = cells[..] else { continue };
+                // One that has a container by now is somebody's.
+                if !name.contains('@')
+                    && abandoned(made)
+                    && matches!(self.find(leaf(name)).await?, Found::Nothing)
+                {
+                    self.zfs_drop(name).await;
+                }
+            }
+            for cells in &all {
+                let [name, of, created, _] = cells[..] else { continue };
+                let Some((dataset, _)) = name.split_once('@') else { continue };
+                let own = |row: &Row| row.dataset == dataset && row.record.token == of;
+                if abandoned(created) && !rows.iter().any(own) {
+                    // One that clones were made of goes with the last of them.
+                    let _ = self.zfs(&["destroy", "-d", name]).await;
+                }
+            }
         }
         Ok(())
     }
@@ -209,18 +329,28 @@ impl Inner {
         let nic = self.nic().await?;
         let parent = source.dataset.rsplit_once('/').map_or("", |(parent, _)| parent);
         let dataset = format!("{parent}/{name}");
-        let passing = format!("sandscript-{}", token());
+        let passing = format!("{PASSING}{}", token());
         let label = spec.label.as_deref().unwrap_or(&passing);
         if spec.label.is_none() {
             self.zfs_mark(source, label, "-", &BTreeMap::new()).await?;
         }
         let from = format!("{}@{label}", source.dataset);
-        let cloned = self.zfs(&["clone", &from, &dataset]).await;
+        let made = format!("{MADE}={}", now_in_millis());
+        let cloned = self.zfs(&["clone", "-o", &made, &from, &dataset]).await;
         if spec.label.is_none() {
             // It goes with the clone.
             let _ = self.zfs(&["destroy", "-d", &from]).await;
         }
-        cloned?.map_err(|said| refused(&what, said))?;
+        if let Err(said) = cloned? {
+            // What it is made of may have gone.
+            self.row(&source.name).await?;
+            if let Some(label) = &spec.label
+                && !self.zfs_all(source).await?.iter().any(|kept| kept.name == from)
+            {
+                return Err(Error::not_found(Kind::Snapshot, label));
+            }
+            return Err(refused(&what, said));
+        }
         let mut body = json!({
             "name": name, "dataset": dataset, "autostart": self.autostart,
             "description": format!("sandscript: {}", record.image), "initenv": row::pieces(&record)?,
@@ -234,12 +364,12 @@ impl Inner {
             Err(error) if error.is_unsure() => match self.find(name).await? {
                 Found::Ours(row) if row.record.token == record.token => Some(*row),
                 _ => {
-                    let _ = self.zfs(&["destroy", &dataset]).await;
+                    self.zfs_drop(&dataset).await;
                     return Err(doing(error, &what));
                 }
             },
             Err(error) => {
-                let _ = self.zfs(&["destroy", &dataset]).await;
+                self.zfs_drop(&dataset).await;
                 return Err(doing(error, &what));
             }
         };

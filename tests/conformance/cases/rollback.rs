@@ -1,24 +1,25 @@
 //! Going back to a snapshot, any of them.
 
-use sandscript::sandbox::{Command, FileKind, Info, State};
+use sandscript::sandbox::{Capability, Command, Error, FileKind, Info, Restore, State};
 
 use crate::case::{CaseResult, cases, fails};
 use crate::rig::Scope;
 use crate::sandbox::Sandbox;
 
 cases!["restore";
-    any_without_losing_newer_ones,
+    any_without_losing_newer_ones [RestoreAny],
+    newer_ones_are_lost_when_that_is_allowed,
     comes_back_running_and_ready,
     of_a_stopped_one_stays_stopped,
     ends_processes,
-    deleted_files,
-    directory_becomes_file_and_back,
-    directory_made_anew_is_empty,
-    of_snapshots_taken_while_something_ran,
+    deleted_files [RestoreAny],
+    directory_becomes_file_and_back [RestoreAny],
+    directory_made_anew_is_empty [RestoreAny],
+    of_snapshots_taken_while_something_ran [RestoreAny],
     links_modes_and_times,
     keeps_identity_and_settings,
     twice_in_a_row,
-    after_a_restart,
+    after_a_restart [RestoreAny],
     system_files [SystemWritable],
 ];
 
@@ -57,6 +58,31 @@ async fn any_without_losing_newer_ones(scope: Scope) -> CaseResult {
     sandbox.restore("s2b").await?;
     assert_eq!(content(&sandbox, "/root/f").await?, "branch");
     assert_eq!(sandbox.labels().await?, ["s1", "s2", "s3", "s4", "s2b"]);
+    Ok(())
+}
+
+/// Where newer ones can't be kept they go when that is allowed, and not before.
+async fn newer_ones_are_lost_when_that_is_allowed(scope: Scope) -> CaseResult {
+    let sandbox = scope.sandbox().await?;
+    for label in ["a", "b", "c"] {
+        sandbox.run(&format!("echo {label} > /root/f")).await?;
+        sandbox.snapshot(label).await?;
+    }
+    match sandbox.restore("a").await {
+        Ok(()) => assert_eq!(sandbox.labels().await?, ["a", "b", "c"]),
+        Err(error) => {
+            assert!(!scope.has(Capability::RestoreAny), "{error}");
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            assert_eq!(content(&sandbox, "/root/f").await?, "c");
+            let discard = Restore { discard_newer: true };
+            scope.backend().restore(&sandbox.name, "b", discard, &scope.cancel).await?;
+            assert_eq!(sandbox.labels().await?, ["a", "b"]);
+            assert_eq!(content(&sandbox, "/root/f").await?, "b");
+            scope.backend().restore(&sandbox.name, "a", discard, &scope.cancel).await?;
+            assert_eq!(sandbox.labels().await?, ["a"]);
+        }
+    }
+    assert_eq!(content(&sandbox, "/root/f").await?, "a");
     Ok(())
 }
 

@@ -22,7 +22,7 @@ cases!["snapshots";
     go_when_their_time_is_over [SnapshotExpiry],
     expiry_unsupported_is_said,
     belong_to_one_sandbox,
-    chain_of_seventy,
+    chain_of_seventy [RestoreAny],
     with_a_background_writer [Programs],
     processes_go_on [Programs],
     open_files_go_on [Programs],
