@@ -134,7 +134,7 @@ async fn walk(nas: &Small) {
         MANUAL.contains("`sandscript doctor`")
             && MANUAL.contains("`sandscript run scripts/test_matrix.rhai`")
     );
-    let said = walker.types("sandscript run scripts/test_matrix.rhai", "").await;
+    let said = walker.types("sandscript run scripts/test_matrix.rhai 2>&1", "").await;
     assert!(said.contains("12 passed"), "{said}");
     // What the page begins with.
     let first = block("export TRUENAS_API_KEY").replace("3-…", key);
