@@ -111,6 +111,12 @@ pub fn a_daemon_that_stands_still(daemon: &mut Daemon) {
         let end = end.unwrap_or_else(|_| panic!("wait hangs"));
         assert!(matches!(end, Err(Error::Transport { .. })), "{end:?}");
         daemon.go_on().unwrap();
+        // What it was asked meanwhile it may do now: the sandbox may be stopped, and gone.
+        match backend.delete("still", &cancel).await {
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+        backend.create(&Spec::new("still"), &cancel).await.unwrap();
         assert_eq!(sh(&backend, "still", "echo $((1 + 1))").await, "2");
         backend.delete("still", &cancel).await.unwrap();
         if backend.get("never", &cancel).await.is_ok() {

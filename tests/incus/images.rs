@@ -170,6 +170,8 @@ pub fn of_an_image_server(daemon: &mut Daemon) {
             assert!(matches!(&error, Error::NotFound { kind: Kind::Image, .. }), "{error:?}");
             assert!(error.hint().unwrap().contains(words), "{image}: {error:?}");
         }
+        let error = backend.fingerprint("oci:debian:12", None, &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
         daemon.incus(&["image", "delete", &made.fingerprint]).unwrap();
     });
 }

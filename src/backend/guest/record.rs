@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{
-    CloneSpec, Device, Hardware, Info, Limits, Mount, Network, Owner, Policy, Spec, State,
+    CacheMount, CloneSpec, Device, Hardware, Info, Limits, Mount, Network, Owner, Policy, Spec,
+    State,
 };
 
 /// What is kept of a sandbox.
@@ -26,6 +27,9 @@ pub(in crate::backend) struct Record {
     #[serde(skip_serializing_if = "Hardware::is_plain")]
     pub hardware: Hardware,
     pub mounts: Vec<Mount>,
+    /// Where the backend keeps some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<CacheMount>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -75,6 +79,7 @@ impl Record {
             limits: spec.limits.clone(),
             hardware: spec.hardware.clone(),
             mounts: spec.mounts.clone(),
+            caches: spec.caches.clone(),
             devices: spec.devices.clone(),
             nesting: spec.nesting,
             egress: spec.egress.clone(),
@@ -108,6 +113,8 @@ impl Record {
             limits: spec.limits.clone().unwrap_or_else(|| self.limits.clone()),
             hardware: self.hardware.of_clone(),
             mounts: self.mounts.clone(),
+            // The source's are not taken over.
+            caches: spec.caches.clone(),
             devices: Device::all_of_clone(&self.devices, &spec.devices),
             nesting: self.nesting || spec.nesting,
             egress: spec.egress.clone().unwrap_or_else(|| self.egress.clone()),
@@ -143,7 +150,7 @@ impl Record {
             limits: self.limits,
             hardware: self.hardware,
             mounts: self.mounts,
-            caches: Vec::new(),
+            caches: self.caches,
             devices: self.devices,
             nesting: self.nesting,
             networks: self.networks,

@@ -12,10 +12,10 @@ use super::record::{self, Record};
 use super::{IncusBackend, Inner};
 use crate::backend::guest::{Ask, Exec, Files, Guests, guarded, until};
 use crate::sandbox::{
-    Adoption, Backend, Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry,
-    GcReport, Info, Member, Placement, Policy, Process, Published, ReadOptions, Reader, Restore,
-    Result, Rule, Snapshot, SnapshotSpec, Spec, State, Stock, StopOptions, Usage, WriteOptions,
-    check_label, check_name, check_path,
+    Adoption, Backend, CacheInfo, Cancel, Capabilities, CloneSpec, Command, EgressLog, Error,
+    FileEntry, GcReport, Info, Member, Placement, Policy, Process, Published, ReadOptions, Reader,
+    Restore, Result, Rule, Snapshot, SnapshotSpec, Spec, State, Stock, StopOptions, Usage,
+    WriteOptions, check_label, check_name, check_path,
 };
 
 impl Inner {
@@ -403,6 +403,14 @@ impl Backend for IncusBackend {
     async fn adopt(&self, name: &str, adoption: &Adoption, cancel: &Cancel) -> Result<bool> {
         check_name(name)?;
         until(cancel, self.0.adopt(name, adoption)).await
+    }
+
+    async fn caches(&self, cancel: &Cancel) -> Result<Vec<CacheInfo>> {
+        until(cancel, self.0.caches()).await
+    }
+
+    async fn delete_cache(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        until(cancel, self.0.delete_cache(name)).await
     }
 
     async fn gc(&self, dry_run: bool, cancel: &Cancel) -> Result<GcReport> {

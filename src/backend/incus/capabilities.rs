@@ -19,6 +19,9 @@ fn confined() -> bool {
 pub(super) fn of_cluster(capabilities: &mut Capabilities, members: &[Member]) {
     capabilities.missing.remove(&Capability::Cluster);
     capabilities.has.insert(Capability::Cluster);
+    capabilities.has.remove(&Capability::Caches);
+    let why = "on a cluster a volume is on one of its members: build a base with it, or attach a volume of the server's (devices: type disk, pool, source)";
+    capabilities.missing.insert(Capability::Caches, why.into());
     let room = members.iter().filter(|member| member.fits(None)).map(Member::capacity).sum();
     capabilities.parallelism = std::cmp::max(room, 1);
 }
@@ -26,6 +29,7 @@ pub(super) fn of_cluster(capabilities: &mut Capabilities, members: &[Member]) {
 /// What there is on this server. Where this machine does nothing for the guests' networks, `elsewhere` says why.
 pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>) -> Capabilities {
     let mut has: BTreeSet<Capability> = [
+        Capability::Caches,
         Capability::Devices,
         Capability::Init,
         Capability::LimitCpu,
@@ -44,7 +48,6 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
     .into();
     let mut missing: BTreeMap<Capability, String> = [
         (Capability::Cluster, "the server is no member of a cluster"),
-        (Capability::Caches, "backend 'incus' keeps none: build a base with it, or attach a volume of the server's (devices: type disk, pool, source)"),
         (Capability::CpuSet, "say how many CPUs it may use with cpu"),
         (Capability::Setup, "build a base with what is to be in it"),
         (Capability::HostImage, "use an image of the server's, such as debian/12"),

@@ -198,6 +198,18 @@ impl Client {
         }
     }
 
+    /// What is at a place of a guest's; nothing where there is nothing.
+    pub async fn file_kind(&self, path: &str) -> Result<Option<String>, Fail> {
+        match self.ask(Method::HEAD, path, &[], Bytes::new()).await {
+            Ok(answer) => {
+                let kind = answer.headers.get("x-incus-type").and_then(|kind| kind.to_str().ok());
+                Ok(Some(kind.unwrap_or_default().to_owned()))
+            }
+            Err(fail) if fail.is_missing() => Ok(None),
+            Err(fail) => Err(fail),
+        }
+    }
+
     /// Writes a file of a guest, as its root.
     pub async fn put_file(&self, path: &str, mode: &str, body: Bytes) -> Result<(), Fail> {
         let headers = [

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Client, Fail, escape};
 use crate::sandbox::{
-    Capabilities, Capability, Device, DeviceKind, Error, Kind, Policy, Result, check_devices,
+    CacheMount, Capabilities, Capability, Device, DeviceKind, Error, Kind, Policy, Result,
+    check_devices,
 };
 
 use super::record::Record;
@@ -73,12 +74,32 @@ pub(super) fn devices(record: &Record, pool: &Pool) -> Value {
             }),
         );
     }
+    devices.extend(caches(record, pool, false));
     for device in &record.devices {
         if !device.is_nic() || record.egress == Policy::Unrestricted && !record.gate {
             devices.insert(format!("{OWN}{}", device.name), rendered(device));
         }
     }
     Value::Object(devices)
+}
+
+/// The volumes of its caches: those that are in no other, or those that are.
+pub(super) fn caches(record: &Record, pool: &Pool, inner: bool) -> Map<String, Value> {
+    let parts = |path: &str| -> Vec<String> {
+        path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect()
+    };
+    let is_inner = |cache: &CacheMount| {
+        let own = parts(&cache.target);
+        record.caches.iter().any(|other| other != cache && own.starts_with(&parts(&other.target)))
+    };
+    let all = record.caches.iter().enumerate().filter(|(_, cache)| is_inner(cache) == inner);
+    let all = all.map(|(at, cache)| {
+        let volume = super::caches::volume(&cache.name);
+        let disk =
+            json!({"type": "disk", "pool": pool.name, "source": volume, "path": cache.target});
+        (super::caches::device(at), disk)
+    });
+    all.collect()
 }
 
 /// Its disk.

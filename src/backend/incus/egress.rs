@@ -196,6 +196,7 @@ impl Inner {
         let mut devices = super::devices::devices(record, &self.pool);
         if let Some(devices) = devices.as_object_mut() {
             devices.extend(super::ports::devices(&instance));
+            devices.extend(super::caches::devices_of(&instance));
         }
         // Its size is that of the image and the limit.
         devices["root"] = instance["devices"]["root"].take();

@@ -103,6 +103,13 @@ impl Inner {
                 ));
             }
             None if remote == IMAGES.0 => (IMAGES.1, "simplestreams"),
+            None if remote == "oci" => {
+                return Err(Error::unsupported(
+                    "an image of an OCI registry",
+                    BACKEND,
+                    "such images hold programs and no init, which a system container starts with: use one of the server's, such as debian/12, or the backend 'local'",
+                ));
+            }
             None => {
                 return Err(Error::not_found_hint(
                     Kind::Image,

@@ -185,7 +185,10 @@ impl Inner {
         if let Some(all) = all.as_object_mut() {
             all.extend(plan.devices.clone());
         }
-        let mut at_once = !plan.bare && (plan.before.files.is_empty() || by_init.is_some());
+        // Where caches go is looked at before.
+        let mut at_once = !plan.bare
+            && plan.record.caches.is_empty()
+            && (plan.before.files.is_empty() || by_init.is_some());
         let mut body = json!({
             "name": plan.name, "type": "container", "profiles": [], "source": plan.source,
             "config": config, "devices": all, "start": at_once,
@@ -194,6 +197,9 @@ impl Inner {
             body["architecture"] = architecture.as_str().into();
         }
         let (name, token) = (plan.name.as_str(), plan.record.token.as_str());
+        if !plan.bare {
+            self.take_caches(name, &plan.record).await?;
+        }
         let turn = plan.still.as_ref().map(|source| self.turns.of(source));
         let still = match &turn {
             Some(turn) => Some(turn.write().await),
@@ -210,7 +216,8 @@ impl Inner {
         {
             // The project does not allow it: then without, from now on.
             self.filters.store(false, Ordering::Relaxed);
-            body["config"][DENY] = "".into();
+            // Not even without a value.
+            body["config"].as_object_mut().map(|config| config.remove(DENY));
             made = self.post(name, &body, plan.target.as_ref()).await;
         }
         let mut files = by_init.is_none();
@@ -220,7 +227,7 @@ impl Inner {
         {
             // The project does not allow it: then by the server, from now on.
             self.lowlevel.store(false, Ordering::Relaxed);
-            body["config"][LOWLEVEL] = "".into();
+            body["config"].as_object_mut().map(|config| config.remove(LOWLEVEL));
             body["start"] = false.into();
             (at_once, files) = (false, true);
             made = self.post(name, &body, plan.target.as_ref()).await;
@@ -230,10 +237,12 @@ impl Inner {
         }
         drop(still);
         if let Err(fail) = made {
-            return Err(match fail {
+            let error = match fail {
                 Fail::Away(_) => fail.plain(&format!("making sandbox '{name}'")),
                 fail => self.not_made(name, &plan.record, fail).await,
-            });
+            };
+            self.leave_caches(&plan.record).await;
+            return Err(error);
         }
         let done = match cancel.is_cancelled() {
             true => Err(Error::Cancelled),
@@ -300,6 +309,9 @@ impl Inner {
             }
         }
         if !plan.bare {
+            if !started {
+                self.check_cache_targets(name, &plan.record).await?;
+            }
             if !started && let Err(fail) = self.act(name, "start", 0, false).await {
                 if let Some(why) = super::devices::blame(&plan.record, &self.pool, &fail) {
                     return Err(why);
@@ -339,6 +351,7 @@ impl Inner {
     ) -> Result<()> {
         self.agents.expect(name);
         tokio::try_join!(self.admit(name, record, lock), self.identify(name, record))?;
+        self.plug_caches(name, record).await?;
         self.let_in(name, record).await?;
         match record.egress != Policy::None && !record.gate {
             true => self.await_network(name).await,
@@ -507,6 +520,10 @@ impl Inner {
                 };
                 // Nobody here could let it have what it is to have.
                 inner.gate_of(&record)?;
+                if action == "start" && !record.caches.is_empty() {
+                    inner.take_caches(name, &record).await?;
+                    inner.attach_caches(name, &instance, &record).await?;
+                }
                 if action == "start" && !ports::of(&instance).is_empty() {
                     inner.close_ports(name).await?;
                 }
@@ -549,7 +566,7 @@ impl Inner {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let (instance, _) = self.instance(name).await?;
+        let (instance, record) = self.instance(name).await?;
         let state = record::state(&instance);
         if state == State::Stopped {
             return Ok(());
@@ -567,12 +584,14 @@ impl Inner {
             };
             if ended {
                 self.forget(name);
+                self.leave_caches(&record).await;
                 return if open { self.close_ports(name).await } else { Ok(()) };
             }
         }
         let (inner, name) = (Arc::clone(self), name.to_owned());
         guarded(cancel, move |_| async move {
             inner.halt(&name).await?;
+            inner.leave_caches(&record).await;
             if open { inner.close_ports(&name).await } else { Ok(()) }
         })
         .await
@@ -618,6 +637,9 @@ impl Inner {
                 Ok(_) => {
                     if let Some(cluster) = &self.cluster {
                         cluster.forget(name);
+                    }
+                    if let Some(record) = &record {
+                        self.leave_caches(record).await;
                     }
                     let enclosed = record.filter(|record| record.fence || self.fences.has(name));
                     if let Some(record) = enclosed {

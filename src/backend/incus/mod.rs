@@ -9,6 +9,7 @@ mod attach;
 mod backend;
 #[cfg(feature = "local")]
 mod bounds;
+mod caches;
 mod capabilities;
 mod client;
 mod cluster;

@@ -328,6 +328,7 @@ impl Inner {
             inner.unplug(&name, &record).await?;
             if state != State::Stopped {
                 // As it was, when there was no way back.
+                inner.take_caches(&name, &record).await?;
                 let started = inner.act(&name, "start", 0, false).await;
                 let settled = match started {
                     Ok(()) => inner.settle_by(&name, &record, lock.as_ref()).await,
