@@ -1,5 +1,6 @@
 //! What a sandbox's machine is like: the pool of its disk, its card. And what the kernel under the server can't.
 
+use sandscript::backend::incus::{IncusBackend, IncusConfig};
 use sandscript::sandbox::{
     Backend, Cancel, CloneSpec, Error, Hardware, Policy, SnapshotSpec, Spec,
 };
@@ -167,4 +168,47 @@ pub fn network_acls_are_tried(daemon: &mut Daemon) {
     run(&["gc", "--yes", "--host", "nas"]);
     assert_eq!(ours(), ["ss0123456789abo"]);
     daemon.incus(&["network", "acl", "delete", "ss0123456789abo"]).unwrap();
+}
+
+/// One that forbids what only helps: which process is the first, and which calls guests may not make.
+pub fn a_project_that_is_restricted(daemon: &mut Daemon) {
+    let features = ["images", "storage.volumes", "storage.buckets"];
+    let features = features.map(|feature| format!("--config=features.{feature}=false"));
+    let mut create = vec!["project", "create", "tight", "--config=restricted=true"];
+    create.extend(features.iter().map(String::as_str));
+    daemon.incus(&create).unwrap();
+    let network = format!("network={}", daemon.name);
+    for device in [&["root", "disk", "path=/", "pool=default"][..], &["eth0", "nic", &network]] {
+        let add = ["--project", "tight", "profile", "device", "add", "default"];
+        daemon.incus(&[&add, device].concat()).unwrap();
+    }
+    wait(async {
+        let config = IncusConfig {
+            socket: Some(daemon.socket()),
+            image: Some("small".into()),
+            project: Some("tight".into()),
+            elsewhere: true,
+            ..IncusConfig::default()
+        };
+        let (backend, cancel) = (IncusBackend::open(config).await.unwrap(), Cancel::new());
+        backend.create(&Spec::new("kept"), &cancel).await.unwrap();
+        sh(&backend, "kept", "echo 1 > /root/f").await;
+        Backend::clone(&backend, "kept", &CloneSpec::new("twin"), &cancel).await.unwrap();
+        assert_eq!(sh(&backend, "twin", "cat /root/f; hostname").await, "1\ntwin");
+        let ids = "cat /etc/machine-id";
+        assert_ne!(sh(&backend, "twin", ids).await, sh(&backend, "kept", ids).await);
+        // This image has an init of its own, which starts no guard before the network.
+        let rules = Policy::allowlist(["192.0.2.7"]).unwrap();
+        let spec = Spec { egress: rules, ..Spec::new("ruled") };
+        let error = backend.create(&spec, &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("its init is neither systemd nor OpenRC"), "{hint}");
+        let error = backend.get("ruled", &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+        for name in ["kept", "twin"] {
+            backend.delete(name, &cancel).await.unwrap();
+        }
+    });
+    daemon.incus(&["project", "delete", "tight"]).unwrap();
 }

@@ -64,7 +64,7 @@ fn all(daemon: &Shared, cluster: &cluster::Lazy) -> Vec<Trial> {
 }
 
 fn trials(daemon: &Shared) -> Vec<Trial> {
-    let tests: [Test; 32] = [
+    let tests: [Test; 33] = [
         ("the_command_line", the_command_line),
         ("commands_share_a_process", session::commands_share_a_process),
         ("a_run_leaves_some_for_the_next", session::a_run_leaves_some_for_the_next),
@@ -78,6 +78,7 @@ fn trials(daemon: &Shared) -> Vec<Trial> {
         ("mistakes_with_devices", devices::mistakes),
         ("a_pool_of_its_own", hardware::a_pool_of_its_own),
         ("a_card_of_its_own", hardware::a_card_of_its_own),
+        ("a_project_that_is_restricted", hardware::a_project_that_is_restricted),
         ("network_acls_are_tried", hardware::network_acls_are_tried),
         ("ports_that_the_server_opens", devices::ports_that_the_server_opens),
         ("a_snapshot_on_other_storage", images::a_snapshot_on_other_storage),

@@ -175,6 +175,10 @@ impl Inner {
         }
         config.extend(self.pool.ids.clone());
         config.extend(plan.config.clone());
+        if plan.source["type"] == "image" {
+            // There is nothing that they would take away.
+            config.retain(|_, value| value != "");
+        }
         // Written through the server, these files would hold up the start by half of its time.
         let by_init =
             plan.before.by_init(self.by_guests()).filter(|_| self.lowlevel.load(Ordering::Relaxed));
@@ -230,6 +234,14 @@ impl Inner {
             body["config"].as_object_mut().map(|config| config.remove(LOWLEVEL));
             body["start"] = false.into();
             (at_once, files) = (false, true);
+            made = self.post(name, &body, plan.target.as_ref()).await;
+        }
+        if let Err(Fail::Refused(_, text) | Fail::Failed(text, _)) = &made
+            && text.contains("is forbidden")
+            && let Some(config) = body["config"].as_object_mut()
+        {
+            // Then the source does not have them either.
+            config.retain(|_, value| value != "");
             made = self.post(name, &body, plan.target.as_ref()).await;
         }
         if let Some((source, standing)) = standing {
