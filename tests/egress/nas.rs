@@ -237,9 +237,13 @@ fn nas_itself(rig: &Rig) {
 fn past_the_network(rig: &Rig) {
     let sandbox = rig.sandbox(&[]);
     let line = "perl -e 'print socket(my $s, 40, 1, 0) ? q(open) : q(refused)'";
-    let here = Command::new("sh").args(["-c", line]).output().unwrap().stdout;
+    let family = rustix::net::AddressFamily::from_raw(40);
+    let here = match rustix::net::socket(family, rustix::net::SocketType::STREAM, None) {
+        Ok(_) => "open",
+        Err(_) => "refused",
+    };
     for user in ["root", "nobody"] {
-        assert_eq!(sandbox.sh_as(user, line).as_bytes(), here, "{user}");
+        assert_eq!(sandbox.sh_as(user, line), here, "{user}");
     }
 }
 
