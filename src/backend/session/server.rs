@@ -93,7 +93,7 @@ async fn hear(shared: Arc<Shared>, stream: UnixStream) {
         Ok(backend) => Arc::clone(backend),
         Err(error) => {
             spent.cancel();
-            let _ = link.send(&Answer::Done(Err(error.clone())), &[]);
+            let _ = link.send(&Answer::Done(Err(error.clone())), &[]).await;
             return;
         }
     };
