@@ -2,9 +2,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -27,6 +26,8 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same of a server that has just not answered: whoever cleans up after that does not wait as long again.
 const ONCE_MORE: Duration = Duration::from_secs(5);
+/// How long that holds.
+const JUST_NOW: Duration = Duration::from_secs(60);
 
 /// Where a server is.
 #[derive(Clone, Debug)]
@@ -108,15 +109,15 @@ pub type Socket = WebSocketStream<Box<dyn Duplex>>;
 pub struct Http {
     place: Place,
     patience: Duration,
-    /// The last request was not answered in time.
-    silent: AtomicBool,
+    /// When the last request was not answered in time.
+    silent: Mutex<Option<Instant>>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
 impl Http {
     /// A server. Nothing is opened yet.
     pub fn new(place: Place) -> Http {
-        Http { place, patience: PATIENCE, silent: AtomicBool::new(false), idle: Mutex::default() }
+        Http { place, patience: PATIENCE, silent: Mutex::default(), idle: Mutex::default() }
     }
 
     /// The same with another patience than a minute for each answer.
@@ -126,7 +127,13 @@ impl Http {
 
     /// How long an answer may take.
     pub fn patience(&self) -> Duration {
-        match self.silent.load(Ordering::Relaxed) {
+        self.patience
+    }
+
+    /// The same now.
+    fn patience_now(&self) -> Duration {
+        let silent = *self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        match silent.is_some_and(|at| at.elapsed() < JUST_NOW) {
             true => self.patience.min(ONCE_MORE),
             false => self.patience,
         }
@@ -135,11 +142,12 @@ impl Http {
     /// Does something that the server has to answer in time.
     async fn timely<T>(
         &self,
+        after: Duration,
         asked: impl Future<Output = Result<T, HttpError>>,
     ) -> Result<T, HttpError> {
-        let after = self.patience();
         let done = tokio::time::timeout(after, asked).await;
-        self.silent.store(done.is_err(), Ordering::Relaxed);
+        let silent = done.is_err().then(Instant::now);
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = silent;
         done.unwrap_or_else(|_| Err(HttpError::Silent { place: self.place.to_string(), after }))
     }
 
@@ -229,9 +237,31 @@ impl Http {
         headers: &[(&str, String)],
         body: &Bytes,
     ) -> Result<Answer, HttpError> {
+        self.send_within(self.patience_now(), method, path, headers, body).await
+    }
+
+    /// The same, where an answer may take as long as one ever may.
+    pub async fn send_patiently(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &Bytes,
+    ) -> Result<Answer, HttpError> {
+        self.send_within(self.patience, method, path, headers, body).await
+    }
+
+    async fn send_within(
+        &self,
+        after: Duration,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &Bytes,
+    ) -> Result<Answer, HttpError> {
         let mut pauses = PAUSES.into_iter();
         loop {
-            match self.timely(self.send_once(method, path, headers, body)).await {
+            match self.timely(after, self.send_once(method, path, headers, body)).await {
                 Err(HttpError::Broken { .. }) if method == Method::GET && pauses.len() > 0 => {
                     tokio::time::sleep(pauses.next().unwrap_or_default()).await;
                 }
@@ -296,7 +326,7 @@ impl Http {
 
     /// Opens a WebSocket.
     pub async fn socket(&self, path: &str) -> Result<Socket, HttpError> {
-        self.timely(self.open_socket(path)).await
+        self.timely(self.patience_now(), self.open_socket(path)).await
     }
 
     async fn open_socket(&self, path: &str) -> Result<Socket, HttpError> {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -21,6 +22,8 @@ use tokio_rustls::{TlsConnector, rustls};
 
 /// How long a connection may take to come about.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often one that nothing comes by is asked whether anybody is there.
+const ALIVE: Duration = Duration::from_secs(15);
 
 /// The SHA-256 of a certificate, as servers and their tools show it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,6 +177,11 @@ impl Tls {
         let connecting = async {
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
             stream.set_nodelay(true)?;
+            // One without power says nothing of it.
+            sockopt::set_socket_keepalive(&stream, true)?;
+            sockopt::set_tcp_keepidle(&stream, ALIVE)?;
+            sockopt::set_tcp_keepintvl(&stream, ALIVE)?;
+            sockopt::set_tcp_keepcnt(&stream, 3)?;
             TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
         };
         let connected = match tokio::time::timeout(PATIENCE, connecting).await {

@@ -215,7 +215,8 @@ fn filling_the_set(rig: &Rig) {
     assert!(sandbox.log().denied.len() <= 1000);
 }
 
-fn host_services(rig: &Rig) {
+/// Serves on all addresses of this machine: the port.
+pub fn host_service() -> u16 {
     let service = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = service.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -223,6 +224,11 @@ fn host_services(rig: &Rig) {
             let _ = std::io::Write::write_all(&mut stream, b"I am the host");
         }
     });
+    port
+}
+
+fn host_services(rig: &Rig) {
+    let port = host_service();
     let sandbox = rig.sandbox(&["*", "0.0.0.0/0", "::/0", "203.0.113.0/24"]);
     for address in ["203.0.113.1", "127.0.0.1", "127.0.0.2", "0.0.0.0", "192.0.0.1", "192.0.0.2"] {
         sandbox.is_refused(&["banner", &format!("{address}:{port}")]);

@@ -323,6 +323,12 @@ sub run_noted {
         open STDOUT, '>&', $out;
         open STDERR, '>&', \*STDOUT;
         no warnings;
+        # Keeps the lock of a setup to the program's end: what that leaves in the background does not have it.
+        my $own = fork // do { print "$!\n"; exit 127 };
+        if ($own) {
+            waitpid $own, 0;
+            exit($? ? 1 : 0);
+        }
         exec { $argv[0] } @argv;
         print "$!\n";
         exit 127;
@@ -391,10 +397,12 @@ my %steps = (
 # Puts into a new guest what it is asked for, step by step. What is done is noted, and not done again.
 sub setup {
     my ($name, @todo) = @_;
-    # Of one that was cut off the last step may still go on, and holds this, too.
+    # Of one that was cut off the last step may still go on, and who waits for its end holds this, too.
     sysopen my $lock, $setup_lock, O_RDWR | O_CREAT | O_NOFOLLOW, 0600 or return failed($setup_lock);
-    fcntl $lock, F_SETFD, 0;
-    for (1 .. 1200) { last if flock $lock, LOCK_EX | LOCK_NB; select undef, undef, undef, 0.05 }
+    until (flock $lock, LOCK_EX | LOCK_NB) {
+        return failed($setup_lock) unless $!{EWOULDBLOCK} || $!{EINTR};
+        select undef, undef, undef, 0.05;
+    }
     my %done = map { $_ => 1 } split /\n/, slurp($setup_done);
     while (my ($what, $of) = splice @todo, 0, 2) {
         my $line = "$what $of";

@@ -33,9 +33,12 @@ struct Holder {
     token: String,
     shared: bool,
     at: u64,
+    /// The sandbox's project: several may have the same volumes.
+    #[serde(default)]
+    project: Option<String>,
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
@@ -69,19 +72,35 @@ impl Inner {
         format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}")
     }
 
+    fn project(&self) -> &str {
+        self.client.project().unwrap_or("default")
+    }
+
     /// Whether who has taken a cache still has it: it runs, or is about to.
     async fn holds(&self, holder: &Holder) -> Result<bool> {
         let starting = now().saturating_sub(holder.at) < STARTING;
-        match self.client.get(&format!("/1.0/instances/{}", escape(&holder.sandbox))).await {
-            Ok(instance) => Ok(match Record::read(&instance) {
-                Some(record) if record.token == holder.token => {
-                    starting || record::state(&instance) != State::Stopped
+        let path = format!("/1.0/instances/{}", escape(&holder.sandbox));
+        let elsewhere = holder.project.as_deref().filter(|project| *project != self.project());
+        let found = match elsewhere {
+            Some(project) => self.client.get_in(project, &path).await,
+            None => self.client.get(&path).await,
+        };
+        match found {
+            Ok(instance) => {
+                if Record::read(&instance).is_none_or(|record| record.token != holder.token) {
+                    return Ok(false);
                 }
-                _ => false,
-            }),
-            Err(fail) if fail.is_missing() => Ok(starting),
-            Err(fail) => Err(fail.plain("looking who has a cache")),
+                if starting || record::state(&instance) != State::Stopped {
+                    return Ok(true);
+                }
+            }
+            Err(_) if starting => return Ok(true),
+            Err(fail) if fail.is_missing() => {}
+            // Who may not look there can't say that it is over.
+            Err(Fail::Refused(..)) if elsewhere.is_some() => return Ok(true),
+            Err(fail) => return Err(fail.plain("looking who has a cache")),
         }
+        Ok(elsewhere.is_none() && self.is_being_made(&holder.sandbox).await)
     }
 
     async fn live(&self, volume: &Value) -> Result<Vec<Holder>> {
@@ -128,7 +147,8 @@ impl Inner {
             }
             let at = now();
             let (sandbox, token) = (sandbox.to_owned(), token.to_owned());
-            all.push(Holder { sandbox, token, shared: cache.shared, at });
+            let project = Some(self.project().to_owned());
+            all.push(Holder { sandbox, token, shared: cache.shared, at, project });
             let body =
                 json!({"config": {(HOLDERS): json!(all).to_string(), (USED): at.to_string()}});
             match self.client.patch_tagged(&path, &tag, &body).await {
@@ -162,13 +182,29 @@ impl Inner {
 
     /// Leaves them to others. What can't be told is found out by who wants one next.
     pub(super) async fn leave_caches(&self, record: &Record) {
+        self.leave_caches_of(record, u64::MAX).await;
+    }
+
+    /// The same after a stop that began then: what was taken since is of the next run.
+    pub(super) async fn leave_caches_stopped(&self, name: &str, record: &Record, began: u64) {
+        if record.caches.is_empty() {
+            return;
+        }
+        match self.instance(name).await {
+            Ok((instance, _)) if record::state(&instance) != State::Stopped => {}
+            _ => self.leave_caches_of(record, began).await,
+        }
+    }
+
+    async fn leave_caches_of(&self, record: &Record, until: u64) {
         for cache in &record.caches {
             let path = self.cache_path(&cache.name);
             for _ in 0..TRIES {
                 let Ok((found, tag)) = self.client.get_tagged(&path).await else { break };
                 let mut all = holders(&found);
                 let before = all.len();
-                all.retain(|holder| holder.token != record.token);
+                let newer = |at: u64| until < at && at <= now();
+                all.retain(|holder| holder.token != record.token || newer(holder.at));
                 if all.len() == before {
                     break;
                 }
@@ -291,18 +327,27 @@ impl Inner {
         let users = found["used_by"].as_array().into_iter().flatten().filter_map(Value::as_str);
         for user in users.filter_map(|path| path.split('?').next()?.strip_prefix("/1.0/instances/"))
         {
-            let Ok((instance, record)) = self.instance(user).await else { continue };
-            if record::state(&instance) != State::Stopped {
-                return Err(Error::CacheInUse { name: name.into(), by: Some(user.into()) });
-            }
+            let Ok((_, record)) = self.instance(user).await else { continue };
             let own = record.caches.iter().position(|cache| cache.name == name).map(device);
-            let mut kept = instance;
-            if let (Some(devices), Some(own)) = (kept["devices"].as_object_mut(), own) {
-                devices.remove(&own);
-            }
             let path = format!("/1.0/instances/{user}");
-            if let Err(fail) = self.client.run(Method::PUT, &path, &kept).await {
-                return Err(fail.plain(&doing));
+            for _ in 0..TRIES {
+                let (mut kept, tag) = match self.client.get_tagged(&path).await {
+                    Ok(found) => found,
+                    Err(fail) if fail.is_missing() => break,
+                    Err(fail) => return Err(fail.plain(&doing)),
+                };
+                if record::state(&kept) != State::Stopped {
+                    return Err(Error::CacheInUse { name: name.into(), by: Some(user.into()) });
+                }
+                if let (Some(devices), Some(own)) = (kept["devices"].as_object_mut(), &own) {
+                    devices.remove(own);
+                }
+                match self.client.put_tagged(&path, &tag, &kept).await {
+                    Ok(true) => break,
+                    // Somebody else has changed it in between: what they changed is read.
+                    Ok(false) => {}
+                    Err(fail) => return Err(fail.plain(&doing)),
+                }
             }
         }
         match self.client.run(Method::DELETE, &path, &Value::Null).await {
@@ -319,7 +364,8 @@ mod tests {
 
     #[test]
     fn who_has_it_is_read_back() {
-        let holder = Holder { sandbox: "a".into(), token: "t".into(), shared: true, at: 7 };
+        let (sandbox, token, project) = ("a".into(), "t".into(), Some("p".into()));
+        let holder = Holder { sandbox, token, shared: true, at: 7, project };
         let volume = json!({"config": {(HOLDERS): json!([holder]).to_string()}});
         assert_eq!(holders(&volume), [holder]);
         assert_eq!(holders(&json!({"config": {(HOLDERS): "nonsense"}})), []);

@@ -66,7 +66,17 @@ impl Client {
         headers: &[(&str, String)],
         body: Bytes,
     ) -> Result<Answer, Fail> {
-        let answer = self.http.send(&method, &self.path(path), headers, &body).await?;
+        self.ask_at(method, &self.path(path), headers, body).await
+    }
+
+    async fn ask_at(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: Bytes,
+    ) -> Result<Answer, Fail> {
+        let answer = self.http.send(&method, path, headers, &body).await?;
         if answer.status < 400 {
             return Ok(answer);
         }
@@ -138,6 +148,15 @@ impl Client {
     /// Reads something.
     pub async fn get(&self, path: &str) -> Result<Value, Fail> {
         self.json(Method::GET, path, None).await.map(|mut answer| answer["metadata"].take())
+    }
+
+    /// Reads something of another project.
+    pub async fn get_in(&self, project: &str, path: &str) -> Result<Value, Fail> {
+        let path = within(path, Some(project));
+        let answer = self.ask_at(Method::GET, &path, &[], Bytes::new()).await?;
+        let mut value: Value = serde_json::from_slice(&answer.body)
+            .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))?;
+        Ok(value["metadata"].take())
     }
 
     /// Asks for something that takes a while; it goes on when this returns.

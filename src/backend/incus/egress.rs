@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::host::{Host, Lock, is_gated};
 use super::news::News;
 use super::record::{self, Record};
+use super::restoring::is_half;
 use super::{BACKEND, Inner};
 use crate::backend::guest::Guests;
 use crate::sandbox::{
@@ -18,6 +19,8 @@ use crate::sandbox::{
 
 /// How long a sandbox may take that restarts by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often interfaces are set that somebody else changes meanwhile.
+const TRIES: u32 = 10;
 
 impl Inner {
     /// What a new sandbox's record says of its network.
@@ -190,31 +193,52 @@ impl Inner {
     pub(super) async fn set_interfaces(
         &self,
         name: &str,
-        mut instance: Value,
+        instance: Value,
         record: &Record,
     ) -> Result<()> {
-        let mut devices = super::devices::devices(record, &self.pool);
-        if let Some(devices) = devices.as_object_mut() {
-            devices.extend(super::ports::devices(&instance));
-            devices.extend(super::caches::devices_of(&instance));
-        }
-        // Its size is that of the image and the limit.
-        devices["root"] = instance["devices"]["root"].take();
-        for (key, value) in record.keys()? {
-            match value.as_str() {
-                Some("") => drop(instance["config"].as_object_mut().map(|all| all.remove(&key))),
-                _ => instance["config"][&key] = value,
+        let path = format!("/1.0/instances/{name}");
+        for _ in 0..TRIES {
+            let (mut now, tag) = match self.client.get_tagged(&path).await {
+                Ok(found) => found,
+                Err(fail) => return Err(self.explain(name, fail, "setting the policy").await),
+            };
+            if is_half(&now) {
+                now = self.whole(name, now).await?;
+            }
+            // What else they have written down would be lost.
+            if Record::read(&now) != Record::read(&instance) {
+                break;
+            }
+            let mut devices = super::devices::devices(record, &self.pool);
+            if let Some(devices) = devices.as_object_mut() {
+                devices.extend(super::ports::devices(&now));
+                devices.extend(super::caches::devices_of(&now));
+            }
+            // Its size is that of the image and the limit.
+            devices["root"] = now["devices"]["root"].take();
+            for (key, value) in record.keys()? {
+                match value.as_str() {
+                    Some("") => drop(now["config"].as_object_mut().map(|all| all.remove(&key))),
+                    _ => now["config"][&key] = value,
+                }
+            }
+            now["devices"] = devices;
+            match self.client.put_tagged(&path, &tag, &now).await {
+                Ok(true) => {
+                    return match record::state(&now) {
+                        State::Running if !record.gate => self.settle(name, record).await,
+                        _ => Ok(()),
+                    };
+                }
+                // Somebody else has changed it in between: what they changed is read.
+                Ok(false) => {}
+                Err(fail) => return Err(self.explain(name, fail, "setting the policy").await),
             }
         }
-        instance["devices"] = devices;
-        let path = format!("/1.0/instances/{name}");
-        if let Err(fail) = self.client.run(Method::PUT, &path, &instance).await {
-            return Err(self.explain(name, fail, "setting the policy").await);
-        }
-        match record::state(&instance) {
-            State::Running if !record.gate => self.settle(name, record).await,
-            _ => Ok(()),
-        }
+        Err(Error::Busy {
+            name: name.to_owned(),
+            what: "somebody else changes its settings".into(),
+        })
     }
 
     pub(super) async fn egress_log(&self, name: &str) -> Result<EgressLog> {

@@ -143,11 +143,24 @@ fn about(when: SystemTime, name: &str) -> String {
     format!("{seconds:012} {name}")
 }
 
+/// Whether this is how a server refuses that will do so again: its kernel can't, or the client may not.
+fn is_for_good(fail: &Fail) -> bool {
+    match fail {
+        Fail::Refused(401 | 403, _) => true,
+        Fail::Refused(_, text) | Fail::Failed(text, _) => {
+            ["Could not process rule", "nftables config", "not supported", "Failed to run: nft"]
+                .iter()
+                .any(|words| text.contains(words))
+        }
+        _ => false,
+    }
+}
+
 /// What the server says, without the rules themselves.
-fn said(fail: Fail) -> String {
+fn said(fail: &Fail) -> String {
     let text = match fail {
-        Fail::Refused(_, text) | Fail::Failed(text, _) => text,
-        fail => fail.plain(WHAT).to_string(),
+        Fail::Refused(_, text) | Fail::Failed(text, _) => text.clone(),
+        fail => fail.clone().plain(WHAT).to_string(),
     };
     let first = text.lines().next().unwrap_or_default();
     first.rsplit("Error: ").next().unwrap_or(first).trim().to_owned()
@@ -161,15 +174,17 @@ pub async fn examine(config: IncusConfig) -> Vec<Check> {
         return Vec::new();
     }
     let why = match inner.prevented().await {
+        // It is so for this client, not for the server.
         Some(why) => Some(why),
-        None => inner.try_one().await.err(),
+        None => {
+            let refused = inner.try_one().await.err();
+            let no = refused.as_ref().filter(|fail| is_for_good(fail)).map(said);
+            if inner.marked_no.is_some() || no.is_some() {
+                inner.mark(no.as_deref()).await;
+            }
+            refused.as_ref().map(said)
+        }
     };
-    let note = why.as_ref().map_or(String::new(), |why| format!("{} {why}", inner.version));
-    let config = json!({"config": {(NO): note}});
-    if inner.marked_no.is_some() || why.is_some() {
-        // Who may not write it down tries it again.
-        let _ = inner.client.run(Method::PATCH, "/1.0", &config).await;
-    }
     vec![match why {
         None => Check::good(
             WHAT,
@@ -200,13 +215,20 @@ impl Inner {
     }
 
     /// Makes one, and takes it away.
-    async fn try_one(&self) -> std::result::Result<(), String> {
+    async fn try_one(&self) -> std::result::Result<(), Fail> {
         let record = Record { token: token(), ..Record::default() };
         let name = network(&record);
         let rule = json!({"action": "allow", "state": "enabled", "destination": "192.0.2.1"});
         let done = self.put_up(&name, "", vec![rule], true).await;
         self.take_down(&name).await;
-        done.map_err(said)
+        done
+    }
+
+    /// Writes down on the server that it can't, and why; or that nothing is known against it.
+    async fn mark(&self, why: Option<&str>) {
+        let note = why.map_or(String::new(), |why| format!("{} {why}", self.version));
+        // Whoever may not write it down tries it again.
+        let _ = self.client.run(Method::PATCH, "/1.0", &json!({"config": {(NO): note}})).await;
     }
 
     /// Why a sandbox is not enclosed; nothing where it is.
@@ -216,6 +238,10 @@ impl Inner {
         }
         if bounds::names(&record.egress).is_none() {
             return Some("addresses can't say what the policy does".into());
+        }
+        // One that is there is not given up for what others were refused.
+        if record.fence && !self.without_acls {
+            return None;
         }
         if self.fences.refused.load(Ordering::Relaxed) {
             return Some("the server refuses it".into());
@@ -240,7 +266,7 @@ impl Inner {
         if ground.unknown.is_some() {
             return Ok(false);
         }
-        let found = self.look_up(&record.egress).await;
+        let found = self.look_up(name, &record.egress).await;
         let rules = self.bound(record, &found, &Found::new(), &ground);
         let fence = network(record);
         let path = format!("/1.0/network-acls/{fence}");
@@ -254,18 +280,15 @@ impl Inner {
                 Err(fail) => return Err(fail.plain(&doing)),
             },
             Err(fail) if fail.is_missing() => {}
-            Err(Fail::Refused(401 | 403, _)) => return Ok(false),
+            Err(Fail::Refused(401 | 403, _)) if !record.fence => return Ok(false),
             Err(fail) => return Err(fail.plain(&doing)),
         }
         match self.put_up(&fence, name, rules, bounds::is_open(&record.egress)).await {
             Ok(()) => Ok(true),
-            Err(fail @ (Fail::Refused(..) | Fail::Failed(..))) => {
+            Err(fail) if is_for_good(&fail) && !record.fence => {
                 self.take_down(&fence).await;
                 self.fences.forget(name);
-                let why = said(fail);
-                let config = json!({"config": {(NO): format!("{} {why}", self.version)}});
-                // Whoever may not write it down tries again.
-                let _ = self.client.run(Method::PATCH, "/1.0", &config).await;
+                self.mark(Some(&said(&fail))).await;
                 // Known by now, so that the next one is not tried.
                 self.fences.refused.store(true, Ordering::Relaxed);
                 Ok(false)
@@ -289,8 +312,8 @@ impl Inner {
         bounds::rules(&record.egress, &all, &ground.hosts, &own)
     }
 
-    /// The addresses of a policy's names. One that can't be looked up has none.
-    async fn look_up(&self, policy: &Policy) -> Found {
+    /// The addresses of a policy's names. Where nobody answers, what was known here holds; else there are none.
+    async fn look_up(&self, sandbox: &str, policy: &Policy) -> Found {
         let names = bounds::names(policy).unwrap_or_default();
         let asked = names.into_iter().map(async |name| {
             let found = self.fences.resolver.find(name, Kind::A).await;
@@ -299,7 +322,13 @@ impl Inner {
             addresses.dedup();
             (name.to_owned(), addresses)
         });
-        futures_util::future::join_all(asked).await.into_iter().collect()
+        let mut found: Found = futures_util::future::join_all(asked).await.into_iter().collect();
+        let known = self.fences.kept();
+        let known = known.get(sandbox);
+        for (name, addresses) in found.iter_mut().filter(|(_, addresses)| addresses.is_empty()) {
+            *addresses = known.and_then(|all| all.get(name)).cloned().unwrap_or_default();
+        }
+        found
     }
 
     /// What a guest's guard has to know of its names.
@@ -345,6 +374,8 @@ impl Inner {
             tries += 1;
             match self.client.post("/1.0/networks", &body).await {
                 Ok(()) => return Ok(()),
+                // Somebody else encloses the same sandbox: by the ACL that was just made whole.
+                Err(Fail::Refused(_, text)) if text.contains("already exists") => return Ok(()),
                 // Somebody else is there, or the machine's interfaces changed while they were looked at.
                 Err(Fail::Refused(_, text))
                     if tries < TRIES
@@ -375,7 +406,9 @@ impl Inner {
 
     /// Takes away what has enclosed sandboxes that are no more; how many.
     pub(super) async fn collect_fences(&self, dry_run: bool) -> Result<usize> {
-        if !self.by_guests() || self.cluster.is_some() {
+        // Others see networks without the sandboxes that they are of.
+        let sees_all = matches!(self.client.project(), None | Some("default"));
+        if !self.by_guests() || self.cluster.is_some() || !sees_all {
             return Ok(0);
         }
         let Some(over) = wall_clock().checked_sub(LEFT).map(|when| about(when, "")) else {
@@ -453,12 +486,8 @@ impl Inner {
         let (now, tag) = get.map_err(|fail| fail.plain("looking its names up"))?;
         // Whoever changes the policy changes this last: else it is another one's tag.
         let (instance, record) = self.instance(name).await?;
-        let mut found = self.look_up(&record.egress).await;
+        let found = self.look_up(name, &record.egress).await;
         let before = self.fences.kept().get(name).cloned();
-        for (name, addresses) in found.iter_mut().filter(|(_, addresses)| addresses.is_empty()) {
-            // Where nobody answers, what was known holds.
-            *addresses = before.as_ref().and_then(|all| all.get(name)).cloned().unwrap_or_default();
-        }
         if before.as_ref() == Some(&found) {
             return Ok(true);
         }
@@ -474,6 +503,12 @@ impl Inner {
         self.fences.kept().insert(name.to_owned(), found);
         if !same {
             self.enforce(name, &record, &instance).await?;
+            // Whoever has changed the policy meanwhile, from another process, is not overruled.
+            let (instance, later) = self.instance(name).await?;
+            if later.egress != record.egress && record::state(&instance) == State::Running {
+                self.enclose(name, &later).await?;
+                self.enforce(name, &later, &instance).await?;
+            }
         }
         Ok(true)
     }
@@ -489,10 +524,6 @@ async fn freshen(inner: Weak<Inner>, name: String) {
             tokio::time::sleep(pause).await;
         }
         let Some(inner) = inner.upgrade() else { return };
-        if inner.fences.kept().get(&name).is_some_and(Found::is_empty) {
-            (known, pause) = (true, FRESH);
-            continue;
-        }
         let goes_on = match inner.renew(&name).await {
             Ok(goes_on) => goes_on,
             Err(Error::NotFound { .. } | Error::NotRunning { .. }) => false,
@@ -519,9 +550,12 @@ mod tests {
     fn the_kernels_own_words_are_found() {
         let text = "Failed to start device \"eth0\": Failed apply nftables config: Failed to run: nft -f -: \
             exit status 1 (/dev/stdin:9:2-9: Error: Could not process rule: Protocol error\n\tct state\n)";
-        let words = said(Fail::Failed(text.into(), None));
-        assert_eq!(words, "Could not process rule: Protocol error");
-        assert_eq!(said(Fail::Refused(403, "not you".into())), "not you");
+        let fail = Fail::Failed(text.into(), None);
+        assert_eq!(said(&fail), "Could not process rule: Protocol error");
+        assert!(is_for_good(&fail));
+        let fail = Fail::Refused(403, "not you".into());
+        assert!(said(&fail) == "not you" && is_for_good(&fail));
+        assert!(!is_for_good(&Fail::Refused(503, "Incus is shutting down".into())));
         let early = about(std::time::UNIX_EPOCH + Duration::from_secs(9), "z");
         assert!(early < about(std::time::UNIX_EPOCH + Duration::from_secs(10), "a"));
     }

@@ -93,7 +93,14 @@ impl Inner {
         if !self.by_guests() || record.gate || record.egress == Policy::None {
             return Ok(());
         }
-        let (instance, _) = self.instance(name).await?;
+        let turn = self.changes.of(name);
+        let _alone = turn.write().await;
+        // What was changed while it booted holds.
+        let (instance, now) = self.instance(name).await?;
+        let record = if now.token == record.token { &now } else { record };
+        if record.egress == Policy::None {
+            return Ok(());
+        }
         let fence = self.enclose(name, record).await?;
         let enclosed = Record { fence, ..record.clone() };
         if fence != record.fence {
@@ -203,6 +210,9 @@ impl Inner {
             self.enclose(name, &record).await?;
         }
         self.plug(name, &record, &instance).await?;
+        if before.fence && !record.fence {
+            self.open_up(name, &before).await;
+        }
         self.await_network(name).await
     }
 
@@ -212,10 +222,20 @@ impl Inner {
         let fields = self.ask_once(name, &["network", &seconds]).await?;
         match fields.first().is_some_and(|up| up == b"up") {
             true => Ok(()),
-            false => Err(Error::Timeout {
-                what: format!("the network of sandbox '{name}'"),
-                after: super::lifecycle::NETWORK,
-            }),
+            false => {
+                let (_, record) = self.instance(name).await?;
+                let own = match record.fence {
+                    true => format!(
+                        ", {} on the server, which a firewall there may not let through",
+                        super::fence::network(&record)
+                    ),
+                    false => String::new(),
+                };
+                Err(Error::Timeout {
+                    what: format!("the network of sandbox '{name}'{own}"),
+                    after: super::lifecycle::NETWORK,
+                })
+            }
         }
     }
 

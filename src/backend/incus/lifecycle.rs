@@ -15,8 +15,8 @@ use super::host::{Lock, SERVER, is_gated};
 use super::record::{self, Record};
 use super::restoring::is_half;
 use super::seccomp::{self, DENY};
-use super::{Inner, ports};
-use crate::backend::guest::{Ask, guarded};
+use super::{Inner, caches, ports};
+use crate::backend::guest::{Ask, guarded, is_ruled};
 use crate::sandbox::{
     Cancel, Capability, Error, GcReport, Info, Kind, Limits, Placement, Policy, Result, Spec,
     State, StopOptions,
@@ -323,6 +323,8 @@ impl Inner {
         if !plan.bare {
             if !started {
                 self.check_cache_targets(name, &plan.record).await?;
+                // Until now it was being made, which may have taken long.
+                self.take_caches(name, &plan.record).await?;
             }
             if !started && let Err(fail) = self.act(name, "start", 0, false).await {
                 if let Some(why) = super::devices::blame(&plan.record, &self.pool, &fail) {
@@ -414,13 +416,23 @@ impl Inner {
 
     /// Whether an operation on an instance is under way.
     async fn is_worked_on(&self, name: &str) -> bool {
+        self.has_operation(name, |_| true).await
+    }
+
+    /// Whether an instance is being made.
+    pub(super) async fn is_being_made(&self, name: &str) -> bool {
+        self.has_operation(name, |what| what == "Creating instance").await
+    }
+
+    async fn has_operation(&self, name: &str, wanted: fn(&str) -> bool) -> bool {
         let all = self.client.get("/1.0/operations?recursion=1").await.unwrap_or_default();
-        let wanted = format!("/1.0/instances/{name}");
+        let own = format!("/1.0/instances/{name}");
         let mut running = all["running"].as_array().into_iter().flatten();
         running.any(|operation| {
             let instances = operation["resources"]["instances"].as_array();
             let mut instances = instances.into_iter().flatten().filter_map(Value::as_str);
-            instances.any(|path| path.split('?').next() == Some(wanted.as_str()))
+            wanted(operation["description"].as_str().unwrap_or_default())
+                && instances.any(|path| path.split('?').next() == Some(own.as_str()))
         })
     }
 
@@ -584,6 +596,7 @@ impl Inner {
             return Ok(());
         }
         let open = !ports::of(&instance).is_empty();
+        let began = caches::now();
         if !options.force {
             if state == State::Frozen {
                 // One that stands still can't end.
@@ -596,14 +609,14 @@ impl Inner {
             };
             if ended {
                 self.forget(name);
-                self.leave_caches(&record).await;
+                self.leave_caches_stopped(name, &record, began).await;
                 return if open { self.close_ports(name).await } else { Ok(()) };
             }
         }
         let (inner, name) = (Arc::clone(self), name.to_owned());
         guarded(cancel, move |_| async move {
             inner.halt(&name).await?;
-            inner.leave_caches(&record).await;
+            inner.leave_caches_stopped(&name, &record, began).await;
             if open { inner.close_ports(&name).await } else { Ok(()) }
         })
         .await
@@ -653,7 +666,12 @@ impl Inner {
                     if let Some(record) = &record {
                         self.leave_caches(record).await;
                     }
-                    let enclosed = record.filter(|record| record.fence || self.fences.has(name));
+                    // Another process may have enclosed it since its record was read.
+                    let enclosed = record.filter(|record| {
+                        record.fence
+                            || self.fences.has(name)
+                            || self.by_guests() && is_ruled(record)
+                    });
                     if let Some(record) = enclosed {
                         self.open_up(name, &record).await;
                     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::record::Record;
 use super::{IncusBackend, IncusConfig, Inner};
 use crate::backend::guest::Ground;
-use crate::sandbox::{Check, Result};
+use crate::sandbox::{Check, Error, Result};
 
 /// The server's key that says that it can't.
 pub(super) const NO: &str = "user.sandscript.no-fences";
@@ -30,6 +30,11 @@ pub(super) fn is_ours(_network: &str) -> bool {
     false
 }
 
+/// The network of one that another program has enclosed.
+pub(super) fn network(_record: &Record) -> String {
+    "a network of its own".into()
+}
+
 pub(super) fn cards(_record: &Record, networks: &Map<String, Value>) -> Map<String, Value> {
     networks.clone()
 }
@@ -48,8 +53,15 @@ pub async fn examine(config: IncusConfig) -> Vec<Check> {
 }
 
 impl Inner {
-    pub(super) async fn enclose(&self, _name: &str, _record: &Record) -> Result<bool> {
-        Ok(false)
+    pub(super) async fn enclose(&self, name: &str, record: &Record) -> Result<bool> {
+        match record.fence {
+            false => Ok(false),
+            true => Err(Error::unsupported(
+                format!("a policy for '{name}', which a network ACL encloses"),
+                "incus",
+                "this program is built without the backend 'local', whose resolver it needs",
+            )),
+        }
     }
 
     pub(super) fn told(&self, _name: &str, _record: &Record, ground: &Ground) -> Ground {

@@ -101,11 +101,25 @@ impl Operations {
             self.shared.read(id).await;
         }
         let mut receiver = receiver;
+        let mut patience = self.shared.http.patience();
+        let mut failing: Option<tokio::time::Instant> = None;
         loop {
-            match tokio::time::timeout(self.shared.http.patience(), &mut receiver).await {
+            match tokio::time::timeout(patience, &mut receiver).await {
                 Ok(ended) => return ended.unwrap_or_else(|_| gone()),
                 // The stream may be open with nobody at its other end.
-                Err(_) => self.shared.look(id).await,
+                Err(_) => match self.shared.look(id).await {
+                    Ok(()) => failing = None,
+                    Err(error) => {
+                        let since = *failing.get_or_insert_with(tokio::time::Instant::now);
+                        if since.elapsed() >= PATIENCE {
+                            self.shared.settle(id, Err(Fail::Lost(error.to_string())));
+                        }
+                    }
+                },
+            }
+            patience = self.shared.http.patience();
+            if failing.is_some() {
+                patience = patience.min(PATIENCE);
             }
         }
     }
@@ -197,16 +211,20 @@ impl Shared {
         }
     }
 
-    /// The same, where that it can't be reached is told by the stream.
-    async fn look(&self, id: &str) {
-        if let Err(error @ HttpError::Silent { .. }) = self.ask(id).await {
-            self.settle(id, Err(error.into()));
+    /// The same, where that it can't be reached may be told by the stream.
+    async fn look(&self, id: &str) -> Result<(), HttpError> {
+        match self.ask(id).await {
+            Err(error @ HttpError::Silent { .. }) => {
+                self.settle(id, Err(error.into()));
+                Ok(())
+            }
+            done => done,
         }
     }
 
     async fn ask(&self, id: &str) -> Result<(), HttpError> {
         let path = within(&format!("/1.0/operations/{id}"), self.project.as_deref());
-        let answer = self.http.send(&Method::GET, &path, &[], &Bytes::new()).await?;
+        let answer = self.http.send_patiently(&Method::GET, &path, &[], &Bytes::new()).await?;
         if answer.status == 404 {
             self.settle(id, gone());
         } else if let Ok(mut answer) = serde_json::from_slice::<Value>(&answer.body) {

@@ -124,6 +124,12 @@ impl Inner {
         let doing = format!("starting sandbox '{name}'");
         let failed = |error: io::Error| Error::io(&doing, error);
         let (unit, tree) = (systemd::unit(known), self.store.tree(name));
+        if systemd::is_machine(&unit).await? == Some(false) {
+            return Err(Error::Busy {
+                name: name.to_owned(),
+                what: format!("another service of this host is called {unit}"),
+            });
+        }
         let log = self.store.folder(name).join("console.log");
         new_log(&log).map_err(failed)?;
         let run = systemd.run(&unit);

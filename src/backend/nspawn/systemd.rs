@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::command::{self, reap};
 use super::record::Run;
 use crate::backend::local::cgroup::Controller;
-use crate::sandbox::Limits;
+use crate::sandbox::{Limits, Result};
 
 /// The folder that is there where systemd is the first process.
 const BOOTED: &str = "/run/systemd/system";
@@ -173,12 +173,26 @@ pub(super) fn unit(known: &str) -> String {
     format!("sandscript-{known}.service")
 }
 
+/// Whether a service is a machine's, and not another one that an administrator has; none where there is none.
+pub(super) async fn is_machine(unit: &str) -> Result<Option<bool>> {
+    let asked = ["show", "--property=LoadState,Transient,Slice", unit];
+    let said = command::run("systemctl", asked, &format!("looking at {unit}")).await?;
+    let says = |name: &str, value: &str| {
+        said.lines().any(|line| line.split_once('=') == Some((name, value)))
+    };
+    let ours = says("Transient", "yes") && says("Slice", SLICE);
+    Ok((ours || !says("LoadState", "not-found")).then_some(ours))
+}
+
 /// Waits until a service whose machine was killed is over and systemd has forgotten it; where nobody knows
-/// whether it was, `kills` it first.
+/// whether it was, `kills` it first, if it is a machine's.
 pub(super) async fn end(unit: &str, kills: bool) {
     let doing = format!("ending {unit}");
-    // One that is not there is what is wanted.
     if kills {
+        // One that is not there is what is wanted.
+        if !matches!(is_machine(unit).await, Ok(Some(true))) {
+            return;
+        }
         let _ = command::run("systemctl", ["kill", "--signal=KILL", unit], &doing).await;
     }
     let stopped = command::run("systemctl", ["stop", unit], &doing);

@@ -68,6 +68,16 @@ impl Inner {
         Ok(rows)
     }
 
+    /// Names and datasets of everything that the NAS lists, of others too; none where it does not say all of them.
+    pub(super) async fn taken(&self) -> Result<Option<Vec<(String, String)>>> {
+        let all = self.query(json!([])).await;
+        let (all, _) = all.map_err(|error| doing(error, "listing sandboxes"))?;
+        let read = |one: &Value| {
+            Some((one["name"].as_str()?.to_owned(), one["dataset"].as_str()?.to_owned()))
+        };
+        Ok(all.iter().map(read).collect())
+    }
+
     /// What has this name.
     pub(super) async fn find(&self, name: &str) -> Result<Found> {
         let all = self.query(json!([["name", "=", name]])).await;

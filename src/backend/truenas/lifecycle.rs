@@ -458,22 +458,30 @@ impl Inner {
                 || row.record.owner.as_ref().is_some_and(|owner| over(owner.until))
         };
         let mut report = GcReport::default();
-        let (dead, live): (Vec<Row>, Vec<Row>) = self.rows().await?.into_iter().partition(dead);
-        if self.api == Api::Container && !dry_run {
-            let all: Vec<Row> = dead.iter().chain(&live).cloned().collect();
-            self.zfs_sweep(&all).await?;
-        }
-        for row in dead {
+        let all = self.rows().await?;
+        let mut failed = None;
+        for row in all.iter().filter(|row| dead(row)) {
             if !dry_run {
                 match self.delete(&row.name).await {
                     Ok(()) => {}
                     // Somebody else was first.
                     Err(Error::NotFound { .. }) => continue,
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        failed = failed.or(Some(error));
+                        continue;
+                    }
                 }
             }
-            report.sandboxes.push(row.name);
+            report.sandboxes.push(row.name.clone());
         }
-        Ok(report)
+        if self.api == Api::Container
+            && !dry_run
+            && let Err(error) = self.zfs_sweep(&all).await
+            && report.sandboxes.is_empty()
+        {
+            // Otherwise what was deleted is told now, and this the next time.
+            failed = failed.or(Some(error));
+        }
+        failed.map_or(Ok(report), Err)
     }
 }

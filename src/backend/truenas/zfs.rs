@@ -274,41 +274,67 @@ impl Inner {
     }
 
     /// Takes away what nobody has any more, of clients that went in the middle of something: snapshots that
-    /// were not to stay, and datasets of clones that never became one. Only where the key comes there.
+    /// were not to stay, and datasets of clones that never became one. Only where the key comes there, and only
+    /// what says so itself: a dataset inherits what the one above it says.
     pub(super) async fn zfs_sweep(self: &Arc<Self>, rows: &[Row]) -> Result<()> {
         let now = crate::sandbox::wall_clock();
-        let abandoned = |millis: &str| {
-            let at =
-                millis.parse().ok().map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at));
+        let abandoned = |millis: Option<&&str>| {
+            let at = millis
+                .and_then(|millis| millis.parse().ok())
+                .map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at));
             at.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age > ABANDONED))
         };
         let parents: BTreeSet<&str> =
             rows.iter().filter_map(|row| Some(row.dataset.rsplit_once('/')?.0)).collect();
+        let properties = format!("{OF},{CREATED},{MADE}");
+        let columns = "name,property,value,source";
         for parent in parents {
-            let columns = format!("name,{OF},{CREATED},{MADE}");
-            let argv =
-                ["list", "-H", "-p", "-r", "-t", "filesystem,snapshot", "-o", &columns, parent];
+            let kinds = "filesystem,volume,snapshot";
+            let argv = ["get", "-H", "-p", "-r", "-t", kinds, "-o", columns, &properties, parent];
             let said = match self.zfs(&argv).await {
                 Ok(Ok(said)) => said,
                 Ok(Err(_)) | Err(Error::Unsupported { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            let all: Vec<Vec<&str>> = said.lines().map(|line| line.split('\t').collect()).collect();
-            for cells in &all {
-                let [name, _, _, made] = cells[..] else { continue };
-                // One that has a container by now is somebody's.
-                if !name.contains('@')
-                    && abandoned(made)
-                    && matches!(self.find(leaf(name)).await?, Found::Nothing)
-                {
-                    self.zfs_drop(name).await;
+            let mut all: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+            for line in said.lines() {
+                let cells: Vec<&str> = line.split('\t').collect();
+                let [name, property, value, source] = cells[..] else { continue };
+                let own = all.entry(name).or_default();
+                if source == "local" {
+                    own.insert(property, value);
                 }
             }
-            for cells in &all {
-                let [name, of, created, _] = cells[..] else { continue };
+            let is_below = |name: &str, above: &str| {
+                name.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
+            };
+            // One that has a dataset below it is somebody's.
+            let made = all.iter().filter(|(name, own)| {
+                !name.contains('@')
+                    && name.rsplit_once('/').is_some_and(|(above, _)| above == parent)
+                    && abandoned(own.get(MADE))
+                    && !all.keys().any(|other| is_below(other, name))
+            });
+            let mut made: Vec<&str> = made.map(|(name, _)| *name).collect();
+            if !made.is_empty() {
+                // One that has a container by now is somebody's, whatever that is called.
+                let taken = self.taken().await?;
+                made.retain(|name| {
+                    taken.as_ref().is_some_and(|taken| {
+                        !taken.iter().any(|(container, dataset)| {
+                            dataset == name || is_below(dataset, name) || container == leaf(name)
+                        })
+                    })
+                });
+            }
+            for name in made {
+                self.zfs_drop(name).await;
+            }
+            for (name, own) in &all {
                 let Some((dataset, _)) = name.split_once('@') else { continue };
-                let own = |row: &Row| row.dataset == dataset && row.record.token == of;
-                if abandoned(created) && !rows.iter().any(own) {
+                let Some(of) = own.get(OF) else { continue };
+                let another = |row: &Row| row.dataset == dataset && row.record.token != *of;
+                if abandoned(own.get(CREATED)) && rows.iter().any(another) {
                     // One that clones were made of goes with the last of them.
                     let _ = self.zfs(&["destroy", "-d", name]).await;
                 }
