@@ -144,7 +144,9 @@ pub fn network_acls_are_tried(daemon: &mut Daemon) {
             daemon.incus(&words).unwrap()
         });
         let all = all.concat();
-        let names = all.lines().filter_map(|line| line.split(',').next());
+        // Bridges that the server does not manage are others'.
+        let all = all.lines().filter(|line| !line.contains(",bridge,NO,"));
+        let names = all.filter_map(|line| line.split(',').next());
         names.filter(|name| name.len() == 15).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(ours(), [""; 0], "a try has left something");

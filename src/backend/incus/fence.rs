@@ -392,7 +392,17 @@ impl Inner {
     async fn take_down(&self, fence: &str) {
         // What stays goes with the next gc.
         for kind in ["networks", "network-acls"] {
-            let _ = self.client.remove(&format!("/1.0/{kind}/{fence}")).await;
+            for _ in 0..TRIES {
+                match self.client.remove(&format!("/1.0/{kind}/{fence}")).await {
+                    Ok(_) => break,
+                    Err(fail) if fail.is_missing() => break,
+                    // The server is not yet done with what had it.
+                    Err(Fail::Refused(..) | Fail::Failed(..)) => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    Err(_) => break,
+                }
+            }
         }
     }
 
