@@ -32,9 +32,9 @@ impl SnapshotSpec {
 pub struct Snapshot {
     /// Unique among the sandbox's snapshots.
     pub label: String,
-    /// When it was taken.
+    /// When it was taken. Right after taking it a server's own note of it may be some milliseconds later.
     pub created: SystemTime,
-    /// Bytes that only this snapshot holds.
+    /// Bytes that only this snapshot holds: nothing right after taking it, where it shares what it has.
     pub size: u64,
     /// How long the guest's processes stood still for it; zero when nothing had to.
     pub frozen: Duration,

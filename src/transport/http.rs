@@ -240,18 +240,8 @@ impl Http {
         self.send_within(self.patience_now(), method, path, headers, body).await
     }
 
-    /// The same, where an answer may take as long as one ever may.
-    pub async fn send_patiently(
-        &self,
-        method: &Method,
-        path: &str,
-        headers: &[(&str, String)],
-        body: &Bytes,
-    ) -> Result<Answer, HttpError> {
-        self.send_within(self.patience, method, path, headers, body).await
-    }
-
-    async fn send_within(
+    /// The same, where it is said how long the answer may take.
+    pub async fn send_within(
         &self,
         after: Duration,
         method: &Method,

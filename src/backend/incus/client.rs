@@ -100,16 +100,14 @@ impl Client {
         let mut headers = vec![("content-type", "application/json".to_owned())];
         headers.extend(tag.map(|tag| ("if-match", tag.to_owned())));
         let answer = self.ask(method, path, &headers, body).await?;
-        serde_json::from_slice(&answer.body)
-            .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))
+        parsed(&answer)
     }
 
     /// Reads something, and the tag of the state that it is in.
     pub async fn get_tagged(&self, path: &str) -> Result<(Value, String), Fail> {
         let answer = self.ask(Method::GET, path, &[], Bytes::new()).await?;
         let tag = answer.headers.get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or_default();
-        let mut value: Value = serde_json::from_slice(&answer.body)
-            .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))?;
+        let mut value = parsed(&answer)?;
         Ok((value["metadata"].take(), tag.to_owned()))
     }
 
@@ -154,8 +152,7 @@ impl Client {
     pub async fn get_in(&self, project: &str, path: &str) -> Result<Value, Fail> {
         let path = within(path, Some(project));
         let answer = self.ask_at(Method::GET, &path, &[], Bytes::new()).await?;
-        let mut value: Value = serde_json::from_slice(&answer.body)
-            .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))?;
+        let mut value = parsed(&answer)?;
         Ok(value["metadata"].take())
     }
 
@@ -252,6 +249,12 @@ impl Client {
         let path = format!("/1.0/operations/{operation}/websocket?secret={secret}");
         Ok(self.http.socket(&path).await?)
     }
+}
+
+/// What an answer says.
+fn parsed(answer: &Answer) -> Result<Value, Fail> {
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))
 }
 
 /// A path with a project in it.

@@ -392,13 +392,15 @@ impl Inner {
     async fn take_down(&self, fence: &str) {
         // What stays goes with the next gc.
         for kind in ["networks", "network-acls"] {
+            let mut pause = Duration::from_millis(20);
             for _ in 0..TRIES {
                 match self.client.remove(&format!("/1.0/{kind}/{fence}")).await {
                     Ok(_) => break,
                     Err(fail) if fail.is_missing() => break,
                     // The server is not yet done with what had it.
                     Err(Fail::Refused(..) | Fail::Failed(..)) => {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 3 / 2).min(Duration::from_millis(200));
                     }
                     Err(_) => break,
                 }

@@ -224,7 +224,10 @@ impl Shared {
 
     async fn ask(&self, id: &str) -> Result<(), HttpError> {
         let path = within(&format!("/1.0/operations/{id}"), self.project.as_deref());
-        let answer = self.http.send_patiently(&Method::GET, &path, &[], &Bytes::new()).await?;
+        let answer = self
+            .http
+            .send_within(self.http.patience(), &Method::GET, &path, &[], &Bytes::new())
+            .await?;
         if answer.status == 404 {
             self.settle(id, gone());
         } else if let Ok(mut answer) = serde_json::from_slice::<Value>(&answer.body) {

@@ -116,35 +116,33 @@ impl Inner {
         self.taken(name, spec, taken, standing, started, still).await
     }
 
-    /// Lets a guest go on, and says what was taken of it.
+    /// Lets a guest go on, and says what was taken of it. The server is not asked for it again: it would count what
+    /// the snapshot holds alone, which is nothing as yet.
     async fn taken(
         &self,
         name: &str,
         spec: &SnapshotSpec,
-        taken: Result<()>,
+        taken: Result<Value>,
         standing: Option<Standing>,
         started: Instant,
         still: RwLockWriteGuard<'_, ()>,
     ) -> Result<Snapshot> {
-        let going_on = async {
-            let stood = match standing {
-                Some(standing) => {
-                    self.go_on(name, standing).await;
-                    started.elapsed()
-                }
-                None => Duration::ZERO,
-            };
-            drop(still);
-            stood
+        let frozen = match standing {
+            Some(standing) => {
+                self.go_on(name, standing).await;
+                started.elapsed()
+            }
+            None => Duration::ZERO,
         };
-        if let Err(error) = taken {
-            going_on.await;
-            return Err(error);
-        }
-        let (stood, found) = tokio::join!(going_on, self.snapshot_of(name, &spec.label));
-        let mut snapshot = record::snapshot(&found?);
-        snapshot.frozen = stood;
-        Ok(snapshot)
+        drop(still);
+        Ok(Snapshot {
+            label: spec.label.clone(),
+            created: record::time(&taken?["created_at"]).unwrap_or_else(crate::sandbox::wall_clock),
+            size: 0,
+            frozen,
+            labels: spec.labels.clone(),
+            expires: spec.expires,
+        })
     }
 
     /// Lets a running guest's processes stand still for a moment.
@@ -194,10 +192,14 @@ impl Inner {
         }
     }
 
-    async fn copy(&self, name: &str, spec: &SnapshotSpec, body: &Value) -> Result<()> {
+    async fn copy(&self, name: &str, spec: &SnapshotSpec, body: &Value) -> Result<Value> {
         let path = format!("/1.0/instances/{name}/snapshots");
         let mut tries = 0;
-        while let Err(fail) = self.client.run(Method::POST, &path, body).await {
+        loop {
+            let fail = match self.client.run(Method::POST, &path, body).await {
+                Ok(operation) => return Ok(operation),
+                Err(fail) => fail,
+            };
             if self.client.get(&at(name, &spec.label)).await.is_ok() {
                 return Err(Error::exists(Kind::Snapshot, &spec.label));
             }
@@ -208,7 +210,6 @@ impl Inner {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(())
     }
 
     /// Changes some of an instance's settings.
