@@ -20,8 +20,10 @@ const MOST: usize = 4;
 
 /// Keys to come in by.
 pub struct Keys {
-    own: Option<Arc<PrivateKey>>,
+    own: Vec<Arc<PrivateKey>>,
     agent: Option<PathBuf>,
+    /// Whether nothing is wrong when the agent has no key.
+    lenient: bool,
 }
 
 /// An agent, and the keys that it has.
@@ -38,19 +40,41 @@ impl Keys {
     /// Reads a key, or makes it; an agent is asked when it is needed.
     pub fn open(source: &KeySource) -> Result<Keys, SshError> {
         let own = match source {
-            KeySource::Agent(socket) => return Ok(Keys { own: None, agent: Some(socket.clone()) }),
+            KeySource::Agent(socket) => {
+                return Ok(Keys { own: Vec::new(), agent: Some(socket.clone()), lenient: false });
+            }
             KeySource::File(path) => read(path)?,
             KeySource::Made(path) => match path.try_exists() {
                 Ok(false) => make(path)?,
                 _ => read(path)?,
             },
         };
-        Ok(Keys { own: Some(Arc::new(own)), agent: None })
+        Ok(Keys { own: vec![Arc::new(own)], agent: None, lenient: false })
+    }
+
+    /// All that can be used of those there are: an agent's, and these files'. Those that can't be used are left
+    /// out, with the reasons.
+    pub fn any(files: &[PathBuf], agent: Option<PathBuf>) -> (Keys, Vec<SshError>) {
+        let there = files.iter().filter(|file| file.exists());
+        let (mut own, mut wrong) = (Vec::new(), Vec::new());
+        for key in there.map(|file| read(file)) {
+            match key {
+                Ok(key) => own.push(Arc::new(key)),
+                Err(error) => wrong.push(error),
+            }
+        }
+        own.truncate(MOST);
+        (Keys { own, agent, lenient: true }, wrong)
+    }
+
+    /// Whether there is neither a key nor an agent.
+    pub fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.agent.is_none()
     }
 
     /// The line that lets it in, as in `authorized_keys`.
     pub async fn line(&self) -> Result<String, SshError> {
-        let key = match &self.own {
+        let key = match self.own.first() {
             Some(own) => own.public_key().clone(),
             None => {
                 let agent = self.agent().await?;
@@ -63,12 +87,19 @@ impl Keys {
         Ok(format!("{} sandscript", line.trim()))
     }
 
-    pub(super) fn own(&self) -> Option<PrivateKeyWithHashAlg> {
-        Some(PrivateKeyWithHashAlg::new(Arc::clone(self.own.as_ref()?), None))
+    pub(super) fn own(&self) -> impl Iterator<Item = PrivateKeyWithHashAlg> {
+        self.own.iter().map(|own| PrivateKeyWithHashAlg::new(Arc::clone(own), None))
     }
 
     /// The agent, if one is to be asked.
     pub(super) async fn agent(&self) -> Result<Option<Agent>, SshError> {
+        match self.ask_agent().await {
+            Err(_) if self.lenient => Ok(None),
+            asked => asked,
+        }
+    }
+
+    async fn ask_agent(&self) -> Result<Option<Agent>, SshError> {
         let Some(socket) = &self.agent else { return Ok(None) };
         let wrong = |why: &dyn std::fmt::Display| {
             SshError::Keys(format!("the SSH agent {}: {why}", socket.display()))

@@ -1,20 +1,26 @@
 //! SSH to one machine whose host key is known beforehand: one connection, as many channels as one wants.
+//! Which key that is, and how one comes in, may be said by the files of OpenSSH.
 //!
 //! Nobody is trusted at first sight. Only this module knows the library that it is done by.
 
+mod config;
 mod keys;
+mod known;
 mod pin;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use russh::Preferred;
 use russh::client::{self, AuthResult, Handle};
 use russh::keys::{HashAlg, PublicKeyOrCertificate};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+pub use config::HostConfig;
 pub use keys::Keys;
+pub use known::known_hosts;
 pub use pin::Pins;
 
 /// How long a line may be silent until it is tried, and how often before it counts as broken.
@@ -141,6 +147,10 @@ impl Ssh {
             keepalive_interval: Some(KEEPALIVE.0),
             keepalive_max: KEEPALIVE.1,
             nodelay: true,
+            preferred: Preferred {
+                key: to.pins.kinds(&Preferred::DEFAULT.key).into(),
+                ..Preferred::DEFAULT
+            },
             ..client::Config::default()
         };
         let shown = Arc::new(OnceLock::new());
@@ -148,9 +158,11 @@ impl Ssh {
         let mut handle = match client::connect_stream(Arc::new(config), stream, doorman).await {
             Ok(handle) => handle,
             Err(russh::Error::UnknownKey) => {
-                return Err(SshError::Untrusted(format!(
-                    "{to} has another host key than it should"
-                )));
+                let key = shown.get().map_or("one that is signed", String::as_str);
+                return Err(SshError::Untrusted(match to.pins.is_empty() {
+                    true => format!("{to} has a host key that is not known: {key}"),
+                    false => format!("{to} has another host key than it should: {key}"),
+                }));
             }
             Err(error) => return Err(unreachable(&error)),
         };
@@ -168,7 +180,7 @@ impl Ssh {
                 }
             }
         }
-        if let Some(own) = keys.own() {
+        for own in keys.own() {
             match handle.authenticate_publickey(&to.user, own).await {
                 Ok(AuthResult::Success) => return Ok(Ssh { handle, place, key }),
                 Ok(AuthResult::Failure { .. }) => {}

@@ -1,26 +1,50 @@
 //! The host keys that a machine may show.
 
-use russh::keys::{HashAlg, PublicKey};
+use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 /// The SHA-256 of each host key that is right, as `ssh-keygen -l` shows them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pins(Vec<String>);
+#[derive(Clone, Debug, Default)]
+pub struct Pins(Vec<String>, Vec<Algorithm>);
+
+impl PartialEq for Pins {
+    /// Of which kind they are says nothing more.
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
 
 impl Pins {
     /// Reads host keys, one a line as in `/etc/ssh/ssh_host_ed25519_key.pub`, or their fingerprints as in
     /// `SHA256:…`. What is neither is left out.
     pub fn parse(text: &str) -> Pins {
-        let pin = |line: &str| match line.strip_prefix("SHA256:") {
+        let mut kinds = Vec::new();
+        let mut pin = |line: &str| match line.strip_prefix("SHA256:") {
             Some(hash) => {
                 let hash = hash.trim_end_matches('=');
                 let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/');
                 (hash.len() == 43 && hash.chars().all(plain)).then(|| format!("SHA256:{hash}"))
             }
             None => {
-                Some(PublicKey::from_openssh(line).ok()?.fingerprint(HashAlg::Sha256).to_string())
+                let key = PublicKey::from_openssh(line).ok()?;
+                kinds.push(key.algorithm());
+                Some(key.fingerprint(HashAlg::Sha256).to_string())
             }
         };
-        Pins(text.lines().filter_map(|line| pin(line.trim())).collect())
+        let pins = text.lines().filter_map(|line| pin(line.trim())).collect();
+        Pins(pins, kinds)
+    }
+
+    /// Those that are not among the others.
+    pub(super) fn minus(mut self, others: &Pins) -> Pins {
+        self.0.retain(|pin| !others.0.contains(pin));
+        self
+    }
+
+    /// The kinds of host keys that a server is asked for: first those of which one is known.
+    pub(super) fn kinds(&self, all: &[Algorithm]) -> Vec<Algorithm> {
+        let known = |kind: &&Algorithm| self.1.contains(kind);
+        let first = all.iter().filter(known);
+        first.chain(all.iter().filter(|kind| !known(kind))).cloned().collect()
     }
 
     /// Whether nobody would be right.
