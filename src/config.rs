@@ -36,6 +36,7 @@ const KEYS: &[&str] = &[
     "jobs",
     "max_memory",
     "max_operations",
+    "nspawn",
     "profile",
     "profiles",
     "secrets",
@@ -70,6 +71,8 @@ pub struct Config {
     pub max_memory: Option<u64>,
     /// How many operations a script may do.
     pub max_operations: Option<u64>,
+    /// How one comes in at a host for `nspawn`, by its name; only the user's file says it.
+    pub nspawn: BTreeMap<String, NspawnHost>,
     /// The profile that holds; only the user's file says it.
     pub profile: Option<String>,
     /// What the user lays down for all sandboxes, by the profile's name; only the user's file does.
@@ -80,6 +83,20 @@ pub struct Config {
     pub store: Option<PathBuf>,
     /// How one comes in at a NAS, by its name; only the user's file says it.
     pub truenas: BTreeMap<String, NasConfig>,
+}
+
+/// How one comes in at another host for `nspawn`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NspawnHost {
+    /// The SHA-256 of its host key, as `ssh-keygen -l` shows it; the hosts that SSH knows when not given.
+    pub host_key: Option<String>,
+    /// A file with a key; an agent's and the usual ones when not given.
+    pub key: Option<PathBuf>,
+    /// The program there, where none is to be sent.
+    pub program: Option<String>,
+    /// The folder there that its machines are kept in, below `nspawn`.
+    pub store: Option<String>,
 }
 
 /// How one comes in at a TrueNAS.
@@ -242,10 +259,14 @@ impl Config {
 
     /// Nor does it say which machines may be used.
     fn check_hosts(&self, path: &Path, user_file: Option<&Path>) -> Result<(), ConfigError> {
-        let message = match (self.hosts.is_empty(), self.truenas.is_empty()) {
-            (true, true) => return Ok(()),
-            (false, _) => "hosts: a project file may not say which machines scripts may use",
-            (true, false) => "truenas: a project file may not say how one comes in at a NAS",
+        let message = if !self.hosts.is_empty() {
+            "hosts: a project file may not say which machines scripts may use"
+        } else if !self.truenas.is_empty() {
+            "truenas: a project file may not say how one comes in at a NAS"
+        } else if !self.nspawn.is_empty() {
+            "nspawn: a project file may not say how one comes in at another host"
+        } else {
+            return Ok(());
         };
         let hint = user_file.map(|file| format!("put it into {}", file.display()));
         Err(ConfigError { path: path.to_owned(), at: None, message: message.into(), hint })
@@ -283,6 +304,7 @@ impl Config {
             image_server: self.image_server.or(below.image_server),
             store: self.store.or(below.store),
             truenas: below.truenas,
+            nspawn: below.nspawn,
         }
     }
 
@@ -328,6 +350,9 @@ impl Config {
             if key.as_os_str() != NasSsh::AGENT {
                 *key = folder.join(&*key);
             }
+        }
+        for key in config.nspawn.values_mut().filter_map(|host| host.key.as_mut()) {
+            *key = folder.join(&*key);
         }
         let keys = config.truenas.values_mut().filter_map(|nas| nas.key.as_mut());
         let files = config.secrets.values_mut().chain(keys).filter_map(|source| match source {
@@ -486,7 +511,7 @@ mod tests {
             error.hint.as_deref(),
             Some(
                 "there are: allow_path, backend, base, egress, gc, host, hosts, image_server, jobs, max_memory, \
-                 max_operations, profile, profiles, secrets, store, truenas"
+                 max_operations, nspawn, profile, profiles, secrets, store, truenas"
             )
         );
         let error = Config::parse("\njobs = \"many\"\n").unwrap_err();

@@ -48,6 +48,10 @@ pub struct Config {
     /// Where `nspawn` keeps its machines; `/var/lib/sandscript/nspawn` when not given.
     #[serde(default)]
     pub nspawn_store: Option<PathBuf>,
+    /// For `nspawn`: how one comes in at another host.
+    #[cfg(all(feature = "nspawn", feature = "ssh"))]
+    #[serde(default)]
+    pub nspawn: nspawn::remote::Access,
     /// For `incus`: the daemon's socket, where it is not in its usual place.
     pub incus_socket: Option<PathBuf>,
     /// For `incus`: folders with remotes and certificates, laid out as the Incus client's.
@@ -92,6 +96,11 @@ pub async fn examine(name: &str, config: &Config) -> Vec<Check> {
         "incus" => incus::examine(incus_config(config)).await,
         #[cfg(feature = "truenas")]
         "truenas" => truenas::examine(&config.truenas, config.host.as_deref()).await,
+        #[cfg(all(feature = "nspawn", feature = "ssh"))]
+        "nspawn" => match remote_config(config) {
+            Some(config) => nspawn::remote::examine(&config).await,
+            None => Vec::new(),
+        },
         _ => {
             let _ = config;
             Vec::new()
@@ -111,8 +120,25 @@ fn incus_config(config: &Config) -> incus::IncusConfig {
     }
 }
 
+#[cfg(all(feature = "nspawn", feature = "ssh"))]
+fn remote_config(config: &Config) -> Option<nspawn::remote::RemoteConfig> {
+    Some(nspawn::remote::RemoteConfig {
+        host: config.host.clone()?,
+        access: config.nspawn.clone(),
+        helper: config.helper.clone(),
+        image: None,
+        image_server: config.image_server.clone(),
+    })
+}
+
 /// Opens a backend by name.
 pub async fn open(name: &str, config: &Config) -> Result<Arc<dyn Backend>> {
+    #[cfg(all(feature = "nspawn", feature = "ssh"))]
+    if name == "nspawn"
+        && let Some(config) = remote_config(config)
+    {
+        return Ok(Arc::new(nspawn::remote::open(config).await?));
+    }
     if let (Some(host), "local" | "nspawn" | "fake") = (&config.host, name) {
         return Err(Error::invalid_hint(
             "host",
@@ -180,7 +206,7 @@ mod tests {
             let backend = open(name, &config).await.unwrap();
             assert_eq!(backend.capabilities().backend, *name);
         }
-        for name in ["local", "nspawn", "fake"].into_iter().filter(|name| NAMES.contains(name)) {
+        for name in ["local", "fake"].into_iter().filter(|name| NAMES.contains(name)) {
             let config = Config { host: Some("nas".into()), ..Config::default() };
             let error = open(name, &config).await.err().unwrap();
             assert!(matches!(&error, Error::InvalidInput { what, .. } if what == "host"));

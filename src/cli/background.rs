@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use super::config::Settings;
 use super::output::Output;
-use crate::backend::session::{self, Connect, SessionBackend};
+use crate::backend::session::{self, Connect, Connection, SessionBackend};
 use crate::backend::{self, Config};
 use crate::sandbox::{Backend, Error, Result};
 
@@ -33,8 +33,9 @@ pub(super) async fn open(
     brief: bool,
 ) -> Result<Arc<dyn Backend>> {
     let config = settings.backend(host);
-    // A NAS takes twenty logins a minute. An Incus server takes any number, and what runs long has its own.
-    let wanted = name == "truenas" || (name == "incus" && brief);
+    // A NAS takes twenty logins a minute. Others take any number, and what runs long has its own.
+    let far = name == "incus" || (name == "nspawn" && config.host.is_some());
+    let wanted = name == "truenas" || (far && brief);
     if wanted
         && !settings.no_session
         && let Ok(digest) = digest(name, &config)
@@ -172,7 +173,7 @@ impl Way {
 
 #[async_trait]
 impl Connect for Way {
-    async fn connect(&self) -> Result<UnixStream> {
+    async fn connect(&self) -> Result<Connection> {
         let lost = |error: io::Error| Error::Transport {
             message: format!("there is no way to its session ({error}); do without: --no-session"),
         };
@@ -182,9 +183,10 @@ impl Connect for Way {
                     error.kind(),
                     io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
                 ) => {}
-            connected => return connected.map_err(lost),
+            connected => return connected.map(Connection::from).map_err(lost),
         }
         self.start().map_err(lost)?;
-        UnixStream::connect(&self.0.place.socket).await.map_err(lost)
+        let connected = UnixStream::connect(&self.0.place.socket).await;
+        connected.map(Connection::from).map_err(lost)
     }
 }

@@ -12,6 +12,8 @@ use super::{CommandError, Global, Result};
 use crate::backend::truenas::{Jump, SshConfig};
 #[cfg(feature = "truenas")]
 use crate::config::NasSsh;
+#[cfg(all(feature = "nspawn", feature = "ssh"))]
+use crate::config::NspawnHost;
 use crate::config::{Config, ConfigError, Every, NasConfig};
 use crate::egress::Catalog;
 #[cfg(feature = "truenas")]
@@ -176,6 +178,23 @@ impl Environment {
         Some(key.and_then(|key| Ok(config(key, jump.transpose()?))))
     }
 
+    /// The ways to other hosts for `nspawn`, as OpenSSH goes them. The folder is one of such a host.
+    #[cfg(all(feature = "nspawn", feature = "ssh"))]
+    fn far(&self, store: Option<&PathBuf>) -> crate::backend::nspawn::remote::Access {
+        let own = |file: &str| self.home.as_ref().map(|home| home.join(".ssh").join(file));
+        let here = |file: &str| Path::new("/etc/ssh").join(file);
+        let made = self.config_folder().map(|folder| folder.join("sandscript/ssh/id_ed25519"));
+        crate::backend::nspawn::remote::Access {
+            ssh_config: own("config").into_iter().chain([here("ssh_config")]).collect(),
+            known_hosts: own("known_hosts").into_iter().chain([here("ssh_known_hosts")]).collect(),
+            home: self.home.clone(),
+            agent: self.ssh_agent.clone(),
+            keys: [own("id_ed25519"), own("id_ecdsa"), made].into_iter().flatten().collect(),
+            store: store.map(|store| store.display().to_string()),
+            ..Default::default()
+        }
+    }
+
     /// The socket of this machine's Incus daemon, where it is not in its usual place.
     fn incus(&self) -> Option<PathBuf> {
         let inside = || Some(self.incus_dir.as_ref()?.join("unix.socket"));
@@ -241,6 +260,12 @@ pub struct Settings {
     pub store: PathBuf,
     /// Where `nspawn` keeps its machines, where that was said; absolute.
     pub nspawn_store: Option<PathBuf>,
+    /// How one comes in at another host for `nspawn`, by its name.
+    #[cfg(all(feature = "nspawn", feature = "ssh"))]
+    pub nspawn: BTreeMap<String, NspawnHost>,
+    /// The same for any of them.
+    #[cfg(all(feature = "nspawn", feature = "ssh"))]
+    far: crate::backend::nspawn::remote::Access,
     /// How one comes in at a NAS, by its name.
     pub truenas: BTreeMap<String, NasConfig>,
     /// The same for any other NAS.
@@ -283,6 +308,8 @@ impl Settings {
             None => config.gc.every,
         };
         let store = global.store.clone().or_else(|| environment.store.clone()).or(config.store);
+        #[cfg(all(feature = "nspawn", feature = "ssh"))]
+        let far = environment.far(global.store.as_ref().or(environment.store.as_ref()));
         let nspawn_store = store.as_ref().map(|store| folder.join(store).join("nspawn"));
         let store = match store {
             Some(store) => folder.join(store),
@@ -338,6 +365,10 @@ impl Settings {
                 .filter_map(|(name, nas)| Some((name.clone(), environment.ssh(&nas.ssh)?)))
                 .collect(),
             truenas: config.truenas,
+            #[cfg(all(feature = "nspawn", feature = "ssh"))]
+            nspawn: config.nspawn,
+            #[cfg(all(feature = "nspawn", feature = "ssh"))]
+            far,
         };
         // A project is somebody else's word: it does not say where your credentials go.
         if let Some(host) = settings.host.as_ref().filter(|host| !settings.may_use(host)) {
@@ -353,6 +384,8 @@ impl Settings {
         crate::backend::Config {
             #[cfg(feature = "truenas")]
             truenas: self.access(host.as_deref()),
+            #[cfg(all(feature = "nspawn", feature = "ssh"))]
+            nspawn: self.way(host.as_deref()),
             host,
             store: Some(self.store.clone()),
             nspawn_store: self.nspawn_store.clone(),
@@ -387,6 +420,20 @@ impl Settings {
             exec: said.exec.clone(),
             ssh: host.and_then(|host| self.ssh.get(host)).cloned(),
         }
+    }
+
+    /// How one comes in at another host for `nspawn`.
+    #[cfg(all(feature = "nspawn", feature = "ssh"))]
+    fn way(&self, host: Option<&str>) -> crate::backend::nspawn::remote::Access {
+        let mut way = self.far.clone();
+        if let Some(said) = host.and_then(|host| self.nspawn.get(host)) {
+            way.host_key = said.host_key.clone();
+            way.key = said.key.clone();
+            way.program = said.program.clone();
+            way.store = way.store.or_else(|| said.store.clone());
+        }
+        way.store = way.store.map(|store| format!("{}/nspawn", store.trim_end_matches('/')));
+        way
     }
 
     /// Whether a script or a project may use this machine.

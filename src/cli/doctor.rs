@@ -16,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   sandscript doctor
   sandscript doctor --backend truenas --host nas.lan
+  sandscript doctor --backend nspawn --host root@nas.lan
   sandscript doctor --format json | jq .missing";
 
 /// Say what works on this machine, and for the rest why not and how to get it

@@ -1,5 +1,5 @@
 //! Ways to talk to another program: HTTP and WebSockets over a unix socket or TLS, SSH, messages with
-//! descriptors over a unix socket.
+//! descriptors over a unix socket, many streams over one.
 //!
 //! Nothing here knows what is said.
 
@@ -10,6 +10,7 @@ mod http;
 pub mod jsonrpc;
 mod key_source;
 mod link;
+pub mod mux;
 #[cfg(any(feature = "incus", feature = "truenas"))]
 mod pipe;
 #[cfg(feature = "ssh")]

@@ -10,6 +10,9 @@ mod daemon;
 mod booted;
 mod case;
 mod cases;
+#[cfg(all(feature = "nspawn", feature = "ssh"))]
+#[path = "../nspawn/far.rs"]
+mod far;
 mod hangs;
 #[cfg(feature = "nspawn")]
 #[path = "../nspawn/native.rs"]
@@ -62,6 +65,19 @@ const BY_SSH: &[&str] = &["exec_", "files_round", "streams_", "terminal_"];
 /// Those that run besides on a host that systemd has booted: what it does for a machine there.
 const BOOTED: &[&str] = &["hostile_", "limit_", "states_", "usage_"];
 
+/// Those that run besides where calls go to another host over one connection.
+const FAR: &[&str] = &[
+    "exec_cancel",
+    "exec_timeout",
+    "files_a_",
+    "files_sixty_four",
+    "process_",
+    "streams_",
+    "terminal_",
+    "trees_round",
+    "trees_unpack_can",
+];
+
 /// In so many days each case has run on one of the releases: a part of them each day, a quarter of that on each
 /// release. After four times as many it has run on all of them.
 const DAYS: u64 = 8;
@@ -92,6 +108,7 @@ fn chosen(rig: &Rig, case: &str) -> bool {
         rig::Choice::Booted => {
             CHOSEN.contains(&case) || BOOTED.iter().any(|area| case.starts_with(area))
         }
+        rig::Choice::Far => CHOSEN.contains(&case) || FAR.iter().any(|area| case.starts_with(area)),
         rig::Choice::Egress => CHOSEN.contains(&case) || case.starts_with("egress_"),
         rig::Choice::BySsh => BY_SSH.iter().any(|area| case.starts_with(area)),
         rig::Choice::Few => turn || CHOSEN.contains(&case),
@@ -138,7 +155,12 @@ fn main() -> ExitCode {
         ));
         #[cfg(feature = "nspawn")]
         if rig.systemd.is_some() {
-            for (test, run) in native::ALL {
+            let tests = match name {
+                #[cfg(feature = "ssh")]
+                "nspawn/ssh" => far::ALL,
+                _ => native::ALL,
+            };
+            for (test, run) in tests {
                 let (rig, handle) = (rig.clone(), runtime.handle().clone());
                 trials.push(Trial::test(format!("{name}::{test}"), move || {
                     handle.block_on(run(rig)).map_err(Failed::from)

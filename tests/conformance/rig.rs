@@ -52,6 +52,8 @@ pub const RIGS: &[fn() -> Option<Opening>] = &[
     || nspawn_here("nspawn"),
     #[cfg(feature = "nspawn")]
     || nspawn_here(BOOTED),
+    #[cfg(all(feature = "nspawn", feature = "ssh"))]
+    || nspawn_here(FAR),
     #[cfg(all(feature = "incus", feature = "truenas"))]
     || truenas_here(nas_sim::Release::V25_04),
     #[cfg(all(feature = "incus", feature = "truenas"))]
@@ -110,6 +112,9 @@ pub enum Choice {
     /// Those chosen for each release of a NAS, and those about what systemd does for a machine.
     #[cfg_attr(not(feature = "nspawn"), allow(dead_code))]
     Booted,
+    /// Those chosen for each release of a NAS, and those about commands and their streams.
+    #[cfg_attr(not(all(feature = "nspawn", feature = "ssh")), allow(dead_code))]
+    Far,
     /// Those about what a sandbox may reach, and those chosen for each release of a NAS.
     #[cfg_attr(not(feature = "incus"), allow(dead_code))]
     Egress,
@@ -172,9 +177,9 @@ struct Socket(PathBuf);
 
 #[async_trait::async_trait]
 impl session::Connect for Socket {
-    async fn connect(&self) -> Result<tokio::net::UnixStream> {
+    async fn connect(&self) -> Result<session::Connection> {
         let connected = tokio::net::UnixStream::connect(&self.0).await;
-        connected.map_err(|error| Error::Transport { message: error.to_string() })
+        connected.map(Into::into).map_err(|error| Error::Transport { message: error.to_string() })
     }
 }
 
@@ -343,6 +348,8 @@ fn nspawn_here(name: &'static str) -> Option<Opening> {
     }
     match crate::booted::lacks() {
         None if name == BOOTED => Some(Box::pin(nspawn_booted())),
+        #[cfg(feature = "ssh")]
+        None if name == FAR => Some(Box::pin(nspawn_far())),
         None => Some(Box::pin(nspawn())),
         Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") && is_root() => {
             Some(Box::pin(async move { Err(Error::internal(why)) }))
@@ -426,6 +433,51 @@ async fn nspawn_booted() -> Result<Rig> {
         choice: match std::env::var_os("SANDSCRIPT_ALL_CASES") {
             Some(_) => Choice::All,
             None => Choice::Booted,
+        },
+        release: None,
+        session: None,
+    })
+}
+
+/// `nspawn` on such a host, by SSH.
+#[cfg(all(feature = "nspawn", feature = "ssh"))]
+const FAR: &str = "nspawn/ssh";
+
+/// The backend on a booted host that nobody but its SSH server has been told of.
+#[cfg(all(feature = "nspawn", feature = "ssh"))]
+async fn nspawn_far() -> Result<Rig> {
+    let store = scratch()?;
+    let image = crate::booted::image().map_err(Error::internal)?;
+    let disk = crate::booted::Disk::mount(store.path()).map_err(Error::internal)?;
+    let mut host =
+        crate::systemd::Host::boot(store.path(), disk.path()).map_err(Error::internal)?;
+    let sshd = host.sshd("first", "").map_err(Error::internal)?;
+    let image = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let config = sandscript::backend::nspawn::remote::RemoteConfig {
+        image: Some(format!("/opt/{image}")),
+        image_server: Some(no_images()?),
+        ..host.far("root", &sshd).map_err(Error::internal)?
+    };
+    let backend = Arc::new(sandscript::backend::nspawn::remote::open(config.clone()).await?);
+    first(&*backend).await?;
+    host.way = Some(config);
+    let shared = backend.clone();
+    Ok(Rig {
+        name: FAR,
+        backend,
+        host: scratch()?,
+        live: owner("live"),
+        begin: Box::new(move |run| timed(shared.clone(), &run)),
+        store: Some(store),
+        #[cfg(feature = "incus")]
+        daemon: None,
+        systemd: Some(host),
+        disk: Some(disk),
+        #[cfg(feature = "truenas")]
+        nas: None,
+        choice: match std::env::var_os("SANDSCRIPT_ALL_CASES") {
+            Some(_) => Choice::All,
+            None => Choice::Far,
         },
         release: None,
         session: None,

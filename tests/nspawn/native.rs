@@ -10,7 +10,8 @@ use sandscript::sandbox::{Cancel, Limits, Spec, State};
 use crate::rig::Rig;
 use crate::systemd::Host;
 
-type Test = fn(Arc<Rig>) -> Pin<Box<dyn Future<Output = Result<(), String>>>>;
+/// A test of a rig's own.
+pub type Test = fn(Arc<Rig>) -> Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
 /// All of them, by name.
 pub const ALL: &[(&str, Test)] = &[
@@ -19,20 +20,20 @@ pub const ALL: &[(&str, Test)] = &[
     ("native_what_ends_by_systemd_is_stopped", |rig| Box::pin(ended(rig))),
 ];
 
-fn told(error: impl std::fmt::Display) -> String {
+pub fn told(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-async fn made(rig: &Rig, name: &str, limits: Limits) -> Result<(), String> {
+pub async fn made(rig: &Rig, name: &str, limits: Limits) -> Result<(), String> {
     let spec = Spec { limits, ..Spec::new(name) };
     rig.backend.create(&spec, &Cancel::new()).await.map(drop).map_err(told)
 }
 
-fn host(rig: &Rig) -> Result<&Host, String> {
+pub fn host(rig: &Rig) -> Result<&Host, String> {
     rig.systemd.as_ref().ok_or_else(|| "there is no host".to_owned())
 }
 
-async fn until(
+pub async fn until(
     what: &str,
     mut done: impl AsyncFnMut() -> Result<bool, String>,
 ) -> Result<(), String> {

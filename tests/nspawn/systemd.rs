@@ -6,13 +6,16 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
+#[cfg(feature = "ssh")]
+use sandscript::backend::nspawn::remote::{Access, RemoteConfig};
+
 use super::booted::{cache, ran};
 
 const HOST: &str = include_str!("host.sh");
 
 /// What is in it besides a minimal Debian.
 const PACKAGES: &str = "--include=systemd,systemd-sysv,dbus,systemd-container,openssh-server,btrfs-progs,\
-    iproute2,netbase,ca-certificates";
+    sudo,iproute2,netbase,ca-certificates";
 
 /// What is not to start there: it would set this machine's kernel up, use its ports, or take time.
 const MASKED: &[&str] = &[
@@ -40,6 +43,9 @@ pub struct Host {
     word: Option<ChildStdin>,
     leader: String,
     folder: PathBuf,
+    /// How its machines are worked on by SSH, where they are.
+    #[cfg(feature = "ssh")]
+    pub way: Option<RemoteConfig>,
 }
 
 impl Host {
@@ -59,7 +65,14 @@ impl Host {
         let mut leader = String::new();
         let out = child.stdout.take().ok_or("no output")?;
         BufReader::new(out).read_line(&mut leader).map_err(|e| e.to_string())?;
-        let host = Host { child, word, leader: leader.trim().to_owned(), folder: own };
+        let host = Host {
+            child,
+            word,
+            leader: leader.trim().to_owned(),
+            folder: own,
+            #[cfg(feature = "ssh")]
+            way: None,
+        };
         if host.leader.is_empty() {
             let log = std::fs::read_to_string(host.folder.join("host.log")).unwrap_or_default();
             return Err(format!("no host boots: {}", log.lines().last().unwrap_or_default()));
@@ -100,6 +113,93 @@ impl Host {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         Err(self.says(&["journalctl", "-u", "suite.service", "-n", "5"]).unwrap_or_default())
+    }
+}
+
+/// An SSH server there.
+#[cfg(feature = "ssh")]
+pub struct Sshd {
+    /// At the loopback interface.
+    pub port: u16,
+    /// Its unit.
+    pub unit: String,
+    /// The SHA-256 of its host key.
+    pub key: String,
+}
+
+#[cfg(feature = "ssh")]
+impl Host {
+    /// Starts an SSH server there that lets a key in, which is made here. It sees the host as it is after `before`,
+    /// which is done where nobody else sees it.
+    pub fn sshd(&self, name: &str, before: &str) -> Result<Sshd, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+        let port = free.local_addr().map_err(failed)?.port();
+        drop(free);
+        let key = self.key();
+        if !key.exists() {
+            let file = key.display().to_string();
+            let args = ["-q", "-t", "ed25519", "-N", "", "-f", &file];
+            ran(Command::new("ssh-keygen").args(args), "ssh-keygen")?;
+            std::fs::copy(key.with_extension("pub"), self.folder.join("authorized"))
+                .map_err(failed)?;
+        }
+        let unit = format!("suite-sshd-{name}.service");
+        let sshd = format!(
+            "mkdir -p /run/sshd; {before} exec $WRAP /usr/sbin/sshd -D -e -f /dev/null -o Port={port} -o ListenAddress=127.0.0.1 \
+             -o HostKey=/etc/ssh/ssh_host_ed25519_key -o AuthorizedKeysFile=/srv/authorized -o StrictModes=no \
+             -o PidFile=none -o UsePAM=no -o PermitRootLogin=prohibit-password -o MaxStartups=100"
+        );
+        // systemd takes a dollar sign for the beginning of a variable's name, and two for one.
+        let sshd = sshd.replace('$', "$$");
+        let mut argv = vec!["systemd-run", "--quiet", "--collect", "--unit", &unit];
+        for property in ["KillMode=process", "TasksMax=infinity", "LimitNOFILE=65536"] {
+            argv.extend(["--property", property]);
+        }
+        argv.push("--");
+        if !before.is_empty() {
+            argv.extend(["unshare", "--mount", "--propagation", "private"]);
+        }
+        argv.extend(["sh", "-c", &sshd]);
+        self.says(&argv)?;
+        for _ in 0..200 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                let key = self.says(&["ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub"])?;
+                let key = key.split(' ').nth(1).unwrap_or_default().to_owned();
+                return Ok(Sshd { port, unit, key });
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Err(self.says(&["journalctl", "-u", &unit, "-n", "5"]).unwrap_or_default())
+    }
+
+    /// The key that its SSH servers let in.
+    pub fn key(&self) -> PathBuf {
+        self.folder.join("id")
+    }
+
+    /// What is sent there: this program, without what only a debugger reads.
+    pub fn program(&self) -> Result<PathBuf, String> {
+        let lean = self.folder.join("lean");
+        if !lean.exists() {
+            let program = std::env::current_exe().map_err(|error| error.to_string())?;
+            ran(Command::new("strip").arg("-o").arg(&lean).arg(program), "strip")?;
+        }
+        Ok(lean)
+    }
+
+    /// The way there for our backend.
+    pub fn far(&self, user: &str, sshd: &Sshd) -> Result<RemoteConfig, String> {
+        Ok(RemoteConfig {
+            host: format!("{user}@127.0.0.1:{}", sshd.port),
+            access: Access {
+                key: Some(self.key()),
+                host_key: Some(sshd.key.clone()),
+                ..Access::default()
+            },
+            helper: Some(self.program()?),
+            ..RemoteConfig::default()
+        })
     }
 }
 

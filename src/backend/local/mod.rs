@@ -58,6 +58,8 @@ pub(in crate::backend) use self::record::{boot, load, save, store_error};
 pub(in crate::backend) use self::store::Lock;
 #[cfg(not(feature = "incus"))]
 use self::store::Lock;
+#[cfg(all(feature = "nspawn", feature = "ssh"))]
+pub(in crate::backend) use self::sys::register;
 #[cfg(feature = "nspawn")]
 pub(in crate::backend) use self::sys::send_signal;
 use crate::sandbox::{Capabilities, Error, Result};
@@ -68,6 +70,8 @@ use crate::sandbox::{Capabilities, Error, Result};
 /// to serve the backend, it does that and never returns.
 pub fn init() {
     keeper::serve_if_asked();
+    #[cfg(all(feature = "nspawn", feature = "ssh"))]
+    super::nspawn::remote::serve_if_asked();
 }
 
 /// For a process that is to outlive whoever started it: closes what it was handed by accident, all but

@@ -1,10 +1,11 @@
-//! Machines of systemd-nspawn on this host.
+//! Machines of systemd-nspawn on this host, or on another one by SSH.
 //!
 //! A machine is a folder of the store: its tree, what is known of it, its snapshots. It runs below a
 //! `systemd-nspawn` of its own, in cgroups of its own, with users of its own that are mapped by its mounts, and
 //! with a network that has no interface: what it may reach it reaches through the gate, as a sandbox of the
 //! backend `local`. Where systemd has booted the host, a machine is a service of it and known to its machined.
-//! Nothing that matters is kept in `/etc` or in `/run`.
+//! Nothing that matters is kept in `/etc` or in `/run`. On another host the same is done by this program there:
+//! `remote`.
 
 mod agents;
 mod backend;
@@ -19,6 +20,8 @@ mod launch;
 mod lifecycle;
 pub mod machine;
 mod record;
+#[cfg(feature = "ssh")]
+pub mod remote;
 mod snapshots;
 mod storage;
 mod store;

@@ -1,7 +1,7 @@
 //! The backend that hands every call on to a session.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::call::{Answer, Call, Opened, Order, Request};
+use super::line::{Connection, Ends, Line};
 use super::pump;
 use super::whole::Whole;
 use crate::sandbox::{
@@ -23,13 +23,13 @@ use crate::sandbox::{
     ProcessControl, Published, ReadOptions, Reader, Restore, Result, Rule, Signal, Snapshot,
     SnapshotSpec, Spec, Stdin, Stock, StopOptions, Usage, WindowSize, WriteOptions,
 };
-use crate::transport::{Link, frames};
+use crate::transport::frames;
 
 /// How one comes to the session.
 #[async_trait]
 pub trait Connect: Send + Sync {
     /// A connection to it; where there is no session, one is started.
-    async fn connect(&self) -> Result<UnixStream>;
+    async fn connect(&self) -> Result<Connection>;
 }
 
 /// Tells whoever listens there that another session was started for the same machine: it ends when nobody
@@ -65,49 +65,53 @@ const TRIES: usize = 3;
 
 impl Way {
     /// Sends a call.
-    async fn send(&self, call: &Call, pipes: &[BorrowedFd<'_>], cancel: &Cancel) -> Result<Link> {
-        let stream = tokio::select! {
+    async fn send(&self, call: &Call, streams: (u8, u8), cancel: &Cancel) -> Result<(Line, Ends)> {
+        let connection = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(Error::Cancelled),
-            stream = self.to.connect() => stream?,
+            connection = self.to.connect() => connection?,
         };
-        if let Some(process) = stream.peer_cred().ok().and_then(|peer| peer.pid()) {
+        if let Connection::Socket(stream) = &connection
+            && let Some(process) = stream.peer_cred().ok().and_then(|peer| peer.pid())
+        {
             self.process.store(process, Ordering::Relaxed);
         }
-        let link = Link::over(stream);
-        link.send(&Request { digest: self.digest.as_str(), call }, pipes).await?;
-        Ok(link)
+        Line::begin(connection, &Request { digest: self.digest.as_str(), call }, streams).await
     }
 
-    /// Sends a call and waits for its answer; the connection may have more to say.
+    /// Sends a call with so many streams to read and to write, and waits for its answer; the connection may have
+    /// more to say.
     async fn begin(
         &self,
         call: Call,
-        pipes: &[BorrowedFd<'_>],
+        streams: (u8, u8),
         cancel: &Cancel,
-    ) -> Result<(Link, Value)> {
+    ) -> Result<(Line, Ends, Value)> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let sent = self.send(&call, pipes, cancel).await;
-            let mut link = match sent {
+            let sent = self.send(&call, streams, cancel).await;
+            let (mut line, ends) = match sent {
                 Err(Error::Transport { .. }) if tries < TRIES => continue,
                 sent => sent?,
             };
-            match hear(&mut link, cancel).await {
+            match hear(&mut line, cancel).await {
                 // Whether it has heard of it nobody knows: that may only be asked again.
                 Ok(None) | Err(Error::Transport { .. })
                     if tries < TRIES && matches!(call, Call::Open) => {}
-                heard => return Ok((link, answer(heard)?)),
+                heard => {
+                    let value = answer(&line, heard)?;
+                    return Ok((line, ends, value));
+                }
             }
         }
     }
 
     async fn ask<T: DeserializeOwned>(&self, call: Call, cancel: &Cancel) -> Result<T> {
         let makes = matches!(call, Call::Clone(..) | Call::Create(_));
-        let (link, value) = self.begin(call, &[], cancel).await?;
+        let (line, _, value) = self.begin(call, (0, 0), cancel).await?;
         if makes {
-            link.send(&Order::Complete, &[]).await?;
+            line.send(&Order::Complete).await?;
         }
         serde_json::from_value(value).map_err(|_| nonsense())
     }
@@ -122,12 +126,15 @@ impl SessionBackend {
     ) -> Result<SessionBackend> {
         let way = Way { to, digest, process: AtomicI32::new(0) };
         let opened = tokio::time::timeout(patience, way.ask(Call::Open, &Cancel::new())).await;
-        let opened = opened.map_err(|_| Error::Transport {
-            message: format!(
-                "its session, process {}, has said nothing for {} s; end that, or do without: --no-session",
-                way.process.load(Ordering::Relaxed),
-                patience.as_secs_f32(),
-            ),
+        let opened = opened.map_err(|_| {
+            let seconds = patience.as_secs_f32();
+            let message = match way.process.load(Ordering::Relaxed) {
+                0 => format!("the other end has said nothing for {seconds} s"),
+                process => format!(
+                    "its session, process {process}, has said nothing for {seconds} s; end that, or do without: --no-session"
+                ),
+            };
+            Error::Transport { message }
         })??;
         Ok(SessionBackend { way, opened })
     }
@@ -138,13 +145,12 @@ impl SessionBackend {
 
     /// A call whose result is a stream.
     async fn stream(&self, call: Call, cancel: &Cancel) -> Result<Reader> {
-        let (from, to) = pump::pair()?;
-        let (mut link, _) = self.way.begin(call, &[to.as_fd()], cancel).await?;
-        drop(to);
+        let (mut line, mut ends, _) = self.way.begin(call, (1, 0), cancel).await?;
+        let from = ends.readers.pop().ok_or_else(nonsense)?;
         let (mut say, word) = oneshot::channel();
         tokio::spawn(async move {
             let heard = tokio::select! {
-                heard = link.receive::<Answer>() => heard,
+                heard = line.receive::<Answer>() => heard,
                 // Nobody reads on: the connection ends, and with it the stream.
                 () = say.closed() => return,
             };
@@ -152,30 +158,32 @@ impl SessionBackend {
                 let _ = say.send(ended);
             }
         });
-        Ok(Box::new(Whole::new(pump::receiver(from)?, word)))
+        Ok(Box::new(Whole::new(from, word)))
     }
 
     /// A call that takes a stream.
     async fn give(&self, call: Call, content: Reader, cancel: &Cancel) -> Result<()> {
-        let (from, to) = pump::pair()?;
-        let mut link = self.way.send(&call, &[from.as_fd()], cancel).await?;
-        drop(from);
-        let mut copied = std::pin::pin!(pump::copy(content, pump::sender(to)?));
+        let (mut line, mut ends) = self.way.send(&call, (0, 1), cancel).await?;
+        let to = ends.writers.pop().ok_or_else(nonsense)?;
+        let mut copied = std::pin::pin!(pump::copy(content, to));
         let copied = tokio::select! {
-            heard = link.receive::<Answer>() => return answer(heard).map(drop),
+            heard = line.receive::<Answer>() => return answer(&line, heard).map(drop),
             copied = &mut copied => copied,
             () = cancel.cancelled() => {
-                let _ = link.send(&Order::Cancel, &[]).await;
-                return answer(link.receive().await).map(drop);
+                let _ = line.send(&Order::Cancel).await;
+                let heard = line.receive().await;
+                return answer(&line, heard).map(drop);
             }
         };
         let Err(message) = copied else {
             // Where it does not hear this, it has said why.
-            let _ = link.send(&Order::Complete, &[]).await;
-            return answer(hear(&mut link, cancel).await).map(drop);
+            let _ = line.send(&Order::Complete).await;
+            let heard = hear(&mut line, cancel).await;
+            return answer(&line, heard).map(drop);
         };
-        let _ = link.send(&Order::Cancel, &[]).await;
-        match answer(link.receive().await) {
+        let _ = line.send(&Order::Cancel).await;
+        let heard = line.receive().await;
+        match answer(&line, heard) {
             Ok(_) | Err(Error::Cancelled) => {
                 Err(Error::internal(format!("reading what is to be written: {message}")))
             }
@@ -187,24 +195,24 @@ impl SessionBackend {
 type Heard = Result<Option<(Answer, Vec<OwnedFd>)>>;
 
 /// Waits for the answer. A cancel is passed on: when it has taken back what it had begun, it says so.
-async fn hear(link: &mut Link, cancel: &Cancel) -> Heard {
+async fn hear(line: &mut Line, cancel: &Cancel) -> Heard {
     tokio::select! {
-        heard = link.receive() => return heard,
+        heard = line.receive() => return heard,
         () = cancel.cancelled() => {}
     }
-    let _ = link.send(&Order::Cancel, &[]).await;
+    let _ = line.send(&Order::Cancel).await;
     // A session that went away, or stands still, has nothing to say; it takes back what nobody waits for.
-    tokio::time::timeout(TAKES_BACK, link.receive()).await.unwrap_or(Err(Error::Cancelled))
+    tokio::time::timeout(TAKES_BACK, line.receive()).await.unwrap_or(Err(Error::Cancelled))
 }
 
-fn answer(heard: Heard) -> Result<Value> {
+fn answer(line: &Line, heard: Heard) -> Result<Value> {
     match heard? {
         Some((Answer::Done(done), _)) => done,
         Some((Answer::Changed, _)) => {
             Err(Error::Transport { message: "the session is open for something else".into() })
         }
         Some(_) => Err(nonsense()),
-        None => Err(over()),
+        None => Err(line.over()),
     }
 }
 
@@ -212,25 +220,21 @@ fn nonsense() -> Error {
     Error::internal("the session answers nonsense")
 }
 
-fn over() -> Error {
-    Error::Transport { message: "the session's process ended in the middle".into() }
-}
-
 /// A command that the session runs.
 struct Control {
-    link: Link,
+    line: Line,
     exit: Option<Result<Exit>>,
 }
 
 impl Control {
     async fn order(&mut self, order: Order) -> Result<()> {
-        self.link.send(&order, &[]).await?;
+        self.line.send(&order).await?;
         loop {
-            match self.link.receive().await? {
+            match self.line.receive().await? {
                 Some((Answer::Ordered(done), _)) => return done,
                 Some((Answer::Exit(exit), _)) => self.exit = Some(exit),
                 Some(_) => return Err(nonsense()),
-                None => return Err(over()),
+                None => return Err(self.line.over()),
             }
         }
     }
@@ -243,12 +247,12 @@ impl ProcessControl for Control {
             if let Some(exit) = &self.exit {
                 return exit.clone();
             }
-            match self.link.receive().await? {
+            match self.line.receive().await? {
                 Some((Answer::Exit(exit), _)) => self.exit = Some(exit),
                 // The answer to an order whose caller did not wait for it.
                 Some((Answer::Ordered(_), _)) => {}
                 Some(_) => return Err(nonsense()),
-                None => return Err(over()),
+                None => return Err(self.line.over()),
             }
         }
     }
@@ -274,21 +278,12 @@ impl SessionBackend {
         cancel: &Cancel,
     ) -> Result<Process> {
         command.check()?;
-        let (stdout, stdout_end) = pump::pair()?;
-        let stderr = command.tty.is_none().then(pump::pair).transpose()?;
-        let stdin = (command.stdin != Stdin::Null).then(pump::pair).transpose()?;
-        let ends: Vec<BorrowedFd<'_>> = [
-            Some(&stdout_end),
-            stderr.as_ref().map(|(_, end)| end),
-            stdin.as_ref().map(|(end, _)| end),
-        ]
-        .into_iter()
-        .flatten()
-        .map(AsFd::as_fd)
-        .collect();
+        let reads = 1 + u8::from(command.tty.is_none());
+        let writes = u8::from(command.stdin != Stdin::Null);
         let call = Call::Spawn(name.to_owned(), Box::new(command.clone()));
-        let (link, pid) = self.way.begin(call, &ends, cancel).await?;
-        let stdin = stdin.map(|(_, to)| pump::sender(to)).transpose()?;
+        let (line, ends, pid) = self.way.begin(call, (reads, writes), cancel).await?;
+        let mut readers = ends.readers.into_iter();
+        let stdin = ends.writers.into_iter().next();
         let stdin = match (stdin, &command.stdin) {
             (Some(mut to), Stdin::Bytes(bytes)) => {
                 let bytes = bytes.clone();
@@ -297,13 +292,12 @@ impl SessionBackend {
             }
             (to, _) => to,
         };
-        let reader = |from: OwnedFd| pump::receiver(from).map(|from| Box::new(from) as Reader);
         Ok(Process {
-            stdin: stdin.map(|to| Box::new(to) as _),
-            stdout: Some(reader(stdout)?),
-            stderr: stderr.map(|(from, _)| reader(from)).transpose()?,
+            stdin,
+            stdout: readers.next(),
+            stderr: readers.next(),
             pid: serde_json::from_value(pid).map_err(|_| nonsense())?,
-            control: Box::new(Control { link, exit: None }),
+            control: Box::new(Control { line, exit: None }),
         })
     }
 }

@@ -1,7 +1,6 @@
 //! The process that keeps the backend open.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,17 +8,19 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::call::{Answer, Call, Opened, Order, Request};
+use super::line::{Line, Pipes};
 use super::pump;
 use super::whole::Whole;
 use crate::sandbox::{
     Backend, Cancel, Command, Error, Info, Process, Result, Signal, Stdin, check_name,
 };
 use crate::transport::Link;
+use crate::transport::mux::Group;
 
 /// How long a session whose time is over waits for those that still have use for it.
 const RETIRED: Duration = Duration::from_secs(60);
@@ -76,28 +77,58 @@ pub async fn serve(listener: UnixListener, session: Session, leave: impl FnOnce(
     while callers.join_next().await.is_some() {}
 }
 
+/// How long callers may take to notice that the connection that they came by is gone.
+const LEAVE: Duration = Duration::from_secs(60);
+
+/// Serves who comes by one connection from another machine, until that ends or the backend can't be used
+/// any more. What was begun for somebody is ended then.
+pub async fn serve_lanes(mut groups: mpsc::UnboundedReceiver<Group>, session: Session) {
+    let shared =
+        Arc::new(Shared { session, retired: AtomicBool::new(false), spent: Cancel::new() });
+    let mut callers = JoinSet::new();
+    loop {
+        tokio::select! {
+            group = groups.recv() => match group {
+                Some(group) => {
+                    let (line, pipes) = Line::of(group);
+                    callers.spawn(attend(Arc::clone(&shared), line, Some(pipes)));
+                }
+                None => break,
+            },
+            Some(_) = callers.join_next() => {}
+            () = shared.spent.cancelled() => break,
+        }
+    }
+    let all = async { while callers.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LEAVE, all).await;
+}
+
 async fn hear(shared: Arc<Shared>, stream: UnixStream) {
     let own = rustix::process::geteuid().as_raw();
-    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own) {
-        return;
+    if stream.peer_cred().is_ok_and(|peer| peer.uid() == own) {
+        attend(shared, Line::Socket(Link::over(stream)), None).await;
     }
-    let mut link = Link::over(stream);
-    let Ok(Some((request, pipes))) = link.receive::<Request<String, Call>>().await else { return };
+}
+
+/// Does one call.
+async fn attend(shared: Arc<Shared>, mut line: Line, pipes: Option<Pipes>) {
+    let Ok(Some((request, fds))) = line.receive::<Request<String, Call>>().await else { return };
+    let pipes = pipes.unwrap_or_else(|| Pipes::Fds(fds.into_iter()));
     let Shared { session, retired, spent } = &*shared;
     if request.digest != session.digest {
         retired.store(true, Ordering::Relaxed);
-        let _ = link.send(&Answer::Changed, &[]).await;
+        let _ = line.send(&Answer::Changed).await;
         return;
     }
     let backend = match &session.backend {
         Ok(backend) => Arc::clone(backend),
         Err(error) => {
             spent.cancel();
-            let _ = link.send(&Answer::Done(Err(error.clone())), &[]).await;
+            let _ = line.send(&Answer::Done(Err(error.clone()))).await;
             return;
         }
     };
-    let caller = Caller { link, backend, cancel: Cancel::new(), spent: spent.clone() };
+    let caller = Caller { line, backend, cancel: Cancel::new(), spent: spent.clone() };
     // Where the answer does not arrive, nobody is left to be told.
     let _ = match request.call {
         Call::Spawn(name, command) => caller.spawn(&name, *command, pipes).await,
@@ -116,7 +147,7 @@ fn no_pipe() -> Error {
 }
 
 struct Caller {
-    link: Link,
+    line: Line,
     backend: Arc<dyn Backend>,
     cancel: Cancel,
     spent: Cancel,
@@ -135,7 +166,7 @@ impl Caller {
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
-                heard = self.link.receive::<Order>() => match heard {
+                heard = self.line.receive::<Order>() => match heard {
                     Ok(Some((Order::Cancel, _))) => self.cancel.cancel(),
                     Ok(Some((Order::Complete, _))) => {
                         if let Some(complete) = complete.take() {
@@ -154,7 +185,7 @@ impl Caller {
         if matches!(done, Err(Error::Auth { .. })) {
             self.spent.cancel();
         }
-        self.link.send(&Answer::Done(done), &[]).await
+        self.line.send(&Answer::Done(done)).await
     }
 
     async fn simple(mut self, call: Call) -> Result<()> {
@@ -172,7 +203,7 @@ impl Caller {
             let mut heard = sent.map(|()| Some(Order::Cancel));
             // A cancel that came too late.
             while let Ok(Some(Order::Cancel)) = heard {
-                heard = self.link.receive().await.map(|heard| heard.map(|(order, _)| order));
+                heard = self.line.receive().await.map(|heard| heard.map(|(order, _)| order));
             }
             return match heard {
                 Ok(Some(Order::Complete)) => Ok(()),
@@ -183,9 +214,9 @@ impl Caller {
     }
 
     /// A call whose result is a stream.
-    async fn stream(mut self, call: Call, mut pipes: Vec<OwnedFd>) -> Result<()> {
-        let to = match pipes.pop() {
-            Some(pipe) => pump::sender(pipe)?,
+    async fn stream(mut self, call: Call, mut pipes: Pipes) -> Result<()> {
+        let to = match pipes.writer()? {
+            Some(to) => to,
             None => return self.done(Err(no_pipe())).await,
         };
         let (backend, cancel) = (Arc::clone(&self.backend), self.cancel.clone());
@@ -210,13 +241,13 @@ impl Caller {
             }
         };
         let ended = self.attend(copied, None).await?;
-        self.link.send(&Answer::Ended(ended), &[]).await
+        self.line.send(&Answer::Ended(ended)).await
     }
 
     /// A call that takes a stream.
-    async fn take(mut self, call: Call, mut pipes: Vec<OwnedFd>) -> Result<()> {
-        let from = match pipes.pop() {
-            Some(pipe) => pump::receiver(pipe)?,
+    async fn take(mut self, call: Call, mut pipes: Pipes) -> Result<()> {
+        let from = match pipes.reader()? {
+            Some(from) => from,
             None => return self.done(Err(no_pipe())).await,
         };
         let (complete, word) = oneshot::channel();
@@ -238,14 +269,13 @@ impl Caller {
     }
 
     /// A command, until it has ended and its caller goes.
-    async fn spawn(mut self, name: &str, mut command: Command, pipes: Vec<OwnedFd>) -> Result<()> {
-        let mut pipes = pipes.into_iter();
-        let stdout = pipes.next().map(pump::sender).transpose()?;
+    async fn spawn(mut self, name: &str, mut command: Command, mut pipes: Pipes) -> Result<()> {
+        let stdout = pipes.writer()?;
         let stderr = match command.tty {
-            None => pipes.next().map(pump::sender).transpose()?,
+            None => pipes.writer()?,
             Some(_) => None,
         };
-        let stdin = pipes.next().map(pump::receiver).transpose()?;
+        let stdin = pipes.reader()?;
         if stdout.is_none() || stderr.is_some() == command.tty.is_some() {
             return self.done(Err(no_pipe())).await;
         }
@@ -286,7 +316,7 @@ impl Caller {
         loop {
             tokio::select! {
                 biased;
-                heard = self.link.receive::<Order>() => {
+                heard = self.line.receive::<Order>() => {
                     let done = match heard {
                         Ok(Some((Order::Signal(number), _))) => {
                             process.control.signal(Signal(number)).await
@@ -296,7 +326,7 @@ impl Caller {
                         Ok(Some(_)) => continue,
                         Ok(None) | Err(_) => return Ok(()),
                     };
-                    self.link.send(&Answer::Ordered(done), &[]).await?;
+                    self.line.send(&Answer::Ordered(done)).await?;
                 }
                 exit = process.control.wait(), if !over => {
                     over = true;
@@ -307,7 +337,7 @@ impl Caller {
                         }
                     };
                     let _ = tokio::time::timeout(LAST_WORDS, all).await;
-                    self.link.send(&Answer::Exit(exit), &[]).await?;
+                    self.line.send(&Answer::Exit(exit)).await?;
                 }
             }
         }

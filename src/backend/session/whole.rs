@@ -6,19 +6,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
+
+use crate::sandbox::Reader;
 
 /// Reads a pipe. Where it ends before the word came that it was all, that is an error: whoever wrote may
 /// have been killed, and half a file is not a file.
 pub(super) struct Whole {
-    pipe: pipe::Receiver,
+    pipe: Reader,
     word: oneshot::Receiver<Result<(), String>>,
     over: bool,
 }
 
 impl Whole {
-    pub fn new(pipe: pipe::Receiver, word: oneshot::Receiver<Result<(), String>>) -> Self {
+    pub fn new(pipe: Reader, word: oneshot::Receiver<Result<(), String>>) -> Self {
         Whole { pipe, word, over: false }
     }
 }
@@ -52,6 +53,7 @@ mod tests {
     use super::*;
     use std::io::Write;
     use tokio::io::AsyncReadExt;
+    use tokio::net::unix::pipe;
 
     async fn read(word: Option<Result<(), String>>) -> io::Result<Vec<u8>> {
         let (from, mut to) = std::io::pipe().unwrap();
@@ -64,7 +66,7 @@ mod tests {
         }
         let mut bytes = Vec::new();
         let pipe = pipe::Receiver::from_owned_fd(from.into()).unwrap();
-        Whole::new(pipe, heard).read_to_end(&mut bytes).await.map(|_| bytes)
+        Whole::new(Box::new(pipe), heard).read_to_end(&mut bytes).await.map(|_| bytes)
     }
 
     #[tokio::test]
