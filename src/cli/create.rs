@@ -141,6 +141,7 @@ impl Create {
                 tools: self.tool,
                 users: self.account,
             },
+            machine: Default::default(),
             mounts,
             caches: self.cache.into_iter().map(|(n, path)| CacheMount::new(n, path)).collect(),
             devices,

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::args::FormatArg;
 use super::session::Session;
-use super::{CommandError, Result};
+use super::{CommandError, Result, view};
 use crate::backend::nspawn::machine::host::{Host, ThisHost};
 use crate::backend::nspawn::machine::render::{Context, Plan, stamp};
 use crate::backend::nspawn::machine::{
-    Edit, Machine, MachineError, adopt::Adoption, cdi, checks, import, starter, templates,
+    Edit, Machine, MachineError, adopt::Adoption, bundle, cdi, checks, import, starter, templates,
 };
-use crate::sandbox::{Verdict, check_name};
+use crate::sandbox::{Spec, Verdict, check_name};
 use crate::workflow::exit;
 
 const EXAMPLES: &str = "\
@@ -25,6 +25,7 @@ Examples:
   sandscript machine explain build.toml            what systemd reads, and the command line
   sandscript machine import /mnt/tank/jailmaker/jails/build
   sandscript machine set build.toml limits.memory=4GiB
+  sandscript machine create build.toml             make it and start it; then start, stop, exec, delete
 
 What a machine file says: docs/machine-files.md";
 
@@ -62,6 +63,19 @@ enum Verb {
         /// Where to write it; -: print it [default: NAME.toml]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// Make a machine of a file and start it, with backend 'nspawn'
+    ///
+    /// The file is copied into the store, with all that it extends. When this returns, its set-up is done. From then
+    /// on it is a sandbox as any other: start, stop, exec, snapshot, clone and delete are for it, too.
+    Create {
+        #[command(flatten)]
+        file: FileArgs,
+        /// Leave it stopped
+        #[arg(long)]
+        bare: bool,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Say what a machine file has wrong, and what this host lacks for it
     Check {
@@ -181,7 +195,9 @@ impl FileArgs {
 impl MachineVerb {
     pub(super) fn json(&self) -> bool {
         match &self.verb {
-            Verb::Templates { format } | Verb::Check { format, .. } => format.json(),
+            Verb::Templates { format }
+            | Verb::Check { format, .. }
+            | Verb::Create { format, .. } => format.json(),
             _ => false,
         }
     }
@@ -204,6 +220,7 @@ impl MachineVerb {
                 }
                 Ok(exit::OK)
             }
+            Verb::Create { file, bare, format } => create(session, &file, bare, format.json()),
             Verb::Check { file, format } => check(session, &file, &ThisHost, format.json()),
             Verb::Explain { file, part } => explain(session, &file, part),
             Verb::Import { path, output } => {
@@ -255,6 +272,20 @@ fn list(session: &Session<'_>, json: bool) -> Result {
         session.output.json(&Value::Array(all));
     } else {
         session.output.table(&["TEMPLATE", "WHAT FOR", "VARIABLES (! must be given)"], &rows);
+    }
+    Ok(exit::OK)
+}
+
+fn create(session: &Session<'_>, file: &FileArgs, bare: bool, json: bool) -> Result {
+    let (name, machine) = bundle::bundle(&file.file, &file.given())?;
+    let spec = Spec { machine, bare, ..Spec::new(name) };
+    spec.check()?;
+    let info = session
+        .work(false, |work| async move { Ok(work.backend.create(&spec, &work.cancel).await?) })?;
+    if json {
+        session.output.json(&view::sandbox_json(&info));
+    } else {
+        session.output.note(format!("{} is {}", info.name, info.state.word()));
     }
     Ok(exit::OK)
 }

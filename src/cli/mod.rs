@@ -18,6 +18,8 @@ mod error;
 mod exec;
 mod explain;
 mod gc;
+#[cfg(feature = "nspawn")]
+mod host;
 mod housekeeping;
 mod init;
 mod list;
@@ -157,6 +159,8 @@ enum Verb {
     Publish(publish::Publish),
     #[cfg(feature = "nspawn")]
     Machine(machine::MachineVerb),
+    #[cfg(feature = "nspawn")]
+    Host(host::HostVerb),
     #[cfg(feature = "incus")]
     Remote(remote::Remote),
     Clone(clone::Clone),
@@ -184,6 +188,8 @@ impl Verb {
             Verb::Publish(verb) => verb.format.json(),
             #[cfg(feature = "nspawn")]
             Verb::Machine(verb) => verb.json(),
+            #[cfg(feature = "nspawn")]
+            Verb::Host(verb) => verb.json(),
             #[cfg(feature = "incus")]
             Verb::Remote(verb) => verb.json(),
             Verb::Clone(verb) => verb.format.json(),
@@ -226,6 +232,8 @@ impl Verb {
             Verb::Publish(verb) => verb.call(session),
             #[cfg(feature = "nspawn")]
             Verb::Machine(verb) => verb.call(session),
+            #[cfg(feature = "nspawn")]
+            Verb::Host(verb) => verb.call(session),
             #[cfg(feature = "incus")]
             Verb::Remote(verb) => verb.call(session),
             Verb::Clone(verb) => verb.call(session),
@@ -288,7 +296,13 @@ pub fn main() -> u8 {
         });
     }
     let exec = matches!(cli.verb, Verb::Exec(_));
-    let session = Session::new(cli.global, environment, &output);
+    let mut global = cli.global;
+    #[cfg(feature = "nspawn")]
+    if matches!(cli.verb, Verb::Machine(_) | Verb::Host(_)) {
+        // No other one has machines of files.
+        global.backend.get_or_insert_with(|| "nspawn".into());
+    }
+    let session = Session::new(global, environment, &output);
     let session = session.map_err(|error| if exec { error.code(exit::EXEC_FAILED) } else { error });
     let done = session.and_then(|session| match cli.verb {
         Verb::Run(verb) if about => verb.help(&session),

@@ -40,6 +40,8 @@ pub enum Capability {
     LimitMemory,
     /// A limit on the number of processes.
     LimitPids,
+    /// Machines that a file says all about.
+    MachineFiles,
     /// Host folders mounted into the guest.
     Mounts,
     /// A hardware address and a fixed address of a sandbox's card.
@@ -89,6 +91,7 @@ impl Capability {
         Capability::LimitInodes,
         Capability::LimitMemory,
         Capability::LimitPids,
+        Capability::MachineFiles,
         Capability::Mounts,
         Capability::NetworkCard,
         Capability::Nesting,
@@ -123,6 +126,7 @@ impl Capability {
             Capability::LimitInodes => "limit-inodes",
             Capability::LimitMemory => "limit-memory",
             Capability::LimitPids => "limit-pids",
+            Capability::MachineFiles => "machine-files",
             Capability::Mounts => "mounts",
             Capability::NetworkCard => "network-card",
             Capability::Nesting => "nesting",
@@ -207,6 +211,7 @@ impl Capabilities {
             (hardware.mac.is_some() || hardware.address.is_some(), Capability::NetworkCard),
             (hardware.pool.is_some(), Capability::StoragePool),
             (!spec.setup.is_empty(), Capability::Setup),
+            (!spec.machine.is_empty(), Capability::MachineFiles),
         ];
         asked.into_iter().filter(|(asked, _)| *asked).try_for_each(|(_, what)| self.require(what))
     }

@@ -103,6 +103,10 @@ pub struct Spec {
     /// What is put into it when it is made.
     #[serde(default, skip_serializing_if = "Setup::is_empty")]
     pub setup: Setup,
+    /// The machine file that says all else about it, and the files that that one extends, by their names:
+    /// the machine's own is `machine.toml`. None when it is no machine of a file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub machine: BTreeMap<String, String>,
     /// Create it stopped, without provisioning.
     pub bare: bool,
     /// Where in a cluster; where the cluster puts it when not given.

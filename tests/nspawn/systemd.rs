@@ -51,12 +51,28 @@ pub struct Host {
 impl Host {
     /// Boots one; what it writes goes to `disk`.
     pub fn boot(folder: &Path, disk: &Path) -> Result<Host, String> {
+        let program = std::env::current_exe().map_err(|e| e.to_string())?;
+        Host::with(folder, disk, &program, Command::new("bash"))
+    }
+
+    /// The same with another program, and with a network of its own; one that was booted before goes on with
+    /// what it had written.
+    pub fn apart(folder: &Path, disk: &Path, program: &Path) -> Result<Host, String> {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "bash"]);
+        Host::with(folder, disk, program, command)
+    }
+
+    fn with(
+        folder: &Path,
+        disk: &Path,
+        program: &Path,
+        mut command: Command,
+    ) -> Result<Host, String> {
         let tree = tree()?;
         let own = folder.join("host");
-        std::fs::create_dir(&own).map_err(|e| e.to_string())?;
-        let program = std::env::current_exe().map_err(|e| e.to_string())?;
+        std::fs::create_dir_all(&own).map_err(|e| e.to_string())?;
         let name = folder.file_name().unwrap_or_default();
-        let mut command = Command::new("bash");
         command.args(["-c", HOST, "host.sh"]).arg(tree).arg(&own).arg(disk);
         command.arg(cache()?).arg(program).arg(name);
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -83,7 +99,7 @@ impl Host {
     /// A program of its, to be run there.
     pub fn command(&self, argv: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.leader, "-m", "-p", "-u", "-i", "-C", "--"]).args(argv);
+        command.args(["-t", &self.leader, "-m", "-n", "-p", "-u", "-i", "-C", "--"]).args(argv);
         command.env("SYSTEMD_PAGER", "").env("LC_ALL", "C").stdin(Stdio::null());
         command
     }

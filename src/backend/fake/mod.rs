@@ -144,6 +144,7 @@ impl Default for FakeBuilder {
             (Capability::Init, kernel),
             (Capability::Mounts, "the fake backend never touches this machine"),
             (Capability::NetworkCard, "the fake backend has no network"),
+            (Capability::MachineFiles, "machine files are for backend 'nspawn'"),
             (Capability::StoragePool, "the fake backend never touches this machine"),
             (Capability::Nesting, kernel),
             (Capability::Programs, kernel),

@@ -46,11 +46,13 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
         Capability::Users,
     ]
     .into();
+    const NO_FILES: &str = "machine files are for backend 'nspawn'";
     let mut missing: BTreeMap<Capability, String> = [
         (Capability::Cluster, "the server is no member of a cluster"),
         (Capability::CpuSet, "say how many CPUs it may use with cpu"),
         (Capability::Setup, "build a base with what is to be in it"),
         (Capability::HostImage, "use an image of the server's, such as debian/12"),
+        (Capability::MachineFiles, NO_FILES),
         (Capability::LimitInodes, "Incus has no limit on the number of files: use `disk`"),
         (Capability::TarImage, "import it on the server: incus image import FILE --alias NAME"),
     ]

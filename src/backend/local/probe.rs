@@ -35,6 +35,7 @@ pub fn capabilities(mode: &Mode, groups: &Cgroups) -> Capabilities {
                 .to_owned(),
         ),
         (Capability::StoragePool, "this backend has one store: choose it with --store".to_owned()),
+        (Capability::MachineFiles, "machine files are for backend 'nspawn'".to_owned()),
         (Capability::Setup, "build a base with what is to be in it".to_owned()),
         (
             Capability::Devices,

@@ -295,6 +295,7 @@ impl Inner {
         let made = Spec {
             target: None,
             hardware: Default::default(),
+            machine: Default::default(),
             setup: Default::default(),
             name: spec.name.clone(),
             image: source.spec.image,

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,9 @@ use tokio::sync::oneshot;
 use super::Inner;
 use super::command::reap;
 use super::groups::is_frozen;
+use super::launch::register;
 use super::record::{Machine, Run};
+use super::systemd::REGISTER;
 use crate::backend::guest::{AGENT, Agent, Fail};
 
 /// How long it may take until one listens, in a machine that has just been started.
@@ -56,6 +59,10 @@ impl Agents {
         let lost = |error: crate::sandbox::Error| Fail::Lost(error.to_string());
         let run = inner.store.run(name).map_err(lost)?;
         let run = run.ok_or_else(|| Fail::Lost("it does not run".into()))?;
+        // Whoever started it may have been killed before it could say where it is.
+        if run.unit.is_none() && !Path::new(REGISTER).join(&run.machine).exists() {
+            let _ = register(&run);
+        }
         let machine = Arc::new(inner.store.machine(name).map_err(lost)?);
         let started = Arc::new(Known { agent: begin(&run).await?, machine });
         *known = Some(Arc::clone(&started));

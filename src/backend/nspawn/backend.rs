@@ -186,6 +186,7 @@ impl Backend for NspawnBackend {
     async fn snapshot(&self, name: &str, spec: &SnapshotSpec, cancel: &Cancel) -> Result<Snapshot> {
         check_name(name)?;
         check_label(&spec.label)?;
+        self.0.in_store(name)?;
         self.0.snapshot(name, spec, cancel).await
     }
 
@@ -214,6 +215,7 @@ impl Backend for NspawnBackend {
 
     async fn clone(&self, name: &str, spec: &CloneSpec, cancel: &Cancel) -> Result<Info> {
         check_name(name)?;
+        self.0.in_store(name)?;
         self.0.clone_box(name, spec, cancel).await
     }
 

@@ -51,6 +51,7 @@ pub(super) fn of(host: &Host, storage: &Storage, image: Option<String>) -> Capab
         Capability::EgressAllowlist,
         Capability::EgressUnrestricted,
         Capability::Init,
+        Capability::MachineFiles,
         Capability::Networks,
         Capability::Programs,
         Capability::Publish,

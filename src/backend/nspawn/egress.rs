@@ -12,7 +12,9 @@ use crate::sandbox::{
 
 /// Whether it takes a gate to keep what holds for a machine.
 pub(super) fn is_gated(machine: &Machine) -> bool {
-    machine.record.egress != Policy::None || !machine.record.networks.is_empty()
+    // One of a file has interfaces of its own, or nothing at all.
+    !machine.authored
+        && (machine.record.egress != Policy::None || !machine.record.networks.is_empty())
 }
 
 /// Whom its programs ask for names.
@@ -79,6 +81,7 @@ impl Inner {
         self.store.machine(name)?;
         let _lock = self.store.changing(name).await?;
         let mut machine = self.store.machine(name)?;
+        self.is_ruled(&machine)?;
         let before = machine.clone();
         change(&mut machine.record.egress)?;
         self.capabilities.require_egress(&machine.record.egress)?;
@@ -125,6 +128,7 @@ impl Inner {
         self.store.machine(name)?;
         let _lock = self.store.changing(name).await?;
         let machine = self.store.machine(name)?;
+        self.is_ruled(&machine)?;
         let Some(run) = self.store.run(name)? else {
             return Err(Error::NotRunning { name: name.to_owned() });
         };

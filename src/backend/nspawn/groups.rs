@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
+use super::super::local::boot;
 use super::super::local::cgroup::{Cgroups, Controller, name_of_start};
+use super::record::{Run, started};
 use crate::sandbox::{Error, Limits, Result};
 
 /// How long the processes in a group may take to be gone after they were killed.
@@ -90,6 +92,24 @@ impl Groups {
 /// Kills all that is in a machine's group of version 2.
 pub(super) fn kill(whole: &Path) -> bool {
     fs::write(whole.join("cgroup.kill"), "1").is_ok()
+}
+
+/// A run that was begun, whose first process nobody noted: it is looked for in its group.
+pub(super) fn found(noted: &Run) -> Option<Run> {
+    let whole = noted.whole.as_ref().filter(|_| noted.leader == 0 && noted.boot == boot())?;
+    let leader = ["payload/init.scope", "init.scope", "payload", "."].iter().find_map(|below| {
+        let text = fs::read_to_string(whole.join(below).join("cgroup.procs")).ok()?;
+        text.lines().filter_map(|line| line.parse().ok()).find(|pid| is_first(*pid))
+    })?;
+    Some(Run { leader, started: started(leader)?, ..noted.clone() })
+}
+
+/// Whether a process is the first of a namespace of its own, and boots.
+fn is_first(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    ids.len() > 1 && ids.last() == Some(&"1")
 }
 
 /// Removes groups with all below them, when the last processes in them are gone.

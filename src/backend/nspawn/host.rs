@@ -21,6 +21,14 @@ impl Host {
         }
     }
 
+    /// The host's systemd, where it keeps machines.
+    pub fn systemd(&self) -> Option<&Systemd> {
+        match self {
+            Host::Alone(_) => None,
+            Host::Systemd(systemd) => Some(systemd),
+        }
+    }
+
     /// Why something can't be limited here; none when it can.
     pub fn missing(&self, controller: Controller) -> Option<&str> {
         match self {

@@ -9,6 +9,9 @@ use rustix::io::Errno;
 
 use super::super::guest::token;
 
+/// Which machine the SSH host keys beside it are of: those of another are made anew.
+const STAMP: &str = ".machine";
+
 /// Opens a folder of a tree, which is taken as `/`.
 pub(super) fn inside(tree: &Path, path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -17,12 +20,30 @@ pub(super) fn inside(tree: &Path, path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve)?)
 }
 
-/// Makes a tree this machine's and no other's.
-pub(super) fn identify(tree: &Path, machine_id: &str, hostname: &str) -> io::Result<()> {
+/// Makes a tree this machine's and no other's. One that was a machine before, and `keeps` what it was, has its
+/// SSH host keys from then on, too.
+pub(super) fn identify(
+    tree: &Path,
+    machine_id: &str,
+    hostname: &str,
+    keeps: bool,
+) -> io::Result<()> {
     let root = rustix::fs::stat(tree)?;
     // Where its mounts can't map ids, its files have those that its users have on the host.
     let owner = (Uid::from_raw(root.st_uid), Gid::from_raw(root.st_gid));
     let etc = inside(tree, Path::new("etc"))?;
+    if keeps && let Ok(ssh) = inside(tree, Path::new("etc/ssh")) {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&ssh, STAMP, flags, Mode::from_raw_mode(0o644)) {
+            Ok(file) => {
+                rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+                std::fs::File::from(file).write_all(machine_id.as_bytes())?;
+            }
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     for (name, mode, content) in [("machine-id", 0o444, machine_id), ("hostname", 0o644, hostname)]
     {
         match rustix::fs::unlinkat(&etc, name, AtFlags::empty()) {
@@ -57,21 +78,21 @@ mod tests {
         fs::write(host.join("hostname"), "host's").unwrap();
         std::os::unix::fs::symlink("../../real", tree.join("etc")).unwrap();
         std::os::unix::fs::symlink(host.join("hostname"), tree.join("real/hostname")).unwrap();
-        identify(&tree, "0123", "a").unwrap();
+        identify(&tree, "0123", "a", false).unwrap();
         assert_eq!(fs::read_to_string(tree.join("real/hostname")).unwrap(), "a\n");
         assert_eq!(fs::read_to_string(tree.join("real/machine-id")).unwrap(), "0123\n");
         assert_eq!(fs::read_to_string(host.join("hostname")).unwrap(), "host's");
         // A second time it is as the first.
-        identify(&tree, "0123", "b").unwrap();
+        identify(&tree, "0123", "b", false).unwrap();
         assert_eq!(fs::read_to_string(tree.join("real/hostname")).unwrap(), "b\n");
         // A folder in the place of a file.
         fs::remove_file(tree.join("real/machine-id")).unwrap();
         fs::create_dir_all(tree.join("real/machine-id/x")).unwrap();
-        identify(&tree, "4567", "b").unwrap();
+        identify(&tree, "4567", "b", true).unwrap();
         assert_eq!(fs::read_to_string(tree.join("real/machine-id")).unwrap(), "4567\n");
         fs::remove_file(tree.join("etc")).unwrap();
         std::os::unix::fs::symlink(&host, tree.join("etc")).unwrap();
-        assert!(identify(&tree, "0123", "a").is_err());
+        assert!(identify(&tree, "0123", "a", false).is_err());
         assert_eq!(fs::read_to_string(host.join("hostname")).unwrap(), "host's");
     }
 }

@@ -170,7 +170,7 @@ impl<R: std::io::Read> std::io::Read for Until<'_, R> {
 }
 
 /// Refuses what can't be booted, or can't be worked on.
-fn check(tree: &Path, image: &str) -> Result<()> {
+pub(super) fn check(tree: &Path, image: &str) -> Result<()> {
     let has = |path: &str| exists_inside(tree, Path::new(path));
     if !has("sbin/init") && !has("usr/lib/systemd/systemd") && !has("lib/systemd/systemd") {
         return Err(Error::invalid_hint(

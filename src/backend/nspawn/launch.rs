@@ -12,20 +12,20 @@ use tokio::net::UnixDatagram;
 
 use super::super::guest::token;
 use super::super::local::{boot, confine};
-use super::command::reap;
+use super::authored::{Authored, preflight};
+use super::command::{self, reap};
 use super::groups::{self, Groups, Made};
 use super::host::Host;
+use super::machine::host::ThisHost;
 use super::record::{Machine, RANGE, Run, started};
-use super::systemd::{self, Job, Service, Systemd};
-use super::{BACKEND, Inner};
+use super::systemd::{self, Job, REGISTER, Service, Systemd};
+use super::{BACKEND, Inner, hooks};
 use crate::sandbox::{Error, Result};
 
 /// How long it may take until there is a first process.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long its own services may take to start: after that it is asked for a command all the same.
 const SERVICES: Duration = Duration::from_secs(20);
-/// Where systemd's programs look for machines by their names.
-const REGISTER: &str = "/run/systemd/machines";
 /// Where the sockets are that machines tell of themselves by.
 const SOCKETS: &str = "/run/sandscript/nspawn";
 /// Goes into its cgroups, then becomes what follows.
@@ -82,16 +82,19 @@ impl Told {
 }
 
 impl Services {
-    /// Waits until they run, or for as long as one can.
-    pub async fn up(self) {
+    /// Waits until they run, or for `longer` than one usually waits; no if the host's systemd says that it has
+    /// failed.
+    pub async fn up(self, longer: Duration) -> bool {
         let ready = async {
             match self {
-                Services::Told(told) => drop(told.word("READY").await),
-                Services::Job(job) => drop(job.await),
-                Services::Up => {}
+                Services::Told(told) => told.word("READY").await.is_ok(),
+                Services::Job(job) => {
+                    job.await.ok().flatten().is_none_or(|status| status.success())
+                }
+                Services::Up => true,
             }
         };
-        let _ = tokio::time::timeout(SERVICES, ready).await;
+        tokio::time::timeout(SERVICES + longer, ready).await.unwrap_or(true)
     }
 }
 
@@ -100,12 +103,27 @@ impl Inner {
     pub(super) async fn launch(&self, name: &str, machine: &Machine) -> Result<Launched> {
         let known = self.store.machine_name(name);
         claim(name, &known)?;
+        let authored = self.authored(name, machine)?;
+        if let Some(authored) = &authored {
+            preflight(&authored.file, &ThisHost)?;
+        }
         match &self.host {
-            Host::Alone(groups) => self.launch_alone(groups, name, &known, machine).await,
+            Host::Alone(groups) => {
+                self.launch_alone(groups, name, &known, machine, authored.as_ref()).await
+            }
             Host::Systemd(systemd) => {
-                let launched = self.launch_unit(systemd, name, &known, machine).await;
+                let (unit, launched) = match &authored {
+                    None => (
+                        systemd::unit(&known),
+                        self.launch_unit(systemd, name, &known, machine).await,
+                    ),
+                    Some(authored) => (
+                        authored.unit.clone(),
+                        self.launch_rendered(systemd, name, machine, authored).await,
+                    ),
+                };
                 if launched.is_err() {
-                    systemd::end(&systemd::unit(&known), true).await;
+                    systemd::end(&unit, true).await;
                     self.store.set_run(name, None)?;
                 }
                 launched
@@ -130,24 +148,77 @@ impl Inner {
                 what: format!("another service of this host is called {unit}"),
             });
         }
-        let log = self.store.folder(name).join("console.log");
-        new_log(&log).map_err(failed)?;
-        let run = systemd.run(&unit);
-        let mut run = Run { boot: boot(), machine: known.to_owned(), ..run };
-        self.store.set_run(name, Some(&run))?;
+        let log = self.log(name)?;
+        let run = self.begin(systemd, name, known, &unit)?;
         let registered = ["--register=yes".to_owned()];
         let program = std::iter::once("systemd-nspawn".to_owned());
         let program = program.chain(registered).chain(arguments(known, machine, &tree)).collect();
         let service = Service { unit: &unit, name, tree: &tree, log: &log, program };
-        let mut job = systemd.start(&service, &machine.record.limits).map_err(failed)?;
+        let job = systemd.start(&service, &machine.record.limits).map_err(failed)?;
+        self.follow(name, run, job, Duration::ZERO).await
+    }
+
+    /// By the service of the host's systemd that is rendered from a machine's file.
+    async fn launch_rendered(
+        &self,
+        systemd: &Systemd,
+        name: &str,
+        machine: &Machine,
+        authored: &Authored,
+    ) -> Result<Launched> {
+        let doing = format!("starting sandbox '{name}'");
+        self.render(authored, &self.root(name, machine)).await?;
+        // What it has failed before is no reason not to try it again.
+        let _ = command::run("systemctl", ["reset-failed", &authored.unit], &doing).await;
+        let log = self.log(name)?;
+        let run = self.begin(systemd, name, &authored.file.name, &authored.unit)?;
+        let job = systemd.start_rendered(&authored.unit);
+        let job = job.map_err(|error| Error::io(&doing, error))?;
+        let launched = self.follow(name, run, job, authored.plan.starting).await?;
+        // The service does the same when the machine is ready, which waits for its network.
+        for words in &authored.plan.attach {
+            let _ = hooks::run(words, &log).await;
+        }
+        Ok(launched)
+    }
+
+    /// Writes down that a service is about to be a machine's run.
+    fn begin(&self, systemd: &Systemd, name: &str, known: &str, unit: &str) -> Result<Run> {
+        let run = Run { boot: boot(), machine: known.to_owned(), ..systemd.run(unit) };
+        self.store.set_run(name, Some(&run))?;
+        Ok(run)
+    }
+
+    /// Why a machine that was started is gone before it was ready.
+    pub(super) fn unready(&self, name: &str) -> Error {
+        not_started(name, &self.store.folder(name).join("console.log"))
+    }
+
+    /// A new file for what a machine's console says.
+    fn log(&self, name: &str) -> Result<PathBuf> {
+        let log = self.store.folder(name).join("console.log");
+        new_log(&log).map_err(|error| Error::io(format!("starting sandbox '{name}'"), error))?;
+        Ok(log)
+    }
+
+    /// Waits for the first process of a service that was started.
+    async fn follow(
+        &self,
+        name: &str,
+        mut run: Run,
+        mut job: Job,
+        longer: Duration,
+    ) -> Result<Launched> {
+        let doing = format!("starting sandbox '{name}'");
+        let log = self.store.folder(name).join("console.log");
         let (leader, over) = tokio::select! {
-            leader = leader_of(known) => (leader, false),
-            done = &mut job => match (done.ok().flatten(), registered_leader(known)) {
+            leader = leader_of(&run.machine) => (leader, false),
+            done = &mut job => match (done.ok().flatten(), registered_leader(&run.machine)) {
                 (Some(code), Some(leader)) if code.success() => (leader, true),
                 _ => return Err(not_started(name, &log)),
             },
-            () = tokio::time::sleep(PATIENCE) => {
-                return Err(Error::Timeout { what: doing, after: PATIENCE });
+            () = tokio::time::sleep(PATIENCE + longer) => {
+                return Err(Error::Timeout { what: doing, after: PATIENCE + longer });
             }
         };
         run.leader = leader;
@@ -164,12 +235,16 @@ impl Inner {
         name: &str,
         known: &str,
         machine: &Machine,
+        authored: Option<&Authored>,
     ) -> Result<Launched> {
         let made = groups.make(name, &machine.record.limits)?;
-        let launched = self.launch_in(name, known, machine, &made).await;
+        let launched = self.launch_in(name, known, machine, authored, &made).await;
         if launched.is_err() {
             if let Some(whole) = &made.whole {
                 groups::kill(whole);
+            }
+            if let Some(authored) = authored {
+                self.afterwards(name, authored).await;
             }
             groups::remove(&made.folders).await?;
             self.store.set_run(name, None)?;
@@ -182,13 +257,13 @@ impl Inner {
         name: &str,
         known: &str,
         machine: &Machine,
+        authored: Option<&Authored>,
         made: &Made,
     ) -> Result<Launched> {
         let doing = format!("starting sandbox '{name}'");
         let failed = |error: io::Error| Error::io(&doing, error);
         let told = Told::listen().map_err(failed)?;
-        let path = self.store.folder(name).join("console.log");
-        let log = new_log(&path).map_err(failed)?;
+        let path = self.log(name)?;
         let mut run = Run {
             boot: boot(),
             groups: made.folders.clone(),
@@ -198,16 +273,35 @@ impl Inner {
         };
         // Whoever comes after a death of ours finds what there is to be removed.
         self.store.set_run(name, Some(&run))?;
-        let own = self.helper.clone().unwrap_or_else(|| "/proc/self/exe".into());
-        let mut command = Command::new(own);
-        command.arg0(confine::ARGV0).args(["setsid", "/bin/sh", "-c", JOIN, "sh"]);
-        command.args(&made.procs).arg("--");
-        command.args(["systemd-nspawn", "--register=no"]);
-        command.args(arguments(known, machine, &self.store.tree(name)));
+        if let Some(authored) = authored {
+            self.beforehand(name, authored).await?;
+        }
+        let mut command = match authored {
+            None => {
+                let own = self.helper.clone().unwrap_or_else(|| "/proc/self/exe".into());
+                let mut command = Command::new(own);
+                command.arg0(confine::ARGV0).arg("setsid");
+                command
+            }
+            // What it may call is up to its file.
+            Some(_) => Command::new("setsid"),
+        };
+        command.args(["/bin/sh", "-c", JOIN, "sh"]).args(&made.procs).arg("--");
+        match authored {
+            None => {
+                command.args(["systemd-nspawn", "--register=no"]);
+                command.args(arguments(known, machine, &self.store.tree(name)));
+            }
+            Some(authored) => drop(command.args(&authored.plan.command.argv)),
+        }
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("NOTIFY_SOCKET", &told.path).env("SYSTEMD_NSPAWN_LOCK", "0");
+        if let Some(authored) = authored {
+            command.envs(authored.plan.command.env.iter().map(|(name, value)| (name, value)));
+        }
+        let log = File::options().append(true).open(&path).map_err(failed)?;
         command.stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
         let mut ended = reap(command.spawn().map_err(failed)?);
         let leader = tokio::select! {
@@ -225,6 +319,9 @@ impl Inner {
         };
         self.store.set_run(name, Some(&run))?;
         register(&run).map_err(failed)?;
+        for words in authored.iter().flat_map(|authored| &authored.plan.attach) {
+            hooks::run(words, &path).await?;
+        }
         Ok(Launched { run, services: Services::Told(told) })
     }
 
@@ -244,7 +341,15 @@ impl Inner {
             // Its groups and its entry go with it.
             Some(unit) if run.boot == boot() => systemd::end(unit, run.leader == 0).await,
             Some(_) => {}
-            None => unregister(run),
+            None => {
+                unregister(run);
+                // One that was made has a file to say what is to be done now.
+                if let Ok(Some(authored)) =
+                    self.store.machine(name).and_then(|machine| self.authored(name, &machine))
+                {
+                    self.afterwards(name, &authored).await;
+                }
+            }
         }
         self.store.set_run(name, None)?;
         // A group that stays has no processes any more, and is no reason to keep the machine.
@@ -322,7 +427,7 @@ fn claim(name: &str, known: &str) -> Result<()> {
 }
 
 /// Says where a machine is, so that systemd's own programs find it by its name.
-fn register(run: &Run) -> io::Result<()> {
+pub(super) fn register(run: &Run) -> io::Result<()> {
     fs::create_dir_all(REGISTER)?;
     let path = Path::new(REGISTER).join(&run.machine);
     let text = format!(

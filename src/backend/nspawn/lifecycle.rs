@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,8 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::super::guest::{Ask, Record, guarded};
 use super::super::local::{save, send_signal, store_error};
+use super::authored::Authored;
+use super::command;
 use super::egress::server;
 use super::groups::{self, is_frozen};
 use super::identity;
@@ -57,6 +60,10 @@ impl Inner {
 
     pub(super) async fn create(self: &Arc<Self>, spec: &Spec, cancel: &Cancel) -> Result<Info> {
         spec.check()?;
+        if !spec.machine.is_empty() {
+            self.only_file(spec)?;
+            return self.create_authored(spec, cancel).await;
+        }
         self.check_limits(&spec.limits)?;
         self.capabilities.require_machine(spec)?;
         self.capabilities.require_egress(&spec.egress)?;
@@ -95,7 +102,8 @@ impl Inner {
     /// The ids that machines have.
     pub(super) fn taken(&self) -> Result<Vec<u32>> {
         let names = self.store.names()?;
-        Ok(names.iter().filter_map(|name| Some(self.store.machine(name).ok()?.base)).collect())
+        let known = names.iter().filter_map(|name| self.store.machine(name).ok());
+        Ok(known.flat_map(|machine| machine.blocks().collect::<Vec<_>>()).collect())
     }
 
     /// Makes a machine with a copy of a tree, and leaves nothing of it when that fails or is cancelled.
@@ -155,15 +163,33 @@ impl Inner {
         }
         self.forget(name);
         // Each time: it may have laid out something else since, and systemd-nspawn follows it on the host.
-        identity::identify(&self.store.tree(name), &machine.machine_id, &machine.record.hostname)
+        let root = self.root(name, machine);
+        let keeps = machine.elsewhere.is_some();
+        identity::identify(&root, &machine.machine_id, &machine.record.hostname, keeps)
             .map_err(|error| Error::io(format!("the identity of sandbox '{name}'"), error))?;
-        let Launched { run, services } = self.launch(name, machine).await?;
+        let Launched { run, services } = match self.launch(name, machine).await {
+            Err(error) if !matches!(error, Error::Cancelled) && self.may_own(name, machine) => {
+                return self.boot_owned(name, machine, cancel).await;
+            }
+            launched => launched?,
+        };
+        let authored = self.authored(name, machine)?;
+        let longer = authored.as_ref().map_or(Duration::ZERO, |one| one.plan.starting);
         let up = async {
             let identified = async {
-                services.up().await;
+                if !services.up(longer).await {
+                    return Err(self.unready(name));
+                }
                 self.identify(name, machine).await
             };
-            tokio::try_join!(self.admit(name, machine, &run), identified).map(drop)
+            tokio::try_join!(self.admit(name, machine, &run), identified)?;
+            match &authored {
+                // A service runs them itself.
+                Some(authored) if run.unit.is_none() => {
+                    self.hooks(name, authored, "ExecStartPost").await
+                }
+                _ => Ok(()),
+            }
         };
         let done = tokio::select! {
             biased;
@@ -172,12 +198,30 @@ impl Inner {
         };
         match done {
             Ok(()) if machine.ready => Ok(()),
+            Ok(()) if !self.owns(name, machine).await => {
+                self.end(name, &run).await?;
+                self.boot_owned(name, machine, cancel).await
+            }
             Ok(()) => self.store.save(name, &Machine { ready: true, ..machine.clone() }),
             Err(error) => {
                 self.end(name, &run).await?;
                 Err(error)
             }
         }
+    }
+
+    /// Starts a machine whose files can't be mapped to its ids, and are given to them from now on.
+    fn boot_owned<'a>(
+        &'a self,
+        name: &'a str,
+        machine: &Machine,
+        cancel: &'a Cancel,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
+        let owned = Machine { chown: true, ..machine.clone() };
+        Box::pin(async move {
+            self.store.save(name, &owned)?;
+            self.boot(name, &owned, cancel).await
+        })
     }
 
     /// Makes a machine the one that it is, once a command can run.
@@ -225,13 +269,15 @@ impl Inner {
         self.store.machine(name)?;
         let (inner, name) = (Arc::clone(self), name.to_owned());
         guarded(cancel, move |cancel| async move {
-            let _lock = inner.store.changing(&name).await?;
+            let lock = inner.store.changing(&name).await?;
             let machine = inner.store.machine(&name)?;
             match inner.store.run(&name)? {
                 Some(run) if machine.ready => inner.thaw_run(&run).await,
                 // None runs, or one that nobody has made its own.
                 _ => inner.boot(&name, &machine, &cancel).await,
-            }
+            }?;
+            drop(lock);
+            inner.set_up(&name, &cancel).await
         })
         .await
     }
@@ -276,7 +322,11 @@ impl Inner {
                 // One that stands still can't end.
                 inner.thaw_run(&run).await?;
                 inner.forget(&name);
-                let _ = send_signal(run.leader, POWER_OFF);
+                match inner.authored(&name, &inner.store.machine(&name)?) {
+                    Ok(Some(authored)) => inner.power_off(&name, &authored, &run).await?,
+                    // A file that can't be read any more is no reason to let it run.
+                    _ => drop(send_signal(run.leader, POWER_OFF)),
+                }
                 tokio::select! {
                     () = cancel.cancelled() => return Err(Error::Cancelled),
                     () = over(&run) => {}
@@ -286,6 +336,22 @@ impl Inner {
             inner.halt(&name).await
         })
         .await
+    }
+
+    /// Tells a machine of a file to end, with what its hooks do before.
+    async fn power_off(&self, name: &str, authored: &Authored, run: &Run) -> Result<()> {
+        match &run.unit {
+            Some(unit) => {
+                let doing = format!("stopping '{name}'");
+                command::run("systemctl", ["stop", "--no-block", unit], &doing).await.map(drop)
+            }
+            None => {
+                // What can't be saved by then is lost: it was told to end.
+                let _ = self.hooks(name, authored, "ExecStop").await;
+                let _ = send_signal(run.leader, POWER_OFF);
+                Ok(())
+            }
+        }
     }
 
     /// Stops a machine at once, whatever it does. Somebody holds its lock.
@@ -306,6 +372,9 @@ impl Inner {
     /// Deletes a machine. Somebody holds its lock.
     pub(super) async fn take_away(&self, name: &str) -> Result<()> {
         self.halt(name).await?;
+        if let Ok(machine) = self.store.machine(name) {
+            self.unrender(name, &machine).await;
+        }
         self.forget_network(name).await?;
         if let Some((trash, _lock)) = self.store.discard(&self.store.folder(name))? {
             self.clear(&trash).await?;

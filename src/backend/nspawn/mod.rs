@@ -8,20 +8,26 @@
 //! `remote`.
 
 mod agents;
+mod authored;
+mod autostart;
 mod backend;
 mod capabilities;
 mod command;
 mod egress;
 mod groups;
+mod hooks;
 mod host;
 mod identity;
 mod image;
+pub mod install;
 mod launch;
 mod lifecycle;
 pub mod machine;
 mod record;
 #[cfg(feature = "ssh")]
 pub mod remote;
+mod rendered;
+mod setup;
 mod snapshots;
 mod storage;
 mod store;
@@ -92,6 +98,7 @@ impl NspawnBackend {
         let store = Store::open(config.store.unwrap_or_else(|| STORE.into()).as_path())?;
         let storage = Storage::probe(store.root()).await?;
         let host = Host::probe(store.scope());
+        let store = store.with(host.systemd().cloned());
         if let Some(why) = host.cannot_freeze() {
             return Err(Error::unsupported("starting machines", BACKEND, why));
         }

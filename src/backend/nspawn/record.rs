@@ -29,6 +29,18 @@ pub(super) struct Machine {
     /// Whether it is whole: its first start made it a machine of its own.
     #[serde(default = "whole")]
     pub ready: bool,
+    /// Whether it is a machine of a file, which says all else about it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub authored: bool,
+    /// Where its files are, when that is not the store: those of a jail that was there before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<PathBuf>,
+    /// How many ids it has, where that is another number than [`RANGE`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u32>,
+    /// Whether its files were given to its ids, because its mounts could not map them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub chown: bool,
 }
 
 fn whole() -> bool {
@@ -76,7 +88,13 @@ impl Machine {
         // With more machines than ranges, some share one: they still are in namespaces of their own.
         let base = all.clone().find(|base| !taken.contains(base)).unwrap_or(FIRST + start * RANGE);
         let hash = blake3::hash(format!("machine {}", record.token).as_bytes()).to_hex();
-        Machine { record, base, machine_id: hash[..32].to_owned(), ready: false }
+        Machine { record, base, machine_id: hash[..32].to_owned(), ..Machine::default() }
+    }
+
+    /// The first of all ids that it has, in steps of [`RANGE`].
+    pub fn blocks(&self) -> impl Iterator<Item = u32> {
+        let count = self.size.unwrap_or(RANGE).div_ceil(RANGE);
+        (0..count).map(|at| self.base.saturating_add(at * RANGE))
     }
 }
 

@@ -270,7 +270,8 @@ impl Inner {
             };
             let mut record = source.record.of_clone(name, spec);
             record.created = Some(wall_clock());
-            let machine = Machine::new(record, &self.taken()?);
+            let mut machine = Machine::new(record, &self.taken()?);
+            self.clone_file(name, &source, &mut machine, &making)?;
             let plan = Plan { name: spec.name.clone(), machine, user: None, bare: spec.bare };
             self.place(&plan, &making, cancel).await
         };

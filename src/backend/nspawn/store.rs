@@ -18,13 +18,17 @@ use std::time::Duration;
 
 use super::super::guest::token;
 use super::super::local::{load, save, store_error};
+use super::groups;
 use super::record::{Machine, Run, Saved};
+use super::systemd::Systemd;
 use crate::sandbox::{Error, Kind, Result};
 
 /// The folder.
 pub(super) struct Store {
     root: PathBuf,
     scope: String,
+    /// Who knows of machines that run without our word for it.
+    systemd: Option<Systemd>,
 }
 
 /// A lock that its holder's death releases.
@@ -65,7 +69,12 @@ impl Store {
             fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
         let scope = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex()[..8].to_owned();
-        Ok(Store { root, scope })
+        Ok(Store { root, scope, systemd: None })
+    }
+
+    /// With a host's systemd that knows of machines, too.
+    pub fn with(self, systemd: Option<Systemd>) -> Store {
+        Store { systemd, ..self }
     }
 
     /// Where it is.
@@ -135,15 +144,23 @@ impl Store {
         save(&self.folder(name).join("machine.json"), machine)
     }
 
-    /// The run of a machine that is under way.
+    /// The run of a machine that is under way: as it was noted, or, where whoever started it was killed before
+    /// it could note that, or was not us, as the host knows it.
     pub fn run(&self, name: &str) -> Result<Option<Run>> {
-        let run = load::<Run>(&self.folder(name).join("run.json"))?;
-        Ok(run.filter(Run::is_alive))
+        Ok(self.last_run(name)?.filter(Run::is_alive))
     }
 
-    /// The last run that was noted, whether it is over or not.
+    /// The last run that is known of, whether it is over or not.
     pub fn last_run(&self, name: &str) -> Result<Option<Run>> {
-        load(&self.folder(name).join("run.json"))
+        let noted = load::<Run>(&self.folder(name).join("run.json"))?;
+        if noted.as_ref().is_some_and(Run::is_alive) {
+            return Ok(noted);
+        }
+        let found = match &self.systemd {
+            Some(systemd) => systemd.found(&self.machine_name(name)),
+            None => noted.as_ref().and_then(groups::found),
+        };
+        Ok(found.or(noted))
     }
 
     /// Notes a run, or that there is none.

@@ -10,16 +10,22 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::command::{self, reap};
-use super::record::Run;
+use super::machine::render::unit_name;
+use super::record::{Run, started};
+use crate::backend::local::boot;
 use crate::backend::local::cgroup::Controller;
 use crate::sandbox::{Limits, Result};
 
 /// The folder that is there where systemd is the first process.
 const BOOTED: &str = "/run/systemd/system";
+/// Where systemd's programs look for machines by their names.
+pub(super) const REGISTER: &str = "/run/systemd/machines";
 /// The slice that machines are in, as those of others.
 const SLICE: &str = "machine.slice";
 /// How long a service may take to be gone that was killed.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where hooks are run, too, that have times of their own.
+const WITH_HOOKS: Duration = Duration::from_secs(300);
 
 /// What each machine's service is like. Sockets that reach past the network, io_uring and programs of other
 /// architectures are denied as where systemd is not the first process.
@@ -45,6 +51,7 @@ const PROPERTIES: &[&str] = &[
 ];
 
 /// The systemd of this host.
+#[derive(Clone)]
 pub(super) struct Systemd {
     /// Where version 2 of cgroups is mounted.
     unified: Option<PathBuf>,
@@ -141,6 +148,31 @@ impl Systemd {
         }
     }
 
+    /// The run of a machine that the host knows by this name, if it is one of ours: of a service that we started,
+    /// or of one that was rendered and that somebody started.
+    pub fn found(&self, known: &str) -> Option<Run> {
+        let text = fs::read_to_string(Path::new(REGISTER).join(known)).ok()?;
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .map(str::to_owned)
+        };
+        let own = value("SCOPE")?.replace(r"\\", r"\");
+        let own = [unit(known), unit_name(known)].into_iter().find(|one| *one == own)?;
+        let leader = value("LEADER")?.parse().ok()?;
+        let started = started(leader)?;
+        Some(Run { boot: boot(), leader, started, machine: known.to_owned(), ..self.run(&own) })
+    }
+
+    /// Starts a service that was rendered. It is told when the machine's own services run.
+    pub fn start_rendered(&self, unit: &str) -> std::io::Result<Job> {
+        let mut command = Command::new("systemctl");
+        // What it says is where to look for what the machine said.
+        command.args(["start", unit]).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null());
+        Ok(reap(command.spawn()?))
+    }
+
     /// Starts a service. It is told when the machine's own services run.
     pub fn start(&self, service: &Service<'_>, limits: &Limits) -> std::io::Result<Job> {
         let Service { unit, name, tree, log, program } = service;
@@ -175,12 +207,15 @@ pub(super) fn unit(known: &str) -> String {
 
 /// Whether a service is a machine's, and not another one that an administrator has; none where there is none.
 pub(super) async fn is_machine(unit: &str) -> Result<Option<bool>> {
-    let asked = ["show", "--property=LoadState,Transient,Slice", unit];
+    let asked = ["show", "--property=LoadState,Transient,Slice,DropInPaths", unit];
     let said = command::run("systemctl", asked, &format!("looking at {unit}")).await?;
     let says = |name: &str, value: &str| {
         said.lines().any(|line| line.split_once('=') == Some((name, value)))
     };
-    let ours = says("Transient", "yes") && says("Slice", SLICE);
+    let rendered = said
+        .lines()
+        .any(|line| line.starts_with("DropInPaths=") && line.contains("/50-sandscript.conf"));
+    let ours = rendered || says("Transient", "yes") && says("Slice", SLICE);
     Ok((ours || !says("LoadState", "not-found")).then_some(ours))
 }
 
@@ -195,8 +230,9 @@ pub(super) async fn end(unit: &str, kills: bool) {
         }
         let _ = command::run("systemctl", ["kill", "--signal=KILL", unit], &doing).await;
     }
+    let patience = if unit.starts_with("systemd-nspawn@") { WITH_HOOKS } else { PATIENCE };
     let stopped = command::run("systemctl", ["stop", unit], &doing);
-    if tokio::time::timeout(PATIENCE, stopped).await.is_err() {
+    if tokio::time::timeout(patience, stopped).await.is_err() {
         let _ = command::run("systemctl", ["kill", "--signal=KILL", unit], &doing).await;
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn of(api: Api, image: Option<String>, mounts: bool) -> Capabilities 
         (Capability::HostImage, "use an image of the NAS's registry, such as debian/12"),
         (Capability::LimitInodes, "a NAS has no limit on the number of files"),
         (Capability::LimitPids, "a NAS has no limit on the number of processes"),
+        (Capability::MachineFiles, "machine files are for backend 'nspawn'"),
         (Capability::Mounts, "no folder of the NAS is named that sandboxes may have: mounts = [\"/mnt/tank/code\"] for it in your config.toml"),
         (Capability::Nesting, "backend 'truenas' runs no containers in a sandbox"),
         (Capability::Networks, "backend 'truenas' makes no networks yet"),

@@ -5,10 +5,12 @@ use super::bind::Bind;
 use super::cdi;
 use super::file::Machine;
 use super::gpu::{Gpu, Vendor};
+use super::hook::{When, Where};
 use super::host::Host;
 use super::image::Image;
 use super::needs::Sysctl;
 use super::nic::{Link, Network};
+use super::resolv::{Resolv, is_stub};
 use crate::sandbox::Check;
 
 /// How many inotify instances a machine with systemd takes (measured: 8, Debian 12).
@@ -26,6 +28,7 @@ pub fn checks(machine: &Machine, host: &dyn Host) -> Vec<Check> {
     all.extend(interfaces(machine, host));
     all.extend(machine.needs.modules.iter().map(|name| module(name, host)));
     all.extend(machine.needs.sysctls.iter().map(|sysctl| setting(sysctl, host)));
+    all.extend(names(machine, host));
     all.extend(binds(machine, host));
     all.extend(devices(machine, host));
     all.extend(cards(machine, host));
@@ -201,12 +204,40 @@ fn setting(sysctl: &Sysctl, host: &dyn Host) -> Check {
     Check::poor(what, format!("is {found}, and is to be {}{sign}", sysctl.value), command)
 }
 
+/// Whether the machine can ask whom the host asks for names.
+fn names(machine: &Machine, host: &dyn Host) -> Option<Check> {
+    let usual = machine.resolv == Resolv::default() && machine.network != Network::Host;
+    let lost = usual
+        && is_stub(host)
+        && machine.resolv.settled(&machine.network, host) == Resolv::default();
+    lost.then(|| {
+        Check::poor(
+            "names",
+            "the host asks itself for names (127.0.0.x in /etc/resolv.conf), which a machine can't",
+            "say whom it asks: resolv_conf = { dns = [\"192.0.2.1\"] }",
+        )
+    })
+}
+
+/// Whether something that is not there may be when the machine's own hook has run.
+fn is_made(machine: &Machine, path: &str) -> bool {
+    let plain = |text: &str| text.replace('-', "_");
+    let name = plain(path.rsplit('/').next().unwrap_or(path));
+    machine.hooks.iter().any(|hook| {
+        (hook.when, hook.place) == (When::PreStart, Where::Host)
+            && plain(&hook.script).contains(&name)
+    })
+}
+
 fn binds(machine: &Machine, host: &dyn Host) -> Vec<Check> {
     let missing = |bind: &&Bind| !bind.optional && !host.exists(&bind.source);
     let wanted = machine.binds.iter().filter(missing);
     let check = |bind: &Bind| {
         let says = format!("the host has no {}", bind.source);
-        Check::bad("bind", says, "make it, or say optional = true")
+        match is_made(machine, &bind.source) {
+            true => Check::poor("bind", says, "its pre_start hook names it, and may make it"),
+            false => Check::bad("bind", says, "make it, or say optional = true"),
+        }
     };
     wanted.map(check).collect()
 }
@@ -227,7 +258,7 @@ fn devices(machine: &Machine, host: &dyn Host) -> Vec<Check> {
             "/dev/vhost-net" => "modprobe vhost_net",
             _ => "load its driver, or say optional = true",
         };
-        all.push(match device.optional {
+        all.push(match device.optional || is_made(machine, &device.path) {
             true => Check::poor("device", says, hint),
             false => Check::bad("device", says, hint),
         });

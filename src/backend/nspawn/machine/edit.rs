@@ -38,6 +38,11 @@ impl Edit {
         self.document.to_string()
     }
 
+    /// The text that a key of the file itself has.
+    pub fn text_of(&self, key: &str) -> Option<String> {
+        self.document.get(key).and_then(Item::as_str).map(str::to_owned)
+    }
+
     /// Gives a key, such as `limits.memory`, a value: TOML where it is that, else a text.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 pub mod adopt;
 mod autostart;
 mod bind;
+pub mod bundle;
 pub mod cdi;
 mod checks;
 mod device;

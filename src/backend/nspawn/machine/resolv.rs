@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use super::error::{MachineError, Result};
+use super::host::Host;
+use super::nic::Network;
 use super::reader::{Reader, text};
 use super::tree::{Node, Value};
 use crate::suggest;
@@ -27,6 +29,14 @@ impl Default for Resolv {
         // network reaches.
         Resolv::Mode("copy-host".into())
     }
+}
+
+/// Whether the host asks nobody but itself for names.
+pub(super) fn is_stub(host: &dyn Host) -> bool {
+    let text = host.read("/etc/resolv.conf").unwrap_or_default();
+    let mut servers =
+        text.lines().filter_map(|line| line.strip_prefix("nameserver")).map(str::trim).peekable();
+    servers.peek().is_some() && servers.all(|one| one.starts_with("127.") || one == "::1")
 }
 
 /// What systemd-nspawn can do, `systemd-nspawn(1)`.
@@ -54,6 +64,16 @@ impl Resolv {
         match self {
             Resolv::Mode(mode) => mode,
             Resolv::Own { .. } => "off",
+        }
+    }
+
+    /// The same for a host whose own servers are a stub of its own, which a machine with another network than
+    /// the host's does not reach: those behind it, where systemd-resolved says them.
+    pub fn settled(&self, network: &Network, host: &dyn Host) -> Resolv {
+        let stub = *self == Resolv::default() && *network != Network::Host && is_stub(host);
+        match stub && host.exists("/run/systemd/resolve/resolv.conf") {
+            true => Resolv::Mode("copy-uplink".into()),
+            false => self.clone(),
         }
     }
 
@@ -100,5 +120,28 @@ impl Resolv {
         }
         reader.finish()?;
         Ok(Resolv::Own { dns, search })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::nspawn::machine::host::MadeUp;
+
+    #[test]
+    fn a_stub_of_the_hosts_is_told_to_no_machine() {
+        let stub = ("/etc/resolv.conf", "nameserver 127.0.0.53\noptions edns0\n");
+        let uplink = ("/run/systemd/resolve/resolv.conf", "nameserver 192.0.2.1\n");
+        let own = Network::default();
+        let usual = Resolv::default();
+        let behind = Resolv::Mode("copy-uplink".into());
+        assert_eq!(usual.settled(&own, &MadeUp::with([stub, uplink])), behind);
+        assert_eq!(usual.settled(&Network::Host, &MadeUp::with([stub, uplink])), usual);
+        assert_eq!(usual.settled(&own, &MadeUp::with([stub])), usual);
+        let plain = ("/etc/resolv.conf", "nameserver 192.0.2.1\n");
+        assert_eq!(usual.settled(&own, &MadeUp::with([plain, uplink])), usual);
+        let said = Resolv::Mode("off".into());
+        assert_eq!(said.settled(&own, &MadeUp::with([stub, uplink])), said);
+        assert!(is_stub(&MadeUp::with([stub])) && !is_stub(&MadeUp::default()));
     }
 }

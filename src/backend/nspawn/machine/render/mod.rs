@@ -11,6 +11,7 @@ pub mod stamp;
 mod unit;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use command::CommandLine;
 
@@ -32,6 +33,8 @@ pub struct Context {
     pub edits: Edits,
     /// Where rendered files are.
     pub places: Places,
+    /// The file that its console is added to; the journal's where there is none.
+    pub log: Option<PathBuf>,
 }
 
 /// Where rendered files are.
@@ -69,6 +72,7 @@ impl Context {
             base: machine.users.base_for(&machine.name, &|_| false),
             edits: Edits::default(),
             places: Places::default(),
+            log: None,
         }
     }
 }
@@ -101,6 +105,21 @@ pub struct Plan {
     pub command: CommandLine,
     /// What has to be done on the host when the machine's interfaces are there.
     pub attach: Vec<Vec<String>>,
+    /// What has to be done on the host before the start; the machine starts without it where a word says so.
+    pub prepare: Vec<Prepare>,
+    /// Hooks as commands of the host, by the unit's key for when they are run.
+    pub hooks: Vec<(&'static str, Vec<String>)>,
+    /// How long hooks may take while it starts.
+    pub starting: Duration,
+}
+
+/// A command of the host's before a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepare {
+    /// Whether the machine starts where it fails, too.
+    pub optional: bool,
+    /// The command.
+    pub argv: Vec<String>,
 }
 
 impl Plan {
@@ -115,6 +134,7 @@ impl Plan {
         let settings = settings::make(machine, context, &net)?;
         refuse(machine, &settings)?;
         let hooks = hooks::make(machine, context, &folder);
+        let prepare = unit::prepare(machine, context);
         let mut files = Vec::new();
         for (path, text, mode) in net.files.iter().chain(&hooks.files) {
             let text = stamp::stamp(text, source);
@@ -125,15 +145,25 @@ impl Plan {
             text: stamp::stamp(&nspawn::text(&settings)?, source),
             mode: 0o644,
         };
-        let unit = format!("systemd-nspawn@{}.service.d", quote::unit_name(&machine.name));
+        let unit = format!("{}.d", unit_name(&machine.name));
         let dropin = Rendered {
             path: context.places.units.join(unit).join("50-sandscript.conf"),
-            text: stamp::stamp(&unit::text(machine, context, &net, &hooks)?, source),
+            text: stamp::stamp(&unit::text(machine, context, &net, &hooks, &prepare)?, source),
             mode: 0o644,
         };
         let command = command::make(machine, context, &settings);
-        let attach = net.attach;
-        Ok(Plan { name: machine.name.clone(), settings, nspawn, dropin, files, command, attach })
+        Ok(Plan {
+            name: machine.name.clone(),
+            settings,
+            nspawn,
+            dropin,
+            files,
+            command,
+            attach: net.attach,
+            prepare,
+            starting: Duration::from_secs(hooks.starting),
+            hooks: hooks.commands,
+        })
     }
 
     /// The same files below a folder, to be looked at or taken elsewhere: what is in them stays.
@@ -161,6 +191,35 @@ impl Plan {
         self.put(self.all())
     }
 
+    /// Writes hooks and what the machine is given alone: all that it takes where systemd is not the first
+    /// process.
+    ///
+    /// # Errors
+    /// `Clobber`; `Io`.
+    pub fn write_files(&self) -> Result<Vec<PathBuf>> {
+        self.put(self.files.iter())
+    }
+
+    /// Takes away what was rendered, as far as it is as it was. Says what is left.
+    pub fn remove(&self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
+        for file in self.all() {
+            match std::fs::read_to_string(&file.path) {
+                Ok(text) if stamp::whose(&text) == stamp::Whose::Ours => {
+                    let _ = std::fs::remove_file(&file.path);
+                }
+                Ok(_) => left.push(file.path.clone()),
+                Err(_) => {}
+            }
+        }
+        // A folder in which somebody else has something stays.
+        for folder in self.files.iter().chain([&self.dropin]).filter_map(|file| file.path.parent())
+        {
+            let _ = std::fs::remove_dir(folder);
+        }
+        left
+    }
+
     /// Writes those of some files that are not there as they are. Says which it wrote.
     ///
     /// What a machine is given keeps its permissions, for the machine's root is somebody else on the
@@ -180,6 +239,11 @@ impl Plan {
         }
         Ok(written)
     }
+}
+
+/// What the service of a machine is called.
+pub fn unit_name(machine: &str) -> String {
+    format!("systemd-nspawn@{}.service", quote::unit_name(machine))
 }
 
 /// What would hand the host to the machine.

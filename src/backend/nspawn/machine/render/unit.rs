@@ -1,6 +1,7 @@
 //! The drop-in of `systemd-nspawn@NAME.service`.
 
-use super::{Context, Result, command, hooks, network, quote};
+use super::{Context, Prepare, Result, command, hooks, network, quote};
+use crate::backend::nspawn::machine::device::Device;
 use crate::backend::nspawn::machine::error::MachineError;
 use crate::backend::nspawn::machine::file::Machine;
 
@@ -22,6 +23,7 @@ pub fn text(
     context: &Context,
     net: &network::Made,
     hooks: &hooks::Made,
+    prepare: &[Prepare],
 ) -> Result<String> {
     let unsayable = |what: &str| MachineError::Host {
         what: format!("{what} can't be said in a unit file"),
@@ -58,20 +60,21 @@ pub fn text(
         let both = quote::assignment(&name, &value).ok_or_else(|| unsayable(&name))?;
         service.push("Environment", both);
     }
+    if let Some(log) = &context.log {
+        let log = log.display().to_string();
+        let log = quote::value(&log).ok_or_else(|| unsayable(&log))?;
+        service.push("StandardOutput", format!("append:{log}"));
+        service.push("StandardError", format!("append:{log}"));
+    }
     limits(machine, &mut service);
     let devices = machine.devices.iter().chain(&context.edits.devices);
-    for device in devices.clone() {
+    for device in devices {
         let node = quote::value(&device.allow).ok_or_else(|| unsayable(&device.path))?;
         service.push("DeviceAllow", format!("{node} {}", device.access));
     }
-    // Root of the range has no right on a node that belongs to a group of the host.
-    if let Some(base) = context.base {
-        for device in devices {
-            let rule = format!("u:{base}:rw");
-            let words = ["/usr/bin/setfacl", "-R", "-m", &rule, &device.path].map(str::to_owned);
-            let optional = if device.optional { "-" } else { "" };
-            service.push("ExecStartPre", format!("{optional}{}", line(&words)?));
-        }
+    for one in prepare {
+        let optional = if one.optional { "-" } else { "" };
+        service.push("ExecStartPre", format!("{optional}{}", line(&one.argv)?));
     }
     let (before, after): (Vec<_>, Vec<_>) =
         hooks.commands.iter().partition(|(key, _)| *key == "ExecStartPre");
@@ -105,6 +108,20 @@ pub fn text(
         }
     }
     Ok(text)
+}
+
+/// What is done on the host before a start: root of the range has no right on a node that belongs to a group
+/// of the host.
+pub fn prepare(machine: &Machine, context: &Context) -> Vec<Prepare> {
+    let Some(base) = context.base else { return Vec::new() };
+    let devices = machine.devices.iter().chain(&context.edits.devices);
+    let grant = |device: &Device| {
+        let rule = format!("u:{base}:rw");
+        let argv = ["/usr/bin/setfacl", "-R", "-m", &rule, &device.path].map(str::to_owned);
+        // Without the program a machine starts, too, and `check` says what it can't open then.
+        Prepare { optional: true, argv: argv.to_vec() }
+    };
+    devices.map(grant).collect()
 }
 
 fn limits(machine: &Machine, service: &mut Section) {
