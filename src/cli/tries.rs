@@ -97,13 +97,11 @@ async fn each(
     backend.create(&spec, cancel).await?;
     let works = async {
         run(backend, &name, None, cancel).await?;
-        let twin = format!("{name}-twin");
-        backend.snapshot(&name, &SnapshotSpec::new("tried"), cancel).await?;
-        let clone = CloneSpec { owner: Some(owner.clone()), ..CloneSpec::of("tried", &twin) };
-        Backend::clone(backend, &name, &clone, cancel).await?;
-        let ran = run(backend, &twin, None, cancel).await;
-        backend.delete(&twin, &Cancel::new()).await?;
-        ran
+        match twin(backend, &owner, &name, cancel).await {
+            // Who may make sandboxes may not be let do this: doctor says so in a line of its own.
+            Err(Error::Unsupported { .. }) => Ok(()),
+            done => done,
+        }
     };
     let works = works.await;
     if works.is_ok() {
@@ -123,6 +121,22 @@ async fn each(
     }
     backend.delete(&name, &Cancel::new()).await?;
     works
+}
+
+/// Takes a snapshot, and makes a sandbox of it.
+async fn twin(
+    backend: &dyn Backend,
+    owner: &Owner,
+    name: &str,
+    cancel: &Cancel,
+) -> Result<(), Error> {
+    let twin = format!("{name}-twin");
+    backend.snapshot(name, &SnapshotSpec::new("tried"), cancel).await?;
+    let clone = CloneSpec { owner: Some(owner.clone()), ..CloneSpec::of("tried", &twin) };
+    Backend::clone(backend, name, &clone, cancel).await?;
+    let ran = run(backend, &twin, None, cancel).await;
+    backend.delete(&twin, &Cancel::new()).await?;
+    ran
 }
 
 async fn run(

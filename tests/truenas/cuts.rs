@@ -27,9 +27,12 @@ pub fn all(releases: &[Release]) -> Vec<Release> {
 
 pub fn trials() -> Vec<Trial> {
     [
-        big("cut_create", &of(Release::V25_10), |nas, _| Box::pin(create(nas))),
-        big("cut_clone", &of(Release::V26Rc), |nas, _| Box::pin(clone(nas))),
-        big("cut_restore", &of(Release::V25_10), |nas, _| Box::pin(restore(nas))),
+        big("cut_create", &of(Release::V25_10), |nas, _| Box::pin(create(nas, LINE))),
+        big("cut_clone", &of(Release::V26Rc), |nas, _| Box::pin(clone(nas, LINE))),
+        big("cut_restore", &of(Release::V25_10), |nas, _| Box::pin(restore(nas, LINE))),
+        big("cut_create_shell", &all(TWO), |nas, _| Box::pin(create(nas, SHELL))),
+        big("cut_clone_shell", &of(Release::V25_10), |nas, _| Box::pin(clone(nas, SHELL))),
+        big("cut_restore_shell", &of(Release::V26Rc), |nas, _| Box::pin(restore(nas, SHELL))),
         big("restart_mid_job", TWO, |nas, release| Box::pin(restart(nas, release))),
     ]
     .into_iter()
@@ -37,54 +40,52 @@ pub fn trials() -> Vec<Trial> {
     .collect()
 }
 
+/// Which connections are cut: those that calls are made by, or the shells'.
+type Which = (&'static str, &'static str);
+const LINE: Which = ("drop-once", "drop_once");
+const SHELL: Which = ("drop-shell-once", "drop_shell_once");
+
 /// Cuts at the next message, and so on, until nothing is left to cut. At every other one what was asked
 /// for is done, and the answer is lost.
 struct Cuts<'a> {
     nas: &'a Small,
+    which: Which,
     at: u32,
+    over: bool,
 }
 
 impl Cuts<'_> {
     async fn next(&mut self) -> bool {
-        if self.at > 0 {
-            let status = self.nas.sim.control("status").await.unwrap();
-            if !status["faults"]["drop_once"].is_null() {
-                self.nas.sim.control("clear").await.unwrap();
-                assert!(self.at > 3, "hardly anything is called");
-                return false;
-            }
+        if self.over {
+            assert!(self.at > 3, "hardly anything is called");
+            return false;
         }
         self.at += 1;
         assert!(self.at < 60, "it does not come to an end");
         let done = if self.at.is_multiple_of(2) { " done" } else { "" };
         self.nas.sim.control("forgive").await.unwrap();
-        self.nas.sim.control(&format!("drop-once {}{done}", self.at)).await.unwrap();
+        self.nas.sim.control(&format!("{} {}{done}", self.which.0, self.at)).await.unwrap();
         true
     }
-}
 
-/// Deletes one, in peace.
-async fn delete(nas: &Small, backend: &TrueNasBackend, name: &str) {
-    let status = nas.sim.control("status").await.unwrap();
-    nas.sim.control("clear").await.unwrap();
-    backend.delete(name, &Cancel::new()).await.unwrap();
-    if let Some(left) = status["faults"]["drop_once"].as_u64() {
-        nas.sim.control(&format!("drop-once {left}")).await.unwrap();
+    /// From here on nothing is cut until the next time.
+    async fn rest(&mut self) {
+        let status = self.nas.sim.control("status").await.unwrap();
+        self.over = !status["faults"][self.which.1].is_null();
+        self.nas.sim.control("clear").await.unwrap();
     }
 }
 
-async fn create(nas: &Small) {
+async fn create(nas: &Small, which: Which) {
     let backend = nas.backend().await;
-    let mut cuts = Cuts { nas, at: 0 };
+    let mut cuts = Cuts { nas, which, at: 0, over: false };
     while cuts.next().await {
-        match backend.create(&Spec::new("cut"), &Cancel::new()).await {
+        let done = backend.create(&Spec::new("cut"), &Cancel::new()).await;
+        cuts.rest().await;
+        match done {
             Ok(_) => {
-                let left = nas.sim.control("status").await.unwrap();
-                let fired = left["faults"]["drop_once"].is_null();
-                if fired {
-                    works(&backend, "cut").await;
-                }
-                delete(nas, &backend, "cut").await;
+                works(&backend, "cut").await;
+                backend.delete("cut", &Cancel::new()).await.unwrap();
             }
             Err(error) => println!("cut at {}: {error}", cuts.at),
         }
@@ -92,17 +93,19 @@ async fn create(nas: &Small) {
     }
 }
 
-async fn clone(nas: &Small) {
+async fn clone(nas: &Small, which: Which) {
     let backend = nas.backend().await;
     backend.create(&Spec::new("source"), &Cancel::new()).await.unwrap();
     backend.snapshot("source", &SnapshotSpec::new("l"), &Cancel::new()).await.unwrap();
-    let mut cuts = Cuts { nas, at: 0 };
+    let mut cuts = Cuts { nas, which, at: 0, over: false };
     while cuts.next().await {
         let spec = CloneSpec::of("l", "twin");
-        match Backend::clone(&*backend, "source", &spec, &Cancel::new()).await {
+        let done = Backend::clone(&*backend, "source", &spec, &Cancel::new()).await;
+        cuts.rest().await;
+        match done {
             Ok(_) => {
                 works(&backend, "twin").await;
-                delete(nas, &backend, "twin").await;
+                backend.delete("twin", &Cancel::new()).await.unwrap();
             }
             Err(error) => println!("cut at {}: {error}", cuts.at),
         }
@@ -112,40 +115,27 @@ async fn clone(nas: &Small) {
     backend.delete("source", &Cancel::new()).await.unwrap();
 }
 
-async fn restore(nas: &Small) {
+async fn restore(nas: &Small, which: Which) {
     let backend = nas.backend().await;
     backend.create(&Spec::new("back"), &Cancel::new()).await.unwrap();
     say(&backend, "back", "echo old > /state; sync").await;
     backend.snapshot("back", &SnapshotSpec::new("l"), &Cancel::new()).await.unwrap();
-    let mut cuts = Cuts { nas, at: 0 };
-    loop {
-        nas.sim.control("clear").await.unwrap();
-        say(&backend, "back", "echo new > /state; sync").await;
-        cuts.at += 1;
-        let done = if cuts.at.is_multiple_of(2) { " done" } else { "" };
-        nas.sim.control("forgive").await.unwrap();
-        nas.sim.control(&format!("drop-once {}{done}", cuts.at)).await.unwrap();
+    let mut cuts = Cuts { nas, which, at: 0, over: false };
+    say(&backend, "back", "echo new > /state; sync").await;
+    while cuts.next().await {
         let done = backend.restore("back", "l", Restore::default(), &Cancel::new()).await;
+        cuts.rest().await;
         let state = say(&backend, "back", "cat /state").await;
         match &done {
             Ok(()) => assert_eq!(state, "old\n", "cut at {}", cuts.at),
             Err(error) => {
                 println!("cut at {}: {error}", cuts.at);
-                assert!(
-                    ["old\n", "new\n"].contains(&state.as_str()),
-                    "cut at {}: {state}",
-                    cuts.at
-                );
+                let known = ["old\n", "new\n"].contains(&state.as_str());
+                assert!(known, "cut at {}: {state}", cuts.at);
             }
         }
-        let status = nas.sim.control("status").await.unwrap();
-        if !status["faults"]["drop_once"].is_null() {
-            break;
-        }
-        assert!(cuts.at < 40, "it does not come to an end");
+        say(&backend, "back", "echo new > /state; sync").await;
     }
-    assert!(cuts.at > 3, "hardly anything is called");
-    nas.sim.control("clear").await.unwrap();
     backend.delete("back", &Cancel::new()).await.unwrap();
 }
 

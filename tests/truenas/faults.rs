@@ -110,6 +110,13 @@ async fn odd_snapshots(nas: &Small, release: Release) {
     let listed = backend.snapshots("odd", &cancel).await.unwrap();
     let labels: Vec<&str> = listed.iter().map(|one| one.label.as_str()).collect();
     assert_eq!(labels, ["ours-1_2.3"]);
+    if release.is_26() {
+        // They would be lost.
+        let error = backend.restore("odd", "ours-1_2.3", Default::default(), &cancel).await;
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("auto-2026-11-23_00-00, weekly 4:5"), "{error}");
+        assert_eq!(say(&backend, "odd", "echo there").await, "there\n");
+    }
     backend.delete("odd", &cancel).await.unwrap();
     assert!(names(&backend).await.is_empty());
 }

@@ -11,8 +11,9 @@ use sandscript::backend::truenas::{TrueNasBackend, TrueNasConfig};
 use sandscript::lang::{self, Source};
 use sandscript::sandbox::{
     Backend, Cancel, CloneSpec, Error, Mount, Owner, Policy, ReadOptions, Restore, SnapshotSpec,
-    Spec, WriteOptions,
+    Spec, StopOptions, WriteOptions,
 };
+use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use crate::program::call;
@@ -21,11 +22,13 @@ use crate::rig::{Small, big, each, names, say, small, works};
 const ALL: &[Release] = &Release::ALL;
 const TWO: &[Release] = &[Release::V25_10, Release::V26Rc];
 const ONE: &[Release] = &[Release::V25_10];
+const VIRT: &[Release] = &[Release::V25_04];
 
 pub fn trials() -> Vec<Trial> {
     [
         big("second_client", ALL, |nas, _| Box::pin(second_client(nas))),
         big("two_change_a_policy", TWO, |nas, _| Box::pin(two_change_a_policy(nas))),
+        big("others_wait_for_the_same", VIRT, |nas, _| Box::pin(others_wait_for_the_same(nas))),
         big("round_trips", TWO, |nas, release| Box::pin(round_trips(nas, release))),
         big("odds", TWO, |nas, _| Box::pin(odds(nas))),
         big("planted_links", TWO, |nas, release| Box::pin(planted_links(nas, release))),
@@ -57,6 +60,36 @@ async fn script(backend: Arc<TrueNasBackend>, text: &str) -> String {
     outcome.result.unwrap();
     assert!(outcome.leftovers.failed.is_empty(), "{:?}", outcome.leftovers);
     printed.lock().unwrap().clone()
+}
+
+/// Where a job waits for a machine already, the NAS gives its number to who calls for another one.
+async fn others_wait_for_the_same(nas: &Small) {
+    let (backend, cancel) = (nas.backend().await, Cancel::new());
+    let mut spec = Spec::new("shared");
+    spec.bare = true;
+    backend.create(&spec, &cancel).await.unwrap();
+    let other = Arc::new(nas.client().await);
+    for _ in 0..3 {
+        let updates: Vec<_> = (0..4)
+            .map(|_| {
+                let other = Arc::clone(&other);
+                let change = json!(["shared", {"autostart": false}]);
+                tokio::spawn(async move { other.job("virt.instance.update", change).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let started = other.job("virt.instance.start", json!(["shared"])).await.unwrap();
+        let rows = other.read("virt.instance.query", json!([[["id", "=", "shared"]]])).await;
+        assert_eq!(rows.unwrap()[0]["status"], "RUNNING", "{started}");
+        for update in updates {
+            update.await.unwrap().unwrap();
+        }
+        backend
+            .stop("shared", StopOptions { force: true, ..StopOptions::default() }, &cancel)
+            .await
+            .unwrap();
+    }
+    backend.delete("shared", &cancel).await.unwrap();
 }
 
 /// All that is known is kept on the NAS: another machine finds what the first one built, and deletes

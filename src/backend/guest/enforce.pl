@@ -32,6 +32,11 @@ sub spit {
     rename "$path.new", $path or failed($path);
     return 0;
 }
+# Waits a little, and longer the next time.
+sub pause {
+    $_[0] = !$_[0] ? 0.02 : $_[0] < 0.2 ? $_[0] * 1.5 : $_[0];
+    select undef, undef, undef, $_[0];
+}
 sub quietly { return system("$_[0] >/dev/null 2>&1 </dev/null") == 0 }
 
 # What the guard says to a word; nothing where there is none.
@@ -62,10 +67,10 @@ sub at_boot {
             mkdir "$etc/$_.d", 0755;
             spit("$etc/$_.d/sandscript.conf", "[Unit]\nRequires=sandscript-guard.service\nAfter=sandscript-guard.service\n", 0644);
         }
-        my $until = time + 30;
+        my ($until, $pause) = time + 30;
         until ($same || quietly('systemctl daemon-reload')) {
             last if time > $until;
-            select undef, undef, undef, 0.05;
+            pause($pause);
         }
         return 1;
     }
@@ -132,8 +137,8 @@ sub has_way { return scalar grep { (split)[1] eq '00000000' } split /\n/, slurp(
 
 # A card that came while the system ran may have nobody who takes care of it.
 sub wake {
-    my $until = time + shift;
-    select undef, undef, undef, 0.05 until cards() || time > $until;
+    my ($until, $pause) = time + shift;
+    pause($pause) until cards() || time > $until;
     if ((readlink('/proc/1/exe') // '') =~ /systemd/ && (quietly('systemctl -q is-active systemd-networkd') || quietly('systemctl -q is-active NetworkManager'))) { answer('k') }
     my $known = slurp('/etc/network/interfaces');
     for my $card (cards()) {

@@ -37,6 +37,12 @@ sub put {
 sub answer { my $body = pack('(N/a*)*', @_); put(pack('N', length $body) . $body) }
 sub failed { answer('e', $! + 0, @_ ? $_[0] : '') }
 
+# Waits a little, and longer the next time.
+sub pause {
+    $_[0] = !$_[0] ? 0.02 : $_[0] < 0.2 ? $_[0] * 1.5 : $_[0];
+    select undef, undef, undef, $_[0];
+}
+
 sub ids {
     my ($name, $group) = split /:/, $_[0], 2;
     $name = '' unless defined $name;
@@ -256,11 +262,11 @@ sub ssh {
     my ($key, $seconds, $proof, $word) = @_;
     my $until = time + $seconds;
     my $there = grep({ -x "$_/sshd" } qw(/usr/sbin /usr/local/sbin /sbin /usr/bin)) ? 1 : 0;
-    my ($port, @addresses);
+    my ($port, $pause, @addresses);
     while (1) {
         ($port, @addresses) = (ssh_port(), addresses());
         last if $port && @addresses || !$there || time >= $until;
-        select undef, undef, undef, 0.05;
+        pause($pause);
     }
     let_in('root', $key) or return failed('authorized_keys') if $there && length $key;
     prove($proof, $word) or return failed('/run') if $there && defined $proof;
@@ -399,10 +405,7 @@ sub setup {
     my ($name, @todo) = @_;
     # Of one that was cut off the last step may still go on, and who waits for its end holds this, too.
     sysopen my $lock, $setup_lock, O_RDWR | O_CREAT | O_NOFOLLOW, 0600 or return failed($setup_lock);
-    until (flock $lock, LOCK_EX | LOCK_NB) {
-        return failed($setup_lock) unless $!{EWOULDBLOCK} || $!{EINTR};
-        select undef, undef, undef, 0.05;
-    }
+    until (flock $lock, LOCK_EX) { return failed($setup_lock) unless $!{EINTR} }
     my %done = map { $_ => 1 } split /\n/, slurp($setup_done);
     while (my ($what, $of) = splice @todo, 0, 2) {
         my $line = "$what $of";
@@ -492,6 +495,7 @@ sub spit { open my $file, '>', $_[0] or return 0; return print({$file} $_[1]) &&
 sub network {
     my $until = time + shift;
     my $six = has_six();
+    my $pause;
     while (1) {
         my ($route, $names);
         if (open my $file, '<', '/proc/net/route') { $route = grep { (split)[1] eq '00000000' } <$file> }
@@ -501,7 +505,7 @@ sub network {
             return answer('k', 'up') if grep { /^0{32} 00 / && !/\blo$/ } <$file>;
         }
         return answer('k', 'down') if time > $until;
-        select undef, undef, undef, 0.02;
+        pause($pause);
     }
 }
 
@@ -676,7 +680,7 @@ sub offline {
             close $list;
         }
     }
-    my $stopped = !@new;
+    my ($stopped, $pause) = !@new;
     while (1) {
         # Early in its boot the system takes no orders yet.
         $stopped ||= quietly('systemctl daemon-reload') && (quietly("systemctl stop @new") || 1);
@@ -684,7 +688,7 @@ sub offline {
         quietly("ip addr flush dev $_") for cards();
         return answer('k', 'down') if $stopped && !grep { is_up($_) } cards();
         return answer('k', 'up') if time > $until;
-        select undef, undef, undef, 0.05;
+        pause($pause);
     }
 }
 
@@ -696,10 +700,10 @@ sub online {
         my @mine = grep { (readlink("$etc/$_") // '') eq '/dev/null' } map { split } <$file>;
         unlink "$etc/$_" for @mine, $unit, "sysinit.target.wants/$unit";
         unlink $kept;
-        my $until = time + $seconds;
+        my ($until, $pause) = time + $seconds;
         until (quietly('systemctl daemon-reload')) {
             return answer('k', 'down') if time > $until;
-            select undef, undef, undef, 0.05;
+            pause($pause);
         }
         # Stopped while it was masked, ifupdown takes its cards for configured still.
         quietly("ifdown --force $_") for grep { /^[\w.-]+$/ } cards();
@@ -720,13 +724,14 @@ sub system_lchown {
 sub emptied {
     my $service = 'systemd-tmpfiles-setup.service';
     return unless readlink('/proc/1/exe') =~ /systemd/ && grep { -e "$_/$service" } '/lib/systemd/system', '/usr/lib/systemd/system';
-    for (1 .. 300) {
+    my ($until, $pause) = time + 15;
+    while (time < $until) {
         my $is = `systemctl show -p ActiveState -p UnitFileState -p Job $service 2>/dev/null`;
         return if $is =~ /^ActiveState=(?:active|failed)$/m || $is =~ /^UnitFileState=masked/m;
         # It is about to begin, unless it is not wanted.
         return if $is =~ /^ActiveState=inactive$/m && $is !~ /^Job=\d/m && -e '/run/systemd/units/invocation:systemd-journald.service'
             && `systemctl is-active sysinit.target 2>/dev/null` =~ /^active/;
-        select undef, undef, undef, 0.05;
+        pause($pause);
     }
 }
 

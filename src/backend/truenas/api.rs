@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::super::guest::Record;
-use super::Inner;
 use super::devices::Nic;
 use super::hardware::pinned;
 use super::lifecycle::{TRIES, pause};
 use super::row::{self, Found, Row};
+use super::{BACKEND, Inner};
 use crate::sandbox::{Error, Result, State};
 use crate::transport::jsonrpc::RpcError;
 
@@ -59,10 +59,28 @@ impl Inner {
         Ok((Vec::new(), read))
     }
 
+    /// An error where 25.x lists nothing because it can't look: while it starts, or its pool is locked.
+    async fn is_all(&self, all: &[Value], what: &str) -> Result<()> {
+        if self.api != Api::Virt || !all.is_empty() {
+            return Ok(());
+        }
+        let Ok(config) = self.client.read("virt.global.config", json!([])).await else {
+            return Ok(());
+        };
+        let hint = match config["state"].as_str().unwrap_or_default() {
+            "INITIALIZING" => "it is just starting: try again in a moment",
+            "LOCKED" => "the pool of its instances is locked: unlock it (Storage)",
+            "ERROR" => "look at Instances > Configuration > Global Settings there",
+            _ => return Ok(()),
+        };
+        Err(Error::unsupported(format!("{what} while the NAS has none at hand"), BACKEND, hint))
+    }
+
     /// Everything that the NAS lists, by name.
     pub(super) async fn rows(&self) -> Result<Vec<Row>> {
         let all = self.query(json!([])).await;
         let (all, read) = all.map_err(|error| doing(error, "listing sandboxes"))?;
+        self.is_all(&all, "listing sandboxes").await?;
         let mut rows: Vec<Row> = all.iter().filter_map(read).collect();
         rows.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(rows)
@@ -82,6 +100,7 @@ impl Inner {
     pub(super) async fn find(&self, name: &str) -> Result<Found> {
         let all = self.query(json!([["name", "=", name]])).await;
         let all = all.map_err(|error| doing(error, &format!("looking at sandbox '{name}'")))?;
+        self.is_all(&all.0, "looking at a sandbox").await?;
         Ok(of(&all, name))
     }
 
@@ -89,6 +108,7 @@ impl Inner {
     pub(super) async fn pair(&self, name: &str, other: &str) -> Result<(Row, Found)> {
         let all = self.query(json!([["name", "in", [name, other]]])).await;
         let all = all.map_err(|error| doing(error, &format!("looking at sandbox '{name}'")))?;
+        self.is_all(&all.0, "looking at a sandbox").await?;
         Ok((of(&all, name).sandbox(name)?, of(&all, other)))
     }
 
@@ -206,18 +226,19 @@ impl Inner {
                 self.client.job("virt.instance.stop", json!([row.name, how])).await
             }
             Api::Container => {
-                if let Some(grace) = grace {
-                    // What is not said anew the NAS may take for empty.
-                    let kept = row::pieces(&row.record)
-                        .map_err(|error| RpcError::Auth(error.to_string()))?;
-                    let wait = json!({"shutdown_timeout": grace.clamp(5, 300), "initenv": kept});
-                    self.client.call("container.update", json!([row.id, wait])).await?;
-                }
                 let how = json!({"force": force, "force_after_timeout": !force});
                 self.client.job("container.stop", json!([row.id, how])).await
             }
         }
         .map(drop)
+    }
+
+    /// Says how long the next stop may take, where that is said of the machine and not with the stop. What is kept of
+    /// the sandbox is told again, for the NAS may take what is not said for empty: nobody may change it meanwhile.
+    pub(super) async fn api_grace(&self, row: &Row, grace: u64) -> Result<(), RpcError> {
+        let kept = row::pieces(&row.record).map_err(|error| RpcError::Auth(error.to_string()))?;
+        let wait = json!({"shutdown_timeout": grace.clamp(5, 300), "initenv": kept});
+        self.client.call("container.update", json!([row.id, wait])).await.map(drop)
     }
 
     /// Deletes it with all that it has; one that runs must have been stopped on 26.

@@ -18,7 +18,7 @@ const LAN: &str = "lan";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Nic {
     /// A bridge; else a card of its own beside the interface's.
-    bridged: bool,
+    pub(super) bridged: bool,
     parent: String,
 }
 

@@ -64,11 +64,11 @@ impl Examination<'_> {
         self.good("key", format!("it lets {user} in"));
         let shell = self.rights(&client, &user, release.api).await;
         self.pool(&client, release.api).await;
-        self.network(&client, release.api).await;
         let backend = match shell {
             true => TrueNasBackend::open(self.config.clone()).await.ok(),
             false => None,
         };
+        self.network(&client, release.api, backend.as_ref()).await;
         self.shell(&user, backend.as_ref()).await;
         self.ssh(backend.as_ref()).await;
     }
@@ -113,7 +113,7 @@ impl Examination<'_> {
                     Some(newest) => self.poor(
                         "release",
                         format!("{newest} is not known here, and only looked at"),
-                        "look for a newer sandscript, or treat it as one that is known: --assume-release 26",
+                        "look for a newer sandscript, or treat it as one that is known: --assume-release",
                     ),
                 }
                 Some(release)
@@ -130,7 +130,11 @@ impl Examination<'_> {
         let me = match client.read("auth.me", json!([])).await {
             Ok(me) => me,
             Err(error) => {
-                self.poor("rights", format!("unknown: {error}"), "");
+                self.poor(
+                    "rights",
+                    format!("unknown: {error}"),
+                    "look at the NAS's log, /var/log/middlewared.log",
+                );
                 return true;
             }
         };
@@ -193,14 +197,14 @@ impl Examination<'_> {
         let unknown = |error: &RpcError| format!("unknown: {error}");
         let config = match client.read(config, json!([])).await {
             Ok(config) => config,
-            Err(error) => return self.poor("pool", unknown(&error), ""),
+            Err(error) => return self.poor("pool", unknown(&error), lacks(api)),
         };
         let state = config["state"].as_str().unwrap_or("INITIALIZED");
         let set = config["pool"].as_str().or(config["preferred_pool"].as_str());
         if let Some(pool) = &self.config.pool {
             let there = match client.read(choices, json!([])).await {
                 Ok(all) => all.as_object().is_some_and(|all| all.contains_key(pool)),
-                Err(error) => return self.poor("pool", unknown(&error), ""),
+                Err(error) => return self.poor("pool", unknown(&error), lacks(api)),
             };
             if !there {
                 let hint =
@@ -227,13 +231,15 @@ impl Examination<'_> {
     }
 
     /// What guests are connected to.
-    async fn network(&mut self, client: &Client, api: Api) {
+    async fn network(&mut self, client: &Client, api: Api, backend: Option<&TrueNasBackend>) {
         let config = if api == Api::Virt { "virt.global.config" } else { "lxc.config" };
         let bridge = match client.read(config, json!([])).await {
             Ok(config) => {
                 config["bridge"].as_str().filter(|name| !name.is_empty()).map(str::to_owned)
             }
-            Err(error) => return self.poor("network", format!("unknown: {error}"), ""),
+            Err(error) => {
+                return self.poor("network", format!("unknown: {error}"), lacks(api));
+            }
         };
         let routes = match client.read("network.general.summary", json!([])).await {
             Ok(summary) => summary["default_routes"].as_array().is_some_and(|all| !all.is_empty()),
@@ -245,6 +251,26 @@ impl Examination<'_> {
                 "the NAS has no default route: guests reach nothing outside",
                 "set a gateway: System > Network > Global Configuration",
             );
+        }
+        if let (Some(backend), Some(_)) = (backend, &self.config.network) {
+            match backend.0.nic().await {
+                Ok(Some(nic)) if nic.bridged => {
+                    return self
+                        .good("network", format!("guests are on the bridge {}", nic.parent()));
+                }
+                Ok(Some(nic)) => {
+                    let text =
+                        format!("guests have cards of their own on {} (macvlan)", nic.parent());
+                    return self.good("network", text);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let hint = error
+                        .hint()
+                        .unwrap_or_else(|| "look at network in your config.toml".into());
+                    return self.poor("network", error.to_string(), hint);
+                }
+            }
         }
         match bridge {
             Some(bridge) => self.good("network", format!("guests are on the bridge {bridge}")),
@@ -310,4 +336,9 @@ impl Examination<'_> {
             },
         );
     }
+}
+/// What to do for a key that may not ask for the NAS's settings.
+fn lacks(api: Api) -> String {
+    let role = if api == Api::Virt { "VIRT_GLOBAL_READ" } else { "LXC_CONFIG_READ" };
+    format!("add {role} to a privilege of the user's group: Credentials > Groups > Privileges")
 }

@@ -96,12 +96,12 @@ impl Inner {
             Api::Virt => {
                 let target = format!("{}/etc/sandscript/policy", row.name);
                 let argv = ["incus", "file", "push", "-p", "--mode", "0600", "-", &target];
-                self.host(&what, &argv, Some(b"closed\n".to_vec())).await?
+                self.host_again(&what, &argv, Some(b"closed\n".to_vec())).await?
             }
             Api::Container => {
                 let pool = row.dataset.split('/').next().unwrap_or_default();
                 let root = format!("/mnt/.truenas_containers/{pool}/containers/{}", row.name);
-                self.host(&what, &["perl", "-e", CLOSE, &root], None).await?
+                self.host_again(&what, &["perl", "-e", CLOSE, &root], None).await?
             }
         };
         done.map(drop).map_err(|said| refused(&what, said))

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::super::guest::{Defaults, Exec};
+use super::lifecycle::pause;
 use super::{BACKEND, Inner};
 use crate::sandbox::{Command, Error, Exit, Result, Stdin};
 
@@ -49,6 +50,22 @@ impl Inner {
                 Ok(Err(if said.is_empty() { output.exit.to_string() } else { said }))
             }
         }
+    }
+
+    /// The same for what may be done twice: again where the line breaks.
+    pub(super) async fn host_again(
+        self: &Arc<Self>,
+        what: &str,
+        argv: &[&str],
+        stdin: Option<Vec<u8>>,
+    ) -> Result<std::result::Result<Vec<u8>, String>> {
+        for tries in 0..3 {
+            match self.host(what, argv, stdin.clone()).await {
+                Err(Error::Transport { .. }) => tokio::time::sleep(pause(tries)).await,
+                done => return done,
+            }
+        }
+        self.host(what, argv, stdin).await
     }
 
     /// Asks the daemon of 25.x: its answer. `Err` inside is what it refuses with.

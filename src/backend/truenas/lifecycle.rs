@@ -84,6 +84,10 @@ impl Inner {
         let spec = spec.clone();
         guarded(cancel, move |cancel| async move {
             let made = match inner.api_create(&name, &record, nic.as_ref()).await {
+                // The server did somebody else's call of the same name in place of this one.
+                Ok(Some(row)) if row.record.token != record.token => {
+                    return Err(Error::exists(Kind::Sandbox, &name));
+                }
                 Ok(made) => made,
                 Err(error) => return Err(inner.not_made(&name, &record, error).await),
             };
@@ -112,7 +116,15 @@ impl Inner {
             let settling = self.lines.settle(name);
             self.boot(&row, &format!("starting sandbox '{name}'")).await?;
             over()?;
-            self.settle(name, &row.record).await?;
+            match self.settle(name, &row.record).await {
+                Err(Error::NotRunning { .. }) => {
+                    return Err(Error::internal(format!(
+                        "sandbox '{name}' stopped while it booted for the first time; many at once may take all inotify \
+                         instances of the NAS (sysctl fs.inotify.max_user_instances)"
+                    )));
+                }
+                done => done?,
+            }
             self.set_up(name, &spec.setup, cancel).await?;
             if let Some(user) = &spec.user {
                 self.ask_once(name, &["user", user]).await?;
@@ -315,8 +327,18 @@ impl Inner {
         }
         if !options.force && row.state == State::Running {
             let seconds = options.grace.as_secs_f64().ceil().max(1.0) as u64;
+            let stopping = async {
+                if self.api == Api::Container {
+                    let _alone = self.alone(&row).await;
+                    let now = self.row(name).await?;
+                    let said = self.api_grace(&now, seconds).await;
+                    said.map_err(|error| doing(error, &format!("stopping sandbox '{name}'")))?;
+                }
+                let _ = self.api_stop(&row, Some(seconds)).await;
+                Ok::<_, Error>(())
+            };
             tokio::select! {
-                _ = self.api_stop(&row, Some(seconds)) => {}
+                done = stopping => done?,
                 () = cancel.cancelled() => return Err(Error::Cancelled),
             }
         }

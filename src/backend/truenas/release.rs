@@ -53,7 +53,7 @@ impl Inner {
             format!(
                 "this release is not known here and only looked at; look for a newer sandscript, or treat it \
                  as one that is known: --assume-release {}",
-                KNOWN[KNOWN.len() - 1]
+                if self.api == Api::Virt { "25.10" } else { KNOWN[KNOWN.len() - 1] }
             ),
         ))
     }

@@ -21,13 +21,16 @@ const ROLES: &[(&str, &[&str], &[&str])] = &[
         &["VIRT_INSTANCE_WRITE"],
         &["CONTAINER_WRITE", "CONTAINER_IMAGE_WRITE"],
     ),
-    ("delete", &["VIRT_INSTANCE_DELETE"], &["CONTAINER_DELETE"]),
+    ("delete", &["VIRT_INSTANCE_DELETE"], &["CONTAINER_DELETE", "SNAPSHOT_READ"]),
     (
         "networks",
         &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ", "VIRT_GLOBAL_READ"],
-        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ", "LXC_CONFIG_READ"],
+        &["NETWORK_INTERFACE_READ", "NETWORK_GENERAL_READ", "LXC_CONFIG_READ", DEVICES],
     ),
+    ("mounts", &["FILESYSTEM_ATTRS_READ"], &["FILESYSTEM_ATTRS_READ", DEVICES]),
 ];
+/// What lets somebody give a container of 26 a card or a mount.
+const DEVICES: &str = "CONTAINER_DEVICE_WRITE";
 
 /// The verbs that roles are for, and these.
 pub(super) fn roles(api: Api) -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
@@ -62,7 +65,6 @@ pub(super) fn means(api: Api, ways: Ways, ssh: bool) -> BTreeMap<String, Means> 
             add("clone", &by, &[SHELL, SUDO, ALL]);
         }
     }
-    add("mounts", "the NAS's API", &["FILESYSTEM_ATTRS_READ"]);
     all
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::guest::{Ask, Record, Session, frame, guarded, token};
 use super::api::Api;
+use super::lifecycle::{TRIES, pause};
 use super::row::{self, Found, Row};
 use super::{BACKEND, Inner};
 use crate::sandbox::{
@@ -57,11 +58,7 @@ impl Inner {
         }
         // A snapshot has the settings of its moment, and with them these labels.
         if !spec.labels.is_empty() {
-            let labels = json!(spec.labels).to_string();
-            let change = json!({"config": {format!("{SNAPSHOT}{label}"): labels}});
-            self.incus(WORK, "PATCH", &instance(name), Some(&change))
-                .await?
-                .map_err(|said| refused("keeping a snapshot's labels", said))?;
+            self.set_labels(name, label, &json!(spec.labels).to_string()).await?;
         }
         let path = format!("{}/snapshots", instance(name));
         let body = json!({"name": label, "stateful": false});
@@ -74,17 +71,56 @@ impl Inner {
         self.go_on(name, standing).await;
         let took = began.elapsed();
         drop(still);
-        let taken = taken?;
+        let (taken, lost) = match taken {
+            // The line broke: it may have been taken all the same.
+            Err(error @ Error::Transport { .. }) => (Err(String::new()), Some(error)),
+            taken => (taken?, None),
+        };
         let made = self.snapshots(name).await?.into_iter().find(|snapshot| snapshot.label == label);
         match (made, taken) {
             (Some(mut snapshot), Ok(_)) => {
                 snapshot.frozen = if frozen { took } else { Duration::ZERO };
                 Ok(snapshot)
             }
-            (Some(_), Err(_)) => Err(Error::exists(Kind::Snapshot, label)),
-            (None, Err(said)) => Err(refused("taking a snapshot", said)),
-            (None, Ok(_)) => Err(Error::not_found(Kind::Snapshot, label)),
+            (made, taken) => {
+                if made.is_none() && !spec.labels.is_empty() {
+                    let _ = self.set_labels(name, label, "").await;
+                }
+                Err(match (made, taken, lost) {
+                    (_, _, Some(error)) => error,
+                    (Some(_), ..) => Error::exists(Kind::Snapshot, label),
+                    (None, Err(said), _) => refused("taking a snapshot", said),
+                    (None, Ok(_), _) => Error::not_found(Kind::Snapshot, label),
+                })
+            }
         }
+    }
+
+    /// What the next snapshot of this label is to be known by; nothing takes it away.
+    async fn set_labels(self: &Arc<Self>, name: &str, label: &str, labels: &str) -> Result<()> {
+        let change = json!({"config": {format!("{SNAPSHOT}{label}"): labels}});
+        let done = self.incus_again("PATCH", &instance(name), Some(&change)).await?;
+        done.map(drop).map_err(|said| refused("keeping a snapshot's labels", said))
+    }
+
+    /// Asks the daemon of 25.x for what may be asked for twice, also where the line to it breaks. What it then still
+    /// works on may be in its way for a moment.
+    async fn incus_again(
+        self: &Arc<Self>,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<std::result::Result<Value, String>> {
+        let mut broke = false;
+        for tries in 0..TRIES {
+            match self.incus(WORK, method, path, body).await {
+                Err(Error::Transport { .. }) if tries < 3 => broke = true,
+                Ok(Err(said)) if broke && said.contains("busy") => {}
+                done => return done,
+            }
+            tokio::time::sleep(pause(tries)).await;
+        }
+        self.incus(WORK, method, path, body).await
     }
 
     /// Lets a running guest's processes stand still, so that what is copied is of one moment. They go
@@ -149,12 +185,16 @@ impl Inner {
 
     pub(super) async fn delete_snapshot(self: &Arc<Self>, name: &str, label: &str) -> Result<()> {
         let row = self.row(name).await?;
-        self.snapshot_of(name, label).await?;
+        let all = self.snapshot_of(name, label).await?;
         if self.api == Api::Container {
             return self.zfs_delete(&row, label).await;
         }
         let path = format!("{}/snapshots/{label}", instance(name));
         match self.incus(WORK, "DELETE", &path, None).await? {
+            // Another one of this label is not to have its labels.
+            Ok(_) if all.iter().any(|one| one.label == label && !one.labels.is_empty()) => {
+                self.set_labels(name, label, "").await
+            }
             Ok(_) => Ok(()),
             Err(said) => {
                 self.snapshot_of(name, label).await?;
@@ -183,6 +223,7 @@ impl Inner {
             .take_while(|snapshot| snapshot.label != label)
             .map(|snapshot| snapshot.label.clone())
             .collect();
+        let mut discarded = Vec::new();
         if !newer.is_empty() && self.is_zfs().await? {
             if !options.discard_newer {
                 return Err(Error::unsupported(
@@ -191,12 +232,11 @@ impl Inner {
                     "clone the snapshot instead, or allow that newer ones go: discard_newer",
                 ));
             }
-            for label in &newer {
-                self.delete_snapshot(name, label).await?;
-            }
+            discarded = newer;
         }
         let (inner, label) = (Arc::clone(self), label.to_owned());
-        guarded(cancel, move |_| async move { inner.go_back(&row, &label).await }).await
+        let back = move |_| async move { inner.go_back(&row, &label, &discarded).await };
+        guarded(cancel, back).await
     }
 
     /// Whether the pool goes back to its newest snapshot only.
@@ -206,37 +246,51 @@ impl Inner {
         Ok(pools.as_array().into_iter().flatten().any(|pool| pool["driver"] == "zfs"))
     }
 
-    async fn go_back(self: &Arc<Self>, row: &Row, label: &str) -> Result<()> {
+    async fn go_back(self: &Arc<Self>, row: &Row, label: &str, newer: &[String]) -> Result<()> {
         let name = row.name.as_str();
         let what = format!("restoring sandbox '{name}'");
-        let read = async || {
-            let read = self.incus(WORK, "GET", &instance(name), None).await?;
-            read.map_err(|said| refused(&what, said))
-        };
-        let before = read().await?;
+        let before = self.read(name, &what).await?;
+        for label in newer {
+            self.delete_snapshot(name, label).await?;
+        }
         if row.state != State::Stopped {
             self.halt(name).await?;
         }
-        let body = json!({"restore": label});
-        if let Err(said) = self.incus(WORK, "PUT", &instance(name), Some(&body)).await? {
-            self.snapshot_of(name, label).await?;
-            return Err(refused(&what, said));
-        }
-        // The snapshot's settings came back with its files; those of the sandbox hold.
-        let after = read().await?;
-        if let Some(settings) = kept(&before, &after) {
-            self.incus(WORK, "PUT", &instance(name), Some(&settings))
-                .await?
-                .map_err(|said| refused(&what, said))?;
-        }
+        let done = self.put_back(name, label, &before, &what).await;
         // Its guard may hold what the snapshot's did.
-        self.close(row).await?;
-        if row.state == State::Stopped {
-            return Ok(());
+        let closed = self.close(row).await;
+        if row.state != State::Stopped && closed.is_ok() {
+            self.boot(row, &what).await?;
+            self.forget(name);
+            self.settle(name, &row.record).await?;
         }
-        self.boot(row, &what).await?;
-        self.forget(name);
-        self.settle(name, &row.record).await
+        done.and(closed)
+    }
+
+    async fn read(self: &Arc<Self>, name: &str, what: &str) -> Result<Value> {
+        let read = self.incus_again("GET", &instance(name), None).await?;
+        read.map_err(|said| refused(what, said))
+    }
+
+    /// Puts a snapshot's files in place. Its settings come with them: those that the sandbox has had hold.
+    async fn put_back(
+        self: &Arc<Self>,
+        name: &str,
+        label: &str,
+        before: &Value,
+        what: &str,
+    ) -> Result<()> {
+        let body = json!({"restore": label});
+        if let Err(said) = self.incus_again("PUT", &instance(name), Some(&body)).await? {
+            self.snapshot_of(name, label).await?;
+            return Err(refused(what, said));
+        }
+        let after = self.read(name, what).await?;
+        if let Some(settings) = kept(before, &after) {
+            let put = self.incus_again("PUT", &instance(name), Some(&settings)).await?;
+            put.map_err(|said| refused(what, said))?;
+        }
+        Ok(())
     }
 
     pub(super) async fn clone_box(
@@ -309,7 +363,24 @@ impl Inner {
         let made = self.incus(WORK, "POST", "/1.0/instances", Some(&body)).await;
         self.go_on(&source.name, standing).await;
         drop(still);
-        if let Err(said) = made? {
+        let made = match made {
+            // The line broke: it may be there all the same, or soon.
+            Err(error @ Error::Transport { .. }) => {
+                for tries in 0..4 {
+                    match self.find(name).await {
+                        Ok(Found::Ours(row)) if row.record.token == record.token => {
+                            let _ = self.delete(name).await;
+                            break;
+                        }
+                        Ok(Found::Nothing) => tokio::time::sleep(pause(tries)).await,
+                        _ => break,
+                    }
+                }
+                return Err(error);
+            }
+            made => made?,
+        };
+        if let Err(said) = made {
             return Err(match self.find(name).await? {
                 Found::Ours(row) if row.record.token == record.token => {
                     self.delete(name).await?;

@@ -62,7 +62,11 @@ fn leaf(dataset: &str) -> &str {
 impl Inner {
     async fn zfs(self: &Arc<Self>, argv: &[&str]) -> Result<std::result::Result<String, String>> {
         let argv: Vec<&str> = std::iter::once("zfs").chain(argv.iter().copied()).collect();
-        let said = self.host(super::snapshots::WORK, &argv, None).await?;
+        let twice = matches!(argv[1], "get" | "list" | "rollback" | "set");
+        let said = match twice {
+            true => self.host_again(super::snapshots::WORK, &argv, None).await?,
+            false => self.host(super::snapshots::WORK, &argv, None).await?,
+        };
         Ok(said.map(|said| String::from_utf8_lossy(&said).into_owned()))
     }
 
@@ -151,7 +155,18 @@ impl Inner {
         let standing = self.stand_still(row).await?;
         let said = self.zfs(&argv).await;
         self.go_on(&row.name, standing).await;
-        let Err(said) = said? else { return Ok(()) };
+        let said = match said {
+            // The line broke: what is there with this very moment on it was taken for this call.
+            Err(error @ Error::Transport { .. }) => {
+                let argv = ["get", "-H", "-o", "value", CREATED, &name];
+                return match self.zfs(&argv).await {
+                    Ok(Ok(value)) if created.ends_with(&format!("={}", value.trim())) => Ok(()),
+                    _ => Err(error),
+                };
+            }
+            said => said?,
+        };
+        let Err(said) = said else { return Ok(()) };
         // It has gone, or somebody else was first.
         match self.zfs_all(row).await?.iter().any(|kept| kept.name == name) {
             true => Err(Error::exists(Kind::Snapshot, label)),
@@ -166,7 +181,16 @@ impl Inner {
         let nobody = format!("{OF}=-");
         let done = self.zfs(&["set", &nobody, &name]).await?;
         done.map_err(|said| refused("deleting a snapshot", said))?;
-        let done = self.zfs(&["destroy", "-d", &name]).await?;
+        let used =
+            |all: Vec<Kept>| all.iter().any(|kept| kept.name == name && !kept.clones.is_empty());
+        let mut gone = name.clone();
+        if used(self.zfs_all(row).await?) {
+            // It stays for its clones; its label is free.
+            gone = format!("{}@{PASSING}{}", row.dataset, token());
+            let done = self.zfs(&["rename", &name, &gone]).await?;
+            done.map_err(|said| refused("deleting a snapshot", said))?;
+        }
+        let done = self.zfs(&["destroy", "-d", &gone]).await?;
         done.map(drop).map_err(|said| refused("deleting a snapshot", said))
     }
 
@@ -180,10 +204,11 @@ impl Inner {
         let what = format!("restoring sandbox '{}'", row.name);
         let all = self.zfs_all(row).await?;
         let newer: Vec<&Kept> = all.iter().rev().take_while(|kept| kept.name != name).collect();
-        let lost: Vec<&str> = newer
-            .iter()
-            .filter_map(|kept| kept.snapshot.as_ref().map(|snapshot| snapshot.label.as_str()))
-            .collect();
+        // Those of the NAS's own tasks would be lost, too; what is on its way out is no loss.
+        let labels = newer.iter().filter_map(|kept| kept.name.split_once('@'));
+        let mut lost: Vec<&str> =
+            labels.map(|(_, label)| label).filter(|label| !label.starts_with(PASSING)).collect();
+        lost.reverse();
         if !lost.is_empty() && !options.discard_newer {
             return Err(Error::unsupported(
                 format!("restoring '{label}' without losing {}", lost.join(", ")),
@@ -204,16 +229,21 @@ impl Inner {
         if row.state != State::Stopped {
             self.halt(&row.name).await?;
         }
-        let done = self.zfs(&["rollback", "-r", &name]).await?;
-        done.map_err(|said| refused(&what, said))?;
+        let done = match self.zfs(&["rollback", "-r", &name]).await {
+            Ok(done) => done.map(drop).map_err(|said| refused(&what, said)),
+            Err(error) => Err(error),
+        };
         // Its guard may hold what the snapshot's did.
-        self.close(row).await?;
+        let closed = self.close(row).await;
         if row.state == State::Stopped {
-            return Ok(());
+            return done.and(closed);
         }
-        self.boot(row, &what).await?;
-        self.forget(&row.name);
-        self.settle(&row.name, &row.record).await
+        if closed.is_ok() {
+            self.boot(row, &what).await?;
+            self.forget(&row.name);
+            self.settle(&row.name, &row.record).await?;
+        }
+        done.and(closed)
     }
 
     /// Takes a dataset's snapshots away, so that it can be deleted: what was cloned from them lives on, what is
@@ -367,7 +397,19 @@ impl Inner {
             // It goes with the clone.
             let _ = self.zfs(&["destroy", "-d", &from]).await;
         }
-        if let Err(said) = cloned? {
+        let cloned = match cloned {
+            // The line broke: it may be there all the same. What is there with this mark is of nobody else.
+            Err(error @ Error::Transport { .. }) => {
+                let argv = ["get", "-H", "-o", "value", MADE, &dataset];
+                let said = self.zfs(&argv).await;
+                if matches!(&said, Ok(Ok(value)) if made.ends_with(&format!("={}", value.trim()))) {
+                    self.zfs_drop(&dataset).await;
+                }
+                return Err(error);
+            }
+            cloned => cloned?,
+        };
+        if let Err(said) = cloned {
             // What it is made of may have gone.
             self.row(&source.name).await?;
             if let Some(label) = &spec.label

@@ -43,7 +43,16 @@ pub struct Event {
 }
 
 type Reply = Result<Value, RpcError>;
-type JobEnd = Result<Value, Refusal>;
+pub(super) type JobEnd = Result<Value, Refusal>;
+
+/// A job's end.
+#[derive(Clone)]
+pub(super) struct Ended {
+    /// Of which method it was.
+    pub method: String,
+    /// What came of it.
+    pub result: JobEnd,
+}
 
 #[derive(Serialize)]
 struct Request<'a> {
@@ -63,8 +72,8 @@ struct Pending {
 struct State {
     next: u64,
     pending: HashMap<u64, Pending>,
-    waiting: HashMap<i64, Vec<oneshot::Sender<JobEnd>>>,
-    ended: VecDeque<(i64, JobEnd)>,
+    waiting: HashMap<i64, Vec<oneshot::Sender<Ended>>>,
+    ended: VecDeque<(i64, Ended)>,
     heard: Option<Instant>,
     broken: Option<String>,
     /// None when it is broken: then those who listen are told.
@@ -183,7 +192,7 @@ impl Connection {
     }
 
     /// The end of a job; `None` when the connection breaks before it.
-    pub async fn end_of(&self, job: i64) -> Option<JobEnd> {
+    pub async fn end_of(&self, job: i64) -> Option<Ended> {
         let end = {
             let mut state = self.shared.state();
             // It stays there: the server may give one job's number to several calls.
@@ -245,6 +254,7 @@ impl Shared {
         if collection == "core.get_jobs" {
             let job = &params["fields"];
             if let (Some(id), Some(end)) = (job["id"].as_i64(), job_end(job)) {
+                let end = Ended { method: text(&job["method"]), result: end };
                 for one in state.waiting.remove(&id).unwrap_or_default() {
                     let _ = one.send(end.clone());
                 }

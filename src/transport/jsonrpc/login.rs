@@ -153,7 +153,8 @@ async fn enter(
             "{address} does not let this account use its API: give it a role (Credentials > Groups > Privileges)"
         )),
         _ => refused(format!(
-            "{address} does not take {login:?}: look at the key, and whether it is that user's"
+            "{address} does not take {login:?}: look at the key, whether it is that user's, and whether it has expired or was \
+             revoked (Credentials > Users > API Keys)"
         )),
     }
 }

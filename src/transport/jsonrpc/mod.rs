@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-use self::connection::{Connection, job_end};
+use self::connection::{Connection, JobEnd, job_end};
 use self::dial::Dialer;
 use self::login::Outcome;
 use super::tls::Trust;
@@ -251,11 +251,16 @@ impl Client {
     }
 
     /// Calls a method that is a job, and waits for its end: its result.
+    ///
+    /// Where another job waits for the same lock, the server gives that one's number, of whatever method it is, and
+    /// does nothing for this call: it is made again when that one has ended.
     pub async fn job(&self, method: &str, params: Value) -> Result<Value, RpcError> {
-        let (connection, answer) = self.begin(method, &params, DEADLINE).await?;
-        match answer.as_i64() {
-            Some(id) => self.end_of(connection, id, method).await,
-            None => Ok(answer),
+        loop {
+            let (connection, answer) = self.begin(method, &params, DEADLINE).await?;
+            let Some(id) = answer.as_i64() else { return Ok(answer) };
+            if let Some(end) = self.end_of(connection, id, method, &params[0]).await? {
+                return end.map_err(RpcError::Refused);
+            }
         }
     }
 
@@ -276,12 +281,14 @@ impl Client {
             let of = json!([[["method", "=", method]], {"order_by": ["-id"], "limit": 100}]);
             let rows = self.read("core.get_jobs", of).await?;
             let all = rows.as_array().into_iter().flatten();
-            let Some(id) =
-                all.filter(|job| ours(&job["arguments"])).find_map(|job| job["id"].as_i64())
-            else {
-                return Ok(None);
+            let ours = all
+                .filter(|job| ours(&job["arguments"]))
+                .find_map(|job| Some((job["id"].as_i64()?, &job["arguments"][0])));
+            let Some((id, first)) = ours else { return Ok(None) };
+            return match self.end_of(connection, id, method, first).await? {
+                Some(end) => end.map(Some).map_err(RpcError::Refused),
+                None => Ok(None),
             };
-            return self.end_of(connection, id, method).await.map(Some);
         }
     }
 
@@ -297,7 +304,12 @@ impl Client {
         // A plain number is an answer, too.
         let of = json!([[["id", "=", id], ["method", "=", method]], {"select": ["id"]}]);
         match self.read("core.get_jobs", of).await?.as_array() {
-            Some(jobs) if !jobs.is_empty() => self.end_of(connection, id, method).await,
+            Some(jobs) if !jobs.is_empty() => {
+                match self.end_of(connection, id, method, &params[0]).await? {
+                    Some(end) => end.map_err(RpcError::Refused),
+                    None => Ok(answer),
+                }
+            }
             _ => Ok(answer),
         }
     }
@@ -323,16 +335,18 @@ impl Client {
         }
     }
 
-    /// The end of a job that was begun on `connection`.
+    /// The end of a job that was begun on `connection`, by a call with this first argument; nothing when it was one of
+    /// another method.
     async fn end_of(
         &self,
         mut connection: Arc<Connection>,
         id: i64,
         method: &str,
-    ) -> Result<Value, RpcError> {
+        first: &Value,
+    ) -> Result<Option<JobEnd>, RpcError> {
         loop {
             if let Some(end) = connection.end_of(id).await {
-                return end.map_err(RpcError::Refused);
+                return Ok((end.method == method).then_some(end.result));
             }
             connection = self.connection(JOB_PATIENCE).await?;
             let params = json!([[["id", "=", id]], {"extra": {"raw_result": true}}]);
@@ -346,12 +360,17 @@ impl Client {
                 rows => rows?,
             };
             // After a restart the same number is another job's.
-            let Some(job) = rows[0].as_object().filter(|job| job["method"] == method) else {
+            let about = |job: &Value| {
+                let told = &job["arguments"][0];
+                let plain = |value: &Value| value.is_string() || value.is_number();
+                job["method"] == method && (!plain(first) || !plain(told) || told == first)
+            };
+            let Some(job) = Some(&rows[0]).filter(|job| about(job)) else {
                 let (place, method) = (self.config.address.to_string(), method.to_owned());
                 return Err(RpcError::Forgotten { place, method });
             };
-            if let Some(end) = job_end(&Value::Object(job.clone())) {
-                return end.map_err(RpcError::Refused);
+            if let Some(end) = job_end(job) {
+                return Ok(Some(end));
             }
         }
     }

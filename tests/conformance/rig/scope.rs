@@ -88,20 +88,18 @@ impl Scope {
     }
 
     pub async fn exists(&self, name: &str) -> CaseResult<bool> {
-        let all = self.backend().list(&self.cancel).await?;
-        let listed = all.iter().any(|info: &Info| info.name == name);
-        match self.backend().get(name, &self.cancel).await {
-            Ok(_) => Ok(true),
-            Err(Error::NotFound { kind: Kind::Sandbox, .. }) => {
-                // One that was there a moment ago may have gone meanwhile.
-                let all =
-                    if listed { self.backend().list(&self.cancel).await? } else { Vec::new() };
-                let listed = all.iter().any(|info: &Info| info.name == name);
-                assert!(!listed, "{name} is listed, but get says there is none");
-                Ok(false)
+        // It may come and go between one question and the next, but not each time.
+        for _ in 0..5 {
+            let all = self.backend().list(&self.cancel).await?;
+            let listed = all.iter().any(|info: &Info| info.name == name);
+            match self.backend().get(name, &self.cancel).await {
+                Ok(_) => return Ok(true),
+                Err(Error::NotFound { kind: Kind::Sandbox, .. }) if !listed => return Ok(false),
+                Err(Error::NotFound { kind: Kind::Sandbox, .. }) => {}
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
         }
+        panic!("{name} is listed, but get says there is none");
     }
 
     pub async fn clean(&self) -> Result<()> {

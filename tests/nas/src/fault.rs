@@ -31,6 +31,8 @@ pub struct Faults {
     /// At so many frames from clients from now on a connection is cut, once; whether what the frame asks
     /// for is done all the same.
     pub drop_once: Option<(u64, bool)>,
+    /// The same for what is typed into shells.
+    pub drop_shell_once: Option<(u64, bool)>,
     /// A connection is cut when it calls this method, before it is run.
     pub drop_at: Vec<String>,
     /// The middleware restarts this often.
@@ -59,10 +61,14 @@ impl Faults {
             "jitter" => self.jitter = millis()?,
             "fail" => self.fails.push(rule(value)?),
             "drop-after" => self.drop_after = Some(number()?),
-            "drop-once" => {
+            "drop-once" | "drop-shell-once" => {
                 let (count, done) = value.split_once(' ').unwrap_or((value, ""));
                 let count = count.parse().map_err(|e| format!("{value}: {e}"))?;
-                self.drop_once = Some((count, done == "done"));
+                let once = match name {
+                    "drop-once" => &mut self.drop_once,
+                    _ => &mut self.drop_shell_once,
+                };
+                *once = Some((count, done == "done"));
             }
             "drop-at" => self.drop_at.push(value.to_owned()),
             "restart-every" => self.restart_every = Some(millis()?),
@@ -79,14 +85,12 @@ impl Faults {
 
     /// Whether a connection is to be cut at this frame, and whether that is done all the same.
     pub fn drops(&mut self) -> Option<bool> {
-        let (left, done) = self.drop_once.as_mut()?;
-        *left = left.saturating_sub(1);
-        let done = *done;
-        if *left > 0 {
-            return None;
-        }
-        self.drop_once = None;
-        Some(done)
+        counted(&mut self.drop_once)
+    }
+
+    /// The same for a shell's line, and what is typed into it.
+    pub fn drops_shell(&mut self) -> Option<bool> {
+        counted(&mut self.drop_shell_once)
     }
 
     /// Whether `method` is to fail now; counts down.
@@ -107,13 +111,26 @@ impl Faults {
         json!({
             "latency": self.latency.as_millis() as u64, "jitter": self.jitter.as_millis() as u64,
             "fail": self.fails.iter().map(|r| format!("{}={}", r.method, crate::fail::errname(r.errno))).collect::<Vec<_>>(),
-            "drop_after": self.drop_after, "drop_once": self.drop_once.map(|(left, _)| left), "drop_at": self.drop_at,
+            "drop_after": self.drop_after, "drop_once": self.drop_once.map(|(left, _)| left),
+            "drop_shell_once": self.drop_shell_once.map(|(left, _)| left), "drop_at": self.drop_at,
             "restart_every": self.restart_every.map(|d| d.as_millis() as u64),
             "dhcp_delay": self.dhcp_delay.as_millis() as u64,
             "sshd_delay": self.sshd_delay.as_millis() as u64,
             "busy_deletes": self.busy_deletes, "full": self.full, "skew": self.skew,
         })
     }
+}
+
+/// Counts one down; what was to be at its end, when it is there.
+fn counted(once: &mut Option<(u64, bool)>) -> Option<bool> {
+    let (left, done) = once.as_mut()?;
+    *left = left.saturating_sub(1);
+    let done = *done;
+    if *left > 0 {
+        return None;
+    }
+    *once = None;
+    Some(done)
 }
 
 /// Reads `METHOD=ERR[:n]`.

@@ -95,8 +95,21 @@ async fn talk(
             _ = cuts.changed() => return true,
             message = socket.next() => match message {
                 Some(Ok(Message::Binary(keys))) => {
+                    let cut = nas.faults(crate::fault::Faults::drops_shell);
+                    if cut == Some(false) {
+                        return true;
+                    }
                     if writer.write_all(&keys).await.is_err() {
                         return false;
+                    }
+                    if cut == Some(true) {
+                        // What was typed is done, and nobody hears of it.
+                        let mut rest = vec![0; 1024];
+                        let quiet = std::time::Duration::from_millis(200);
+                        while let Ok(Ok(1..)) =
+                            tokio::time::timeout(quiet, reader.read(&mut rest)).await
+                        {}
+                        return true;
                     }
                 }
                 // Text after the first frame is a type error in the writer: nothing is typed.
