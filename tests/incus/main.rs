@@ -11,6 +11,7 @@ mod proxy;
 mod remotes;
 mod rig;
 mod session;
+mod settings;
 mod workflows;
 
 use std::path::Path;
@@ -64,7 +65,7 @@ fn all(daemon: &Shared, cluster: &cluster::Lazy) -> Vec<Trial> {
 }
 
 fn trials(daemon: &Shared) -> Vec<Trial> {
-    let tests: [Test; 33] = [
+    let tests: [Test; 35] = [
         ("the_command_line", the_command_line),
         ("commands_share_a_process", session::commands_share_a_process),
         ("a_run_leaves_some_for_the_next", session::a_run_leaves_some_for_the_next),
@@ -87,6 +88,8 @@ fn trials(daemon: &Shared) -> Vec<Trial> {
         ("a_clone_with_systemd_is_another_machine", a_clone_with_systemd_is_another_machine),
         ("foreign_instances_are_not_touched", foreign_instances_are_not_touched),
         ("two_clients_make_one_name", two_clients_make_one_name),
+        ("two_clients_change_one_policy", settings::two_clients_change_one_policy),
+        ("a_change_beside_another", settings::a_change_beside_another),
         ("a_daemon_that_dies_mid_exec", a_daemon_that_dies_mid_exec),
         ("a_daemon_that_dies_mid_create", a_daemon_that_dies_mid_create),
         ("a_daemon_that_dies_mid_copy", faults::a_daemon_that_dies_mid_copy),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// It breaks what it is told to, and carries everything else.
@@ -17,8 +18,11 @@ pub struct Proxy {
     cuts: Arc<Mutex<Vec<(String, usize)>>>,
     /// A request that is not passed on, when so many others that start like it were; nor is any that follows.
     hold: Arc<Mutex<Option<(String, usize)>>>,
-    /// It came.
+    /// It came, and waits for this.
     held: Arc<AtomicUsize>,
+    release: Arc<Notify>,
+    /// How requests start that get lost on their way, each once.
+    losses: Arc<Mutex<Vec<String>>>,
     /// What stands in answers, and what does instead; of the same length.
     words: Arc<Mutex<Vec<(String, String)>>>,
     /// Ends the streams of events that are open.
@@ -36,6 +40,8 @@ impl Proxy {
             cuts: Arc::default(),
             hold: Arc::default(),
             held: Arc::default(),
+            release: Arc::default(),
+            losses: Arc::default(),
             words: Arc::default(),
             events: Arc::default(),
             opened: Arc::default(),
@@ -59,6 +65,18 @@ impl Proxy {
     /// Holds the request that starts like this and comes after so many others that do.
     pub fn hold(&self, start: &str, after: usize) {
         *self.hold.lock().unwrap() = Some((start.to_owned(), after));
+    }
+
+    /// Passes on what is held, and what follows.
+    pub fn go_on(&self) {
+        *self.hold.lock().unwrap() = None;
+        self.held.store(0, Ordering::Relaxed);
+        self.release.notify_waiters();
+    }
+
+    /// Loses the next request that starts like this, and its connection.
+    pub fn lose(&self, start: &str) {
+        self.losses.lock().unwrap().push(start.to_owned());
     }
 
     /// Whether a request is held.
@@ -120,8 +138,17 @@ impl Proxy {
                     _ => false,
                 };
                 if holds {
+                    let released = proxy.release.notified();
                     proxy.held.fetch_add(1, Ordering::Relaxed);
-                    std::future::pending::<()>().await;
+                    released.await;
+                }
+                let lost = {
+                    let mut losses = proxy.losses.lock().unwrap();
+                    let at = losses.iter().position(|start| line.starts_with(start.as_str()));
+                    at.map(|at| losses.remove(at)).is_some()
+                };
+                if lost {
+                    return;
                 }
                 if to_server.write_all(&buffer[..size]).await.is_err() {
                     break;

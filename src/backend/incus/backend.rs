@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hyper::Method;
 use serde_json::json;
 
 use super::record::{self, Record};
@@ -61,33 +60,26 @@ impl Inner {
     }
 
     /// Changes what is known of a sandbox.
-    async fn change(&self, name: &str, change: impl FnOnce(&mut Record)) -> Result<()> {
+    async fn change(&self, name: &str, change: impl Fn(&mut Record)) -> Result<()> {
         self.instance(name).await?;
         let _lock = self.changing(name).await?;
-        let (_, mut record) = self.instance(name).await?;
-        change(&mut record);
-        let body = json!({"config": record.keys()?});
-        let path = format!("/1.0/instances/{name}");
-        match self.client.run(Method::PATCH, &path, &body).await {
-            Ok(_) => Ok(()),
-            Err(fail) => Err(self.explain(name, fail, "changing settings").await),
-        }
+        self.rewrite(name, change).await
     }
 }
 
 impl Inner {
     /// Changes a policy, to the end even when the caller goes away.
-    async fn policy_by<T: Send + 'static>(
+    async fn policy_by<T: Send + Sync + 'static>(
         self: &Arc<Self>,
         cancel: &Cancel,
         name: &str,
         by: T,
-        change: fn(T, &mut Policy) -> Result<()>,
+        change: fn(&T, &mut Policy) -> Result<()>,
     ) -> Result<()> {
         let (inner, name) = (Arc::clone(self), name.to_owned());
         guarded(
             cancel,
-            move |_| async move { inner.change_policy(&name, |now| change(by, now)).await },
+            move |_| async move { inner.change_policy(&name, |now| change(&by, now)).await },
         )
         .await
     }
@@ -350,7 +342,7 @@ impl Backend for IncusBackend {
         check_name(name)?;
         self.0
             .policy_by(cancel, name, policy.clone(), |policy, now| {
-                *now = policy;
+                now.clone_from(policy);
                 Ok(())
             })
             .await
@@ -358,12 +350,12 @@ impl Backend for IncusBackend {
 
     async fn allow(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
-        self.0.policy_by(cancel, name, rule.clone(), |rule, now| now.allow(&rule)).await
+        self.0.policy_by(cancel, name, rule.clone(), |rule, now| now.allow(rule)).await
     }
 
     async fn deny(&self, name: &str, rule: &Rule, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
-        self.0.policy_by(cancel, name, rule.clone(), |rule, now| now.deny(&rule)).await
+        self.0.policy_by(cancel, name, rule.clone(), |rule, now| now.deny(rule)).await
     }
 
     async fn publish(

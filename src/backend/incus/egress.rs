@@ -4,13 +4,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::Map;
 
 use super::host::{Host, Lock, is_gated};
 use super::news::News;
 use super::record::{self, Record};
-use super::restoring::is_half;
+use super::settings::{TRIES, contended};
 use super::{BACKEND, Inner};
 use crate::backend::guest::Guests;
 use crate::sandbox::{
@@ -19,8 +18,6 @@ use crate::sandbox::{
 
 /// How long a sandbox may take that restarts by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often interfaces are set that somebody else changes meanwhile.
-const TRIES: u32 = 10;
 
 impl Inner {
     /// What a new sandbox's record says of its network.
@@ -127,15 +124,35 @@ impl Inner {
         }
     }
 
-    /// Changes a policy. By the gate: first what is in force, then what is written down.
+    /// Changes a policy as it is now, whoever else changes it at the same time.
     pub(super) async fn change_policy(
         &self,
         name: &str,
-        change: impl FnOnce(&mut Policy) -> Result<()>,
+        change: impl Fn(&mut Policy) -> Result<()> + Sync,
     ) -> Result<()> {
-        let Ok(host) = &self.host else {
-            return self.change_by_guest(name, change).await;
-        };
+        for _ in 0..TRIES {
+            let done = match &self.host {
+                Ok(host) => self.change_by_gate(host, name, &change).await?,
+                Err(_) => self.change_by_guest(name, &change).await?,
+            };
+            if done {
+                return Ok(());
+            }
+        }
+        if self.by_guests() {
+            self.put_back(name).await?;
+        }
+        Err(contended(name))
+    }
+
+    /// By the gate: first what is in force, then what is written down. False when somebody else has changed
+    /// that meanwhile.
+    async fn change_by_gate(
+        &self,
+        host: &Host,
+        name: &str,
+        change: &(impl Fn(&mut Policy) -> Result<()> + Sync),
+    ) -> Result<bool> {
         self.instance(name).await?;
         let lock = host.changing(name).await?;
         let (instance, mut record) = self.instance(name).await?;
@@ -146,68 +163,53 @@ impl Inner {
         self.capabilities.require_egress(&record.egress)?;
         record.gate = self.takes_gate(&record);
         if record == before {
-            return Ok(());
+            return Ok(true);
         }
         let state = record::state(&instance);
         let running = matches!(state, State::Running | State::Frozen);
-        if !before.gate {
-            // First it loses the interface that it has.
-            self.set_interfaces(name, instance, &record).await?;
+        // First it loses the interface that it has.
+        if !before.gate && !self.set_interfaces(name, &before, &record).await? {
+            return Ok(false);
         }
         // Also while it is being frozen or stopped: what is served must not stay as it was.
         let served = host.is_served(name).await;
         let mut in_force = served;
-        let mut done = Ok(());
+        let mut done = Ok(true);
         if served {
-            done = host.set(&lock, name, &record.egress).await;
+            done = host.set(&lock, name, &record.egress).await.map(|()| true);
         } else if running && is_gated(&record) {
             in_force = true;
-            done = self.admit_locked(host, &lock, name, &record).await;
+            done = self.admit_locked(host, &lock, name, &record).await.map(|()| true);
         }
         if done.is_ok() && before.gate {
-            done = self.write_down(name, &record).await;
+            done = self.write_down(name, &before, &record, &Map::new()).await;
         }
-        if let Err(error) = done {
+        if !matches!(done, Ok(true)) {
             if in_force && before.gate && host.is_served(name).await {
                 host.set(&lock, name, &before.egress).await?;
             }
-            return Err(error);
+            return done;
         }
         drop(lock);
-        match state == State::Running && is_gated(&record) && !is_gated(&before) {
-            true => self.identify(name, &record).await,
-            false => Ok(()),
+        if state == State::Running && is_gated(&record) && !is_gated(&before) {
+            self.identify(name, &record).await?;
         }
+        Ok(true)
     }
 
-    pub(super) async fn write_down(&self, name: &str, record: &Record) -> Result<()> {
-        let body = json!({"config": record.keys()?});
-        let path = format!("/1.0/instances/{name}");
-        match self.client.run(Method::PATCH, &path, &body).await {
-            Ok(_) => Ok(()),
-            Err(fail) => Err(self.explain(name, fail, "setting the policy").await),
-        }
-    }
-
-    /// Gives an instance the interfaces that go with its record, and writes that down.
+    /// Gives an instance the interfaces that go with its record, and writes that down, if what is written there
+    /// is still `before`; whether it was.
     pub(super) async fn set_interfaces(
         &self,
         name: &str,
-        instance: Value,
+        before: &Record,
         record: &Record,
-    ) -> Result<()> {
-        let path = format!("/1.0/instances/{name}");
+    ) -> Result<bool> {
+        const DOING: &str = "setting the policy";
         for _ in 0..TRIES {
-            let (mut now, tag) = match self.client.get_tagged(&path).await {
-                Ok(found) => found,
-                Err(fail) => return Err(self.explain(name, fail, "setting the policy").await),
-            };
-            if is_half(&now) {
-                now = self.whole(name, now).await?;
-            }
-            // What else they have written down would be lost.
-            if Record::read(&now) != Record::read(&instance) {
-                break;
+            let (mut now, tag) = self.settings(name, DOING).await?;
+            if Record::read(&now).as_ref() != Some(before) {
+                return Ok(false);
             }
             let mut devices = super::devices::devices(record, &self.pool);
             if let Some(devices) = devices.as_object_mut() {
@@ -223,22 +225,14 @@ impl Inner {
                 }
             }
             now["devices"] = devices;
-            match self.client.put_tagged(&path, &tag, &now).await {
-                Ok(true) => {
-                    return match record::state(&now) {
-                        State::Running if !record.gate => self.settle(name, record).await,
-                        _ => Ok(()),
-                    };
+            if self.replace(name, DOING, &tag, &now).await? {
+                if record::state(&now) == State::Running && !record.gate {
+                    self.settle(name, record).await?;
                 }
-                // Somebody else has changed it in between: what they changed is read.
-                Ok(false) => {}
-                Err(fail) => return Err(self.explain(name, fail, "setting the policy").await),
+                return Ok(true);
             }
         }
-        Err(Error::Busy {
-            name: name.to_owned(),
-            what: "somebody else changes its settings".into(),
-        })
+        Err(contended(name))
     }
 
     pub(super) async fn egress_log(&self, name: &str) -> Result<EgressLog> {

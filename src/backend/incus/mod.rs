@@ -39,13 +39,15 @@ mod record;
 mod remotes;
 mod restoring;
 mod seccomp;
+mod settings;
 mod snapshots;
 mod trust;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -108,8 +110,8 @@ pub(crate) struct Inner {
     turns: Turns,
     /// Who changes a policy that its guest keeps to.
     changes: Turns,
-    /// What is known of the place that guests are in, once it was asked for.
-    ground: tokio::sync::OnceCell<Ground>,
+    /// What is known of the places that guests are in, once it was asked for, by member of the cluster.
+    grounds: Mutex<HashMap<String, Ground>>,
     name_servers: Vec<SocketAddr>,
     /// What encloses sandboxes whose guests keep to rules.
     fences: fence::Fences,
@@ -182,7 +184,7 @@ impl IncusBackend {
             sessions: Sessions::default(),
             turns: Turns::default(),
             changes: Turns::default(),
-            ground: tokio::sync::OnceCell::new(),
+            grounds: Mutex::default(),
             fences: fence::Fences::new(config.name_servers.clone()),
             without_acls: config.without_acls,
             version: server["environment"]["server_version"]

@@ -143,39 +143,30 @@ impl Inner {
         at: Option<SocketAddr>,
     ) -> Result<Vec<Published>> {
         let _one = self.ports.lock().await;
-        let (mut instance, _) = self.instance(name).await?;
-        let open = match record::state(&instance) {
-            State::Running | State::Frozen => of(&instance),
-            _ => Vec::new(),
-        };
-        let closing = Published::matching(&open, name, port, at)?;
-        if let Some(devices) = instance["devices"].as_object_mut() {
-            let names: Vec<String> = closing.iter().map(name_of).collect();
-            devices.retain(|name, _| !names.contains(name));
-        }
-        self.put(name, &instance, "closing a port").await?;
+        self.instance(name).await?;
+        let mut closing = Vec::new();
+        self.alter(name, "closing a port", |instance| {
+            let open = match record::state(instance) {
+                State::Running | State::Frozen => of(instance),
+                _ => Vec::new(),
+            };
+            closing = Published::matching(&open, name, port, at)?;
+            if let Some(devices) = instance["devices"].as_object_mut() {
+                let names: Vec<String> = closing.iter().map(name_of).collect();
+                devices.retain(|name, _| !names.contains(name));
+            }
+            Ok(true)
+        })
+        .await?;
         Ok(closing)
     }
 
     /// Closes what is open of one that has stopped: nothing opens it again by itself.
     pub(super) async fn close_ports(&self, name: &str) -> Result<()> {
         let _one = self.ports.lock().await;
-        let (mut instance, _) = match self.instance(name).await {
-            Err(Error::NotFound { .. }) => return Ok(()),
-            found => found?,
-        };
-        match take(&mut instance) {
-            true => self.put(name, &instance, "closing ports").await,
-            false => Ok(()),
-        }
-    }
-
-    /// Replaces an instance's settings.
-    pub(super) async fn put(&self, name: &str, instance: &Value, doing: &str) -> Result<()> {
-        let path = format!("/1.0/instances/{name}");
-        match self.client.run(Method::PUT, &path, instance).await {
-            Ok(_) => Ok(()),
-            Err(fail) => Err(self.explain(name, fail, doing).await),
+        match self.alter(name, "closing ports", |instance| Ok(take(instance))).await {
+            Err(Error::NotFound { .. }) => Ok(()),
+            done => done,
         }
     }
 }
