@@ -9,7 +9,10 @@ use crate::sandbox::{Capabilities, Capability, Enforcer, Member};
 /// The image when a spec names none.
 const IMAGE: &str = "debian/12";
 
-/// Whether AppArmor keeps guests from mounting anew what was mounted for them.
+/// How many sandboxes at once are asked of a server whose processors are not known.
+const AT_ONCE: usize = 8;
+
+/// Whether AppArmor keeps guests from mounting anew what was mounted for them, on this machine.
 fn confined() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
         .is_ok_and(|enabled| enabled.trim() == "Y")
@@ -26,8 +29,14 @@ pub(super) fn of_cluster(capabilities: &mut Capabilities, members: &[Member]) {
     capabilities.parallelism = std::cmp::max(room, 1);
 }
 
-/// What there is on this server. Where this machine does nothing for the guests' networks, `elsewhere` says why.
-pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>) -> Capabilities {
+/// What there is on this server. Where this machine does nothing for the guests' networks, `elsewhere` says why;
+/// with `here`, guests are on this very machine, and what it has says what they have.
+pub(super) fn probe(
+    pool: &Pool,
+    image: Option<String>,
+    elsewhere: Option<&str>,
+    here: bool,
+) -> Capabilities {
     let mut has: BTreeSet<Capability> = [
         Capability::Caches,
         Capability::Devices,
@@ -58,7 +67,10 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
     ]
     .map(|(capability, why)| (capability, why.to_owned()))
     .into();
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+    if !here {
+        let why = "the server does not tell whether its machine has cgroups v2, and the freezer of v1 may never come to its end: run sandscript on that machine";
+        missing.insert(Capability::Freeze, why.into());
+    } else if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         has.insert(Capability::Freeze);
     } else {
         let why = "this machine has cgroups v1, whose freezer may never come to its end: boot it with systemd.unified_cgroup_hierarchy=1";
@@ -80,7 +92,10 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
         }
         _ => drop(has.insert(Capability::RestoreAny)),
     }
-    if confined() {
+    if !here {
+        let why = "the server does not tell whether its machine has AppArmor, without which root in a guest makes a read-only folder writable: run sandscript on that machine, or attach a volume of the server's (devices: type disk, pool, source)";
+        missing.insert(Capability::Mounts, why.into());
+    } else if confined() {
         has.insert(Capability::Mounts);
     } else {
         let why = "this machine's kernel has no AppArmor, and without it root in a guest makes a read-only folder writable";
@@ -116,7 +131,10 @@ pub(super) fn probe(pool: &Pool, image: Option<String>, elsewhere: Option<&str>)
         egress: Enforcer::Host,
         has,
         missing,
-        parallelism: std::thread::available_parallelism().map_or(4, usize::from) * 2,
+        parallelism: match here {
+            true => std::thread::available_parallelism().map_or(4, usize::from) * 2,
+            false => AT_ONCE,
+        },
         verbs: Default::default(),
     }
 }

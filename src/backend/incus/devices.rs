@@ -186,8 +186,9 @@ fn rendered(device: &Device) -> Value {
     Value::Object(all)
 }
 
-/// Refuses devices that would undo what keeps a sandbox in.
-pub(super) async fn check(record: &Record, capabilities: &Capabilities) -> Result<()> {
+/// Refuses devices that would undo what keeps a sandbox in, and folders that are not there, where those of the
+/// server are `here`.
+pub(super) async fn check(record: &Record, capabilities: &Capabilities, here: bool) -> Result<()> {
     check_devices(&record.devices, &record.egress)?;
     if !record.networks.is_empty() && record.devices.iter().any(Device::is_nic) {
         return Err(Error::invalid_hint(
@@ -209,7 +210,7 @@ pub(super) async fn check(record: &Record, capabilities: &Capabilities) -> Resul
                     "name another volume; what outlives sandboxes is a cache",
                 ));
             }
-            None if tokio::fs::metadata(source).await.is_err() => {
+            None if here && tokio::fs::metadata(source).await.is_err() => {
                 return Err(Error::not_found(Kind::File, source));
             }
             _ => {}

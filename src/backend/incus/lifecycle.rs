@@ -125,7 +125,7 @@ impl Inner {
         }
         for mount in &spec.mounts {
             self.capabilities.require(Capability::Mounts)?;
-            if tokio::fs::metadata(&mount.source).await.is_err() {
+            if self.here && tokio::fs::metadata(&mount.source).await.is_err() {
                 return Err(Error::not_found(Kind::File, mount.source.to_string_lossy()));
             }
         }
@@ -133,7 +133,7 @@ impl Inner {
         let fingerprint = self.fingerprint(image).await?;
         let mut record = Record::new(spec, image.clone(), fingerprint.clone());
         record.gate = self.takes_gate(&record);
-        super::devices::check(&record, &self.capabilities).await?;
+        super::devices::check(&record, &self.capabilities, self.here).await?;
         self.check_hardware(&record).await?;
         let mut before = Before { files: Vec::new() };
         if record.hostname != spec.name {

@@ -128,6 +128,8 @@ pub(crate) struct Inner {
     filters: AtomicBool,
     /// The storage pool that new sandboxes are on, and how it works.
     pool: devices::Pool,
+    /// Whether guests are on this machine, so that its folders are those of the server.
+    here: bool,
     /// The cluster that the server is a member of.
     cluster: Option<Cluster>,
     /// This machine, where it is the server's and we may do with its guests' networks what we like; else why not.
@@ -167,7 +169,8 @@ impl IncusBackend {
             false => Host::find(&client, &server, &config),
         };
         let why = host.as_ref().err().map(String::as_str);
-        let mut capabilities = capabilities::probe(&pool, config.image, why);
+        let here = matches!(client.place(), Place::Unix(_)) && cluster.is_none();
+        let mut capabilities = capabilities::probe(&pool, config.image, why, here);
         if host.is_err() {
             guard::of_guests(&mut capabilities);
         }
@@ -198,6 +201,7 @@ impl IncusBackend {
             filters: AtomicBool::new(true),
             ports: tokio::sync::Mutex::default(),
             pool,
+            here,
         };
         Ok(IncusBackend(Arc::new(inner)))
     }

@@ -408,7 +408,7 @@ impl Inner {
         if let Some(ready) = self.ready(name, spec) {
             let mut record = ready.record.of_clone(name, spec);
             record.gate = self.takes_gate(&record);
-            super::devices::check(&record, &self.capabilities).await?;
+            super::devices::check(&record, &self.capabilities, self.here).await?;
             self.check_limits_on(&limits, &record.hardware)?;
             self.check_hardware(&record).await?;
             let plan = Plan {
@@ -449,7 +449,7 @@ impl Inner {
         };
         let mut record = source.of_clone(name, spec);
         record.gate = self.takes_gate(&record);
-        super::devices::check(&record, &self.capabilities).await?;
+        super::devices::check(&record, &self.capabilities, self.here).await?;
         self.check_limits_on(&limits, &record.hardware)?;
         self.check_hardware(&record).await?;
         self.capabilities.require_egress(&record.egress)?;
