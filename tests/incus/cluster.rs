@@ -8,13 +8,14 @@ use std::time::Instant;
 use libtest_mimic::Trial;
 use sandscript::backend::incus::{IncusBackend, IncusConfig};
 use sandscript::sandbox::{
-    Backend, Cancel, Capability, CloneSpec, Command, Error, MemberState, Placement, Spec, Stock,
-    exec,
+    Backend, Cancel, Capability, CloneSpec, Command, Error, MemberState, Placement, Policy, Spec,
+    Stock, exec,
 };
 use serde_json::Value;
 
+use super::proxy::Proxy;
 use super::rig::cluster::Cluster;
-use super::{SOON, sh, wait};
+use super::{SOON, open_at, sh, wait};
 
 type Test = (&'static str, fn(&mut Cluster));
 /// Started by the first test that is run.
@@ -31,9 +32,10 @@ impl Lazy {
 }
 
 pub fn trials(shared: &Lazy) -> Vec<Trial> {
-    let tests: [Test; 5] = [
+    let tests: [Test; 6] = [
         ("cluster_sandboxes_go_where_they_should", sandboxes_go_where_they_should),
         ("cluster_images_are_brought_to_members", images_are_brought_to_members),
+        ("cluster_a_members_network_is_its_own", a_members_network_is_its_own),
         ("cluster_evacuated_members_are_not_used", evacuated_members_are_not_used),
         ("cluster_a_member_dies_mid_exec", a_member_dies_mid_exec),
         ("cluster_a_member_dies_mid_matrix", a_member_dies_mid_matrix),
@@ -89,6 +91,10 @@ fn sandboxes_go_where_they_should(cluster: &mut Cluster) {
         let (backend, cancel) = (open(cluster).await, Cancel::new());
         let can = backend.capabilities();
         assert!(can.has(Capability::Cluster));
+        // What the machine of the program has says nothing of the members'.
+        for unknown in [Capability::Freeze, Capability::Mounts] {
+            assert!(can.missing.contains_key(&unknown), "{unknown:?}");
+        }
         let members = backend.members(&cancel).await.unwrap();
         let names: Vec<_> = members.iter().map(|member| member.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
@@ -237,6 +243,33 @@ fn images_are_brought_to_members(cluster: &mut Cluster) {
     });
 }
 
+/// Each member has addresses of its own: they are closed to its guests, and its ports are opened at one of them.
+fn a_members_network_is_its_own(cluster: &mut Cluster) {
+    for member in ["a", "b"] {
+        cluster.incus(&["network", "create", "lan", "--target", member]).unwrap();
+    }
+    let lan = ["ipv4.address=10.77.0.1/24", "ipv4.nat=false", "ipv6.address=none"];
+    cluster.incus(&[["network", "create", "lan"].as_slice(), &lan].concat()).unwrap();
+    cluster.incus(&["profile", "device", "add", "default", "eth0", "nic", "network=lan"]).unwrap();
+    wait(async {
+        let (backend, cancel) = (open(cluster).await, Cancel::new());
+        for (member, own) in [("a", "10.99.0.1"), ("b", "10.99.0.2")] {
+            let name = format!("on-{member}");
+            let egress = Policy::allowlist(["10.99.0.0/24"]).unwrap();
+            let spec = Spec { target: on(member), egress, ..Spec::new(&name) };
+            backend.create(&spec, &cancel).await.unwrap();
+            let rules = sh(&backend, &name, "nft list table inet sandscript").await;
+            assert!(rules.contains(own), "{own} is not in {rules}");
+            backend.set_policy(&name, &Policy::Unrestricted, &cancel).await.unwrap();
+            let at = backend.publish(&name, 80, None, &cancel).await.unwrap();
+            assert_eq!(at.ip().to_string(), own);
+            backend.delete(&name, &cancel).await.unwrap();
+        }
+    });
+    cluster.incus(&["profile", "device", "remove", "default", "eth0"]).unwrap();
+    cluster.incus(&["network", "delete", "lan"]).unwrap();
+}
+
 fn evacuated_members_are_not_used(cluster: &mut Cluster) {
     cluster.incus(&["cluster", "evacuate", "b", "--force"]).unwrap();
     wait(async {
@@ -262,6 +295,8 @@ fn a_member_dies_mid_exec(cluster: &mut Cluster) {
     let home = tempfile::tempdir().unwrap();
     wait(async {
         let (backend, cancel) = (open(cluster).await, Cancel::new());
+        let proxy = Proxy::new(home.path(), cluster.socket("a"));
+        let by_proxy = open_at(&proxy.socket, "small").await;
         let spec = Spec { target: on("b"), ..Spec::new("lives") };
         backend.create(&spec, &cancel).await.unwrap();
         let mut process =
@@ -277,6 +312,13 @@ fn a_member_dies_mid_exec(cluster: &mut Cluster) {
         let spec = Spec { target: on("b"), ..Spec::new("never") };
         let failed = backend.create(&spec, &cancel).await.unwrap_err();
         assert!(matches!(failed, Error::MemberAway { .. }), "{failed:?}");
+        // Nobody knows what became of a create that is lost meanwhile: it is not sent again.
+        proxy.lose("POST /1.0/instances ");
+        let failed = by_proxy.create(&Spec::new("never"), &cancel).await.unwrap_err();
+        assert!(matches!(failed, Error::Transport { .. }), "{failed:?}");
+        let sent = proxy.seen.lock().unwrap().clone();
+        let made = sent.iter().filter(|line| line.starts_with("POST /1.0/instances "));
+        assert_eq!(made.count(), 1);
     });
     let output = program(cluster, home.path(), &["list"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();

@@ -227,6 +227,10 @@ impl Cluster {
                 false => Verdict::Away(member),
             };
         }
+        if matches!(fail, Fail::Lost(_)) {
+            // Somebody may be at it still.
+            return Verdict::Other;
+        }
         let Ok(all) = self.roster().await else { return Verdict::Other };
         let mut gone = Vec::new();
         for member in all.iter().filter(|member| member.fits(target)) {

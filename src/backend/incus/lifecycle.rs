@@ -31,6 +31,9 @@ const LOST: Duration = Duration::from_secs(60);
 /// How often something is tried that another's work on the same sandbox is in the way of.
 const TRIES: u32 = 20;
 
+/// How often the cluster is asked for a place when members that it counts on are gone.
+const PLACES: u32 = 3;
+
 /// The key that says what the first process is.
 pub(super) const LOWLEVEL: &str = "raw.lxc";
 
@@ -281,8 +284,8 @@ impl Inner {
         }
     }
 
-    /// Asks for an instance. Where the cluster wanted it on a member that is gone, it is asked once more
-    /// when the cluster has seen that: nothing was made then.
+    /// Asks for an instance. Where the cluster wanted it on a member that is gone, and said so, it is asked
+    /// again when the cluster has seen that: nothing was made then.
     async fn post(
         &self,
         name: &str,
@@ -290,16 +293,18 @@ impl Inner {
         target: Option<&Placement>,
     ) -> std::result::Result<Value, Fail> {
         let path = at("/1.0/instances", target);
+        let mut left = PLACES;
         loop {
             let fail = match self.client.run(Method::POST, &path, body).await {
                 Ok(made) => return Ok(made),
                 Err(fail) => fail,
             };
             let Some(cluster) = &self.cluster else { return Err(fail) };
+            left -= 1;
             match cluster.verdict(name, &fail, target).await {
                 Verdict::Away(member) => return Err(Fail::Away(member)),
-                Verdict::Again => {}
-                Verdict::Other => return Err(fail),
+                Verdict::Again if left > 0 => {}
+                Verdict::Again | Verdict::Other => return Err(fail),
             }
         }
     }
