@@ -196,6 +196,11 @@ pub fn an_answer_that_is_cut_off(daemon: &mut Daemon) {
         let error = backend.get("lost", &cancel).await.unwrap_err();
         assert!(matches!(error, Error::NotFound { kind: Kind::Sandbox, .. }), "{error:?}");
         backend.create(&Spec::new("lost"), &cancel).await.unwrap();
+        // Nor is a snapshot, which is there or not.
+        proxy.cut("POST /1.0/instances/cut/snapshots ", 150);
+        let error = backend.snapshot("cut", &SnapshotSpec::new("s"), &cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Transport { .. }), "{error:?}");
+        assert!(error.to_string().ends_with("it may have been taken"), "{error}");
         // A command's start that is lost is no exit code.
         proxy.cut("POST /1.0/instances/cut/exec", 150);
         let line = Command::shell("true");

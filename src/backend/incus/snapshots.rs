@@ -198,6 +198,11 @@ impl Inner {
         loop {
             let fail = match self.client.run(Method::POST, &path, body).await {
                 Ok(operation) => return Ok(operation),
+                Err(Fail::Lost(why)) => {
+                    let fail = Fail::Lost(format!("{why}; it may have been taken"));
+                    let doing = format!("taking snapshot '{}' of sandbox '{name}'", spec.label);
+                    return Err(self.blame(name, fail, &doing).await);
+                }
                 Err(fail) => fail,
             };
             if self.client.get(&at(name, &spec.label)).await.is_ok() {
