@@ -452,7 +452,7 @@ impl Inner {
     }
 
     /// The same of another pool.
-    async fn exhausted_in(&self, pool: &str, fail: Fail, doing: &str) -> Error {
+    pub(super) async fn exhausted_in(&self, pool: &str, fail: Fail, doing: &str) -> Error {
         if matches!(fail, Fail::Failed(..) | Fail::Refused(500, _)) {
             let path = format!("/1.0/storage-pools/{}/resources", escape(pool));
             let space = self.client.get(&path).await.unwrap_or_default();

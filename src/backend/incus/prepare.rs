@@ -45,10 +45,10 @@ impl Inner {
         };
         let mut members: Vec<&Member> =
             roster.iter().filter(|member| member.fits(target)).collect();
-        let fingerprint = match stock {
+        let (fingerprint, pool) = match stock {
             Stock::Image(image) => {
                 let image = image.as_ref().unwrap_or(&self.capabilities.default_image);
-                self.fingerprint(image).await?
+                (self.fingerprint(image).await?, None)
             }
             Stock::Snapshot { sandbox, label } => {
                 let (instance, record) = self.instance(sandbox).await?;
@@ -61,23 +61,30 @@ impl Inner {
                 let origin = origin(&record, sandbox, label, &snapshot);
                 let fingerprint = self.image_of(sandbox, label, &origin).await?;
                 let mut ready = cluster.ready.lock().unwrap_or_else(PoisonError::into_inner);
+                let pool = record.hardware.pool.clone();
                 let made = Ready { record, fingerprint: fingerprint.clone() };
                 ready.insert((sandbox.clone(), label.clone()), made);
                 drop(ready);
                 members = roster.iter().filter(|member| member.fits(target)).collect();
-                fingerprint
+                (fingerprint, pool)
             }
         };
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        self.bring(&fingerprint, &members).await
+        self.bring(&fingerprint, pool.as_ref(), &members).await
     }
 
-    /// Sees that members have an image, ready to make sandboxes from.
-    async fn bring(&self, fingerprint: &str, members: &[&Member]) -> Result<()> {
-        let path =
-            format!("/1.0/storage-pools/{}/volumes/image?recursion=1", escape(&self.pool.name));
+    /// Sees that members have an image, ready to make sandboxes from in a pool; in that of new sandboxes where
+    /// none is said.
+    async fn bring(
+        &self,
+        fingerprint: &str,
+        pool: Option<&String>,
+        members: &[&Member],
+    ) -> Result<()> {
+        let own = escape(pool.unwrap_or(&self.pool.name));
+        let path = format!("/1.0/storage-pools/{own}/volumes/image?recursion=1");
         let all = self.client.get(&path).await;
         let all = all.map_err(|fail| fail.plain("looking for images on the members"))?;
         let has = |member: &Member| {
@@ -85,7 +92,9 @@ impl Inner {
             volumes.any(|one| one["name"] == fingerprint && one["location"] == member.name.as_str())
         };
         let lacking: Vec<&&Member> = members.iter().filter(|member| !has(member)).collect();
-        for done in join_all(lacking.iter().map(|member| self.warm(fingerprint, member))).await {
+        for done in
+            join_all(lacking.iter().map(|member| self.warm(fingerprint, pool, member))).await
+        {
             match done {
                 // One that is gone needs none.
                 Ok(()) | Err(Error::MemberAway { .. }) => {}
@@ -97,10 +106,11 @@ impl Inner {
 
     /// A member unpacks an image when the first instance is made of it there: that is this one, which
     /// goes at once.
-    async fn warm(&self, fingerprint: &str, member: &Member) -> Result<()> {
+    async fn warm(&self, fingerprint: &str, pool: Option<&String>, member: &Member) -> Result<()> {
         let name = format!("warm-{}", token());
         let mut spec = Spec::new(&name);
         spec.expires = crate::sandbox::wall_clock().checked_add(WARMING);
+        spec.hardware.pool = pool.cloned();
         let record = Record::new(&spec, String::new(), fingerprint.to_owned());
         let body = json!({
             "name": name, "type": "container", "profiles": [], "config": record.keys()?,
@@ -117,7 +127,7 @@ impl Inner {
             };
             return Err(match away {
                 true => Error::MemberAway { member: member.name.clone(), what: doing },
-                false => self.exhausted(fail, &doing).await,
+                false => self.exhausted_in(self.pool_of(&record), fail, &doing).await,
             });
         }
         self.delete(&name).await
