@@ -1,15 +1,18 @@
 //! Matrices on a cluster: where cells go, how many at once, and members that go away.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sandscript::backend::fake::{FakeBackend, Verb};
 use sandscript::sandbox::{Backend, Cancel, Command, Error, MemberState, SnapshotSpec, Spec};
 use sandscript::workflow::{
-    CellContext, CellTemplate, Event, Failure, MatrixSpec, Outcome, Source, run_matrix,
+    CellContext, CellOwn, CellTemplate, Event, Failure, MatrixSpec, Outcome, Source, run_matrix,
 };
 
 use crate::cells::{body, numbers};
 use crate::support::Run;
+use tokio::time::Instant;
 
 fn cluster() -> Arc<FakeBackend> {
     Arc::new(FakeBackend::builder().cluster(["a", "b"], 2).build())
@@ -44,6 +47,62 @@ async fn as_many_at_once_as_the_members_have_room_for() {
     assert_eq!(parallel(Some("b")).await, Some(1));
     fake.set_member("b", MemberState::Evacuated);
     assert_eq!(parallel(None).await, Some(4));
+}
+
+/// Where single cells may be counts, and not only where all of them may.
+#[tokio::test]
+async fn as_many_at_once_as_the_cells_own_members_have_room_for() {
+    let fake = cluster();
+    let parallel = async |targets: &[&str]| {
+        let mut run = Run::on(fake.clone(), "r1");
+        let mut spec = MatrixSpec { parallel: None, ..numbers(targets.len() as i64) };
+        for (cell, target) in spec.expand().unwrap().iter().zip(targets) {
+            let own =
+                CellOwn { target: Some(target.parse().unwrap()), weight: 1, ..CellOwn::default() };
+            spec.own.insert(cell.id.clone(), own);
+        }
+        run_matrix(&run.ctx, spec, body(|_| async { Ok(()) })).await.unwrap();
+        run.told().into_iter().find_map(|event| match event {
+            Event::MatrixStarted { parallel, .. } => Some(parallel),
+            _ => None,
+        })
+    };
+    assert_eq!(parallel(&["a", "a"]).await, Some(4));
+    assert_eq!(parallel(&["a", "b"]).await, Some(8));
+}
+
+/// When half of the cluster has gone, half as many cells run at once.
+#[tokio::test(start_paused = true)]
+async fn fewer_at_once_when_a_member_has_gone() {
+    let fake = cluster();
+    let run = Run::on(fake.clone(), "r1");
+    let (own, running) = (fake.clone(), Arc::new(AtomicUsize::new(0)));
+    let began = Instant::now();
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&most);
+    let spec = MatrixSpec { parallel: None, ..numbers(40) };
+    let report = run_matrix(
+        &run.ctx,
+        spec,
+        body(move |cell: CellContext| {
+            let (fake, running, most) = (own.clone(), Arc::clone(&running), Arc::clone(&seen));
+            async move {
+                let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                // Those that began before it was noticed are over.
+                if began.elapsed() > Duration::from_secs(4) {
+                    most.fetch_max(now, Ordering::SeqCst);
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                fake.take_away("b");
+                running.fetch_sub(1, Ordering::SeqCst);
+                cell.exec(&Command::shell("true")).await.map(drop).map_err(Failure::from)
+            }
+        }),
+    )
+    .await
+    .unwrap();
+    assert!(report.cells.iter().all(|cell| cell.outcome == Outcome::Passed), "{report:?}");
+    assert_eq!(most.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test]

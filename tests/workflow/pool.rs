@@ -110,7 +110,7 @@ async fn a_failed_refill_is_a_warning() {
     let mut first = Run::new();
     let spec = MatrixSpec { parallel: Some(4), ..source(&first, "s").await };
     let full = Effect::Error(Error::internal("no room"));
-    first.fake.inject(Fault::new(Verb::Clone, full).nth(5));
+    first.fake.inject(Fault::new(Verb::Clone, full).with("pool-"));
     run(&first, spec).await;
     let warned = first.told().into_iter().any(|event| {
         matches!(event, Event::Warning { message, .. } if message.contains("made ahead") && message.contains("no room"))

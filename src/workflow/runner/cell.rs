@@ -27,13 +27,11 @@ pub(super) struct One {
     pub slot: Option<OwnedSemaphorePermit>,
     /// Its turn, for the first attempt.
     pub turn: Turn,
-    /// Dropped when it has its sandbox: what waits for that goes on then.
-    pub unmade: Option<mpsc::Sender<()>>,
 }
 
 impl One {
     pub async fn run(self, ended: &mpsc::UnboundedSender<(usize, CellReport)>) {
-        let One { shared, lane, cell, index, live, slot, turn, mut unmade } = self;
+        let One { shared, lane, cell, index, live, slot, turn } = self;
         let broken = shared.spec.own.get(&cell.id).and_then(|own| own.broken.clone());
         if let Some(Broken { failure, tail }) = broken {
             let not_run = CellReport::not_run(cell);
@@ -77,7 +75,6 @@ impl One {
                     turn => (turn, shared.make(&lane, &name, &cell).await),
                 }
             };
-            drop(unmade.take());
             // One that waited has the name that it was made under.
             let (name, made) = match made {
                 Ok(name) => (name, Ok(())),
@@ -100,6 +97,8 @@ impl One {
                 drop(turn);
                 shared.tell_retry(&cell, &attempt, attempts, Duration::ZERO, Some(&member));
                 moved.push(member);
+                let here = Arc::clone(&lane);
+                tokio::spawn(async move { here.measure().await });
                 if let Some(name) = sandbox.take() {
                     shared.delete(&lane, &name).await;
                 }

@@ -14,6 +14,7 @@ use super::super::{
 use super::CellBody;
 use super::cell::One;
 use super::lane::{Lane, Lanes};
+use super::pool::Pool;
 
 /// Owns the cells of one matrix.
 pub(super) struct Executor {
@@ -132,29 +133,27 @@ impl Executor {
             queues[queue].push((index, Arc::clone(&self.lanes.all[lane])));
         }
         let cells: Arc<[Cell]> = cells.into();
-        // Each cell has one end of it until it has its sandbox.
-        let (unmade, mut made) = mpsc::channel::<()>(1);
         for queue in queues {
             let (shared, cells) = (Arc::clone(&self.shared), Arc::clone(&cells));
-            let ends = (ended.clone(), unmade.clone());
-            tokio::spawn(feed(shared, cells, queue, single, ends));
+            tokio::spawn(feed(shared, cells, queue, single, ended.clone()));
         }
-        drop(unmade);
-        let (shared, lanes) = (Arc::clone(&self.shared), self.lanes.all.clone());
-        let refilled = tokio::spawn(async move {
-            // Not beside what makes the cells' own.
-            while made.recv().await.is_some() {}
-            for lane in lanes {
-                shared.refill(&lane).await;
-            }
+        let pools = self.lanes.all.iter().filter_map(|lane| {
+            let pool = Arc::clone(lane.pool.as_ref()?);
+            let (shared, lane) = (Arc::clone(&self.shared), Arc::clone(lane));
+            let filling = Arc::clone(&pool);
+            Some((pool, tokio::spawn(async move { shared.keep_full(&lane, &filling).await })))
         });
+        let pools: Vec<_> = pools.collect();
         // The last sender's drop tells that all deletes are done, too.
         drop(ended);
         while let Some((index, report)) = reports.recv().await {
             done[index] = Some(report);
         }
+        pools.iter().for_each(|(pool, _)| pool.close());
         self.shared.delete_lost().await;
-        let _ = refilled.await;
+        for (_, filled) in pools {
+            let _ = filled.await;
+        }
         let left = |(cell, report): (&Cell, Option<CellReport>)| {
             report.unwrap_or_else(|| {
                 let report = CellReport::not_run(cell.clone());
@@ -172,7 +171,7 @@ async fn feed(
     cells: Arc<[Cell]>,
     queue: Vec<(usize, Arc<Lane>)>,
     single: bool,
-    (ended, unmade): (mpsc::UnboundedSender<(usize, CellReport)>, mpsc::Sender<()>),
+    ended: mpsc::UnboundedSender<(usize, CellReport)>,
 ) {
     for (index, lane) in queue {
         let permits = async {
@@ -191,20 +190,17 @@ async fn feed(
             turn.queue().await;
         }
         let shared = Arc::clone(&shared);
-        let unmade = Some(unmade.clone());
-        let one = One { shared, lane, cell, index, live, slot, turn, unmade };
+        let one = One { shared, lane, cell, index, live, slot, turn };
         let ended = ended.clone();
         tokio::spawn(async move { one.run(&ended).await });
     }
 }
 
 impl Shared {
-    /// Makes what is to wait for the cells of later runs.
-    async fn refill(&self, lane: &Lane) {
-        let Some(pool) = &lane.pool else { return };
-        let refill = pool.refill(lane.ctx.backend.as_ref(), &self.cancel);
+    /// Makes what is to wait for cells, as it is taken.
+    async fn keep_full(&self, lane: &Lane, pool: &Pool) {
         let done = tokio::select! {
-            done = refill => done,
+            done = pool.keep_full(lane.ctx.backend.as_ref(), &self.cancel) => done,
             () = self.cancel.cancelled() => return,
         };
         if let Err(error) = done.or_else(|error| match error {

@@ -1,16 +1,16 @@
 //! The cells that run on one backend.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::{Cell, Machine, MatrixSpec, RunContext};
 use super::pool::Pool;
-use crate::sandbox::{Capability, Member};
+use crate::sandbox::{Capability, Member, Placement};
 
 /// The cells of a matrix that run on one backend, which has its own measure of how many.
 pub(super) struct Lane {
@@ -21,7 +21,13 @@ pub(super) struct Lane {
     /// How many bodies run at once. Fair, so that cells start in order.
     bodies: Arc<Semaphore>,
     /// How many turns there are.
-    pub parallel: usize,
+    parallel: AtomicUsize,
+    /// Where in a cluster its cells may be, where that says how many run at once.
+    targets: Option<BTreeSet<Option<Placement>>>,
+    /// No fewer turns than this: the heaviest cell needs them.
+    heaviest: usize,
+    /// Held while it is looked how many can run at once.
+    measuring: tokio::sync::Mutex<()>,
     /// How many bodies run at once on all backends together, where there are several.
     all: Option<(Arc<Semaphore>, usize)>,
     /// How many sandboxes are in use or made ahead.
@@ -29,7 +35,7 @@ pub(super) struct Lane {
     /// How many there are at all: these, and those being deleted.
     pub slots: Arc<Semaphore>,
     /// Those that wait for cells, where some do.
-    pub pool: Option<Pool>,
+    pub pool: Option<Arc<Pool>>,
     /// Whether the backend stayed away for as long as one is waited for: it is not waited for again.
     pub gone: AtomicBool,
 }
@@ -46,6 +52,7 @@ pub(super) struct Lanes {
 impl Lanes {
     pub async fn new(ctx: &RunContext, spec: &MatrixSpec, cells: &[Cell]) -> Lanes {
         let mut contexts: Vec<(RunContext, Option<Machine>)> = Vec::new();
+        let mut targets: Vec<BTreeSet<Option<Placement>>> = Vec::new();
         let mut known: HashMap<Option<&str>, usize> = HashMap::new();
         let mut places = HashMap::new();
         for cell in cells {
@@ -54,28 +61,34 @@ impl Lanes {
             let at = *known.entry(name).or_insert_with(|| {
                 let here = machine.map_or_else(|| ctx.clone(), |machine| ctx.on(machine));
                 contexts.push((here, machine.cloned()));
+                targets.push(BTreeSet::new());
                 contexts.len() - 1
             });
+            targets[at].insert(spec.target(cell).cloned());
             if at > 0 {
                 places.insert(cell.id.clone(), at);
             }
         }
         if contexts.is_empty() {
             contexts.push((ctx.clone(), None));
+            targets.push([spec.cell.target.clone()].into());
         }
         let mut can = Vec::with_capacity(contexts.len());
         let mut pools = Vec::with_capacity(contexts.len());
-        for (ctx, _) in &contexts {
-            can.push(capacity(ctx, spec).await);
-            pools.push(
-                Pool::of(ctx.backend.as_ref(), spec.pool.min(cells.len()), &ctx.cancel).await,
-            );
+        for ((ctx, _), targets) in contexts.iter().zip(&targets) {
+            can.push(capacity(ctx, targets).await);
+            let pool =
+                Pool::of(ctx.backend.as_ref(), spec.pool.min(cells.len()), &ctx.cancel).await;
+            pools.push(pool.map(Arc::new));
         }
+        let heaviest = cells.iter().filter_map(|cell| spec.own.get(&cell.id));
+        let heaviest = heaviest.map(|own| own.weight).max().unwrap_or(1).max(1);
         let capacity = can.iter().copied().fold(0, usize::saturating_add);
         let parallel = spec.parallel.unwrap_or(capacity).max(1);
         let several = contexts.len() > 1;
         let all = several.then(|| (Arc::new(Semaphore::new(permits(parallel))), parallel));
-        let lane = |((ctx, machine), (can, pool)): ((RunContext, Option<Machine>), _)| {
+        let measured = spec.parallel.is_none() || several;
+        let lane = |(((ctx, machine), targets), (can, pool)): (((_, _), BTreeSet<_>), _)| {
             // A number that is asked for beats what a backend thinks of itself, where it is the only
             // one; of several each has what it can do.
             let parallel = if several { usize::min(can, parallel) } else { parallel };
@@ -87,7 +100,10 @@ impl Lanes {
                 pool,
                 gone: AtomicBool::new(false),
                 bodies: Arc::new(Semaphore::new(permits(parallel))),
-                parallel,
+                parallel: AtomicUsize::new(parallel),
+                targets: Some(targets).filter(|_| measured),
+                heaviest: heaviest.min(parallel),
+                measuring: tokio::sync::Mutex::default(),
                 all: all.clone(),
                 live: Arc::new(Semaphore::new(permits(parallel.saturating_add(ahead)))),
                 slots: Arc::new(Semaphore::new(permits(
@@ -95,7 +111,8 @@ impl Lanes {
                 ))),
             })
         };
-        let all = contexts.into_iter().zip(can.into_iter().zip(pools)).map(lane).collect();
+        let all = contexts.into_iter().zip(targets);
+        let all = all.zip(can.into_iter().zip(pools)).map(lane).collect();
         Lanes { all, places, parallel }
     }
 
@@ -105,13 +122,14 @@ impl Lanes {
     }
 }
 
-/// How many cells a backend can run at once: of a cluster, what its members have room for now.
-async fn capacity(ctx: &RunContext, spec: &MatrixSpec) -> usize {
+/// How many cells a backend can run at once: of a cluster, what the members that they may be on have room for now.
+async fn capacity(ctx: &RunContext, targets: &BTreeSet<Option<Placement>>) -> usize {
     let can = ctx.backend.capabilities();
     if can.has(Capability::Cluster)
         && let Ok(members) = ctx.backend.members(&ctx.cancel).await
     {
-        let fitting = members.iter().filter(|member| member.fits(spec.cell.target.as_ref()));
+        let fits = |member: &&Member| targets.iter().any(|at| member.fits(at.as_ref()));
+        let fitting = members.iter().filter(fits);
         let room = fitting.map(Member::capacity).fold(0, usize::saturating_add);
         if room > 0 {
             return room;
@@ -152,13 +170,43 @@ impl Turn {
     }
 }
 
+/// Gives a semaphore other permits. Those in use that are too many go when they are given back.
+fn resize(semaphore: &Arc<Semaphore>, from: usize, to: usize) {
+    if to > from {
+        semaphore.add_permits(to - from);
+        return;
+    }
+    let left = from - to - semaphore.forget_permits(from - to);
+    let semaphore = Arc::clone(semaphore);
+    if let Some(left) = u32::try_from(left).ok().filter(|left| *left > 0) {
+        tokio::spawn(async move {
+            if let Ok(permits) = semaphore.acquire_many_owned(left).await {
+                permits.forget();
+            }
+        });
+    }
+}
+
 impl Lane {
+    /// Looks how many cells can run at once now that a member of the cluster has gone away.
+    pub async fn measure(&self) {
+        let Some(targets) = &self.targets else { return };
+        // Others that saw it go are told nothing new.
+        let Ok(_alone) = self.measuring.try_lock() else { return };
+        let most = self.all.as_ref().map_or(usize::MAX, |(_, most)| *most);
+        let now = capacity(&self.ctx, targets).await.min(most).max(self.heaviest);
+        let before = self.parallel.swap(now, Ordering::Relaxed);
+        resize(&self.bodies, before, now);
+        resize(&self.live, before, now);
+        resize(&self.slots, before * 2, now * 2);
+    }
+
     /// A turn to run a body that takes the place of so many.
     pub fn turn(&self, weight: usize) -> Turn {
         let (bodies, all) = (Arc::clone(&self.bodies), self.all.clone());
         // A cell that is too heavy for the whole matrix runs alone.
         let count = move |most: usize| u32::try_from(weight.clamp(1, most)).unwrap_or(u32::MAX);
-        let own = count(self.parallel);
+        let own = count(self.parallel.load(Ordering::Relaxed));
         let waiting: Waiting = match all {
             // One queue for all, so that the order is kept.
             Some((all, 1)) => {

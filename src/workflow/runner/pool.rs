@@ -1,8 +1,12 @@
 //! Sandboxes that wait for cells of this run or of a later one: clones that are started already.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::Notify;
 
 use crate::sandbox::{
     Adoption, Backend, Cancel, Capability, CloneSpec, POOL_LABEL, Result, wall_clock,
@@ -10,6 +14,8 @@ use crate::sandbox::{
 
 /// For how long one waits.
 const WAITS: Duration = Duration::from_secs(3600);
+/// How many are made at once, beside what the cells' own takes.
+const AT_ONCE: usize = 2;
 /// One that would wait no longer than this is not begun with.
 const ABOUT_TO_GO: Duration = Duration::from_secs(60);
 
@@ -18,13 +24,16 @@ pub(super) struct Pool {
     /// How many are to wait for each kind of cell.
     size: usize,
     state: Mutex<State>,
-    turn: tokio::sync::Mutex<()>,
+    /// Somebody took one, or wanted to.
+    taken: Notify,
+    /// Nobody takes one any more.
+    closed: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    /// Those that were found waiting, by what they are for.
-    ready: HashMap<String, Vec<String>>,
+    /// Those that wait, by what they are for; the oldest first.
+    ready: HashMap<String, VecDeque<String>>,
     /// What was asked for: what to make more of.
     kinds: BTreeMap<String, (String, CloneSpec)>,
     /// What clones have from their sources, by sandbox and label.
@@ -44,10 +53,11 @@ impl Pool {
             let Some(pool) = info.labels.get(POOL_LABEL) else { continue };
             let adoption = Adoption { pool: pool.clone(), ..Adoption::default() };
             if adoption.fits(&info) && info.expires.is_none_or(|end| end > soon) {
-                state.ready.entry(pool.clone()).or_default().push(info.name);
+                state.ready.entry(pool.clone()).or_default().push_back(info.name);
             }
         }
-        Some(Pool { size, state: Mutex::new(state), turn: tokio::sync::Mutex::default() })
+        let (taken, closed) = (Notify::new(), AtomicBool::new(false));
+        Some(Pool { size, state: Mutex::new(state), taken, closed })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -85,11 +95,22 @@ impl Pool {
             labels: clone.labels.clone(),
             expires: clone.expires,
         };
+        let taken = self.take_of(backend, &key, &adoption, cancel).await;
+        self.taken.notify_one();
+        Ok(taken)
+    }
+
+    async fn take_of(
+        &self,
+        backend: &dyn Backend,
+        key: &str,
+        adoption: &Adoption,
+        cancel: &Cancel,
+    ) -> Option<String> {
         loop {
-            let next = self.state().ready.get_mut(&key).and_then(Vec::pop);
-            let Some(name) = next else { return Ok(None) };
+            let name = self.state().ready.get_mut(key).and_then(VecDeque::pop_front)?;
             // Somebody else may be faster, or it is gone.
-            let ours = match backend.adopt(&name, &adoption, cancel).await {
+            let ours = match backend.adopt(&name, adoption, cancel).await {
                 Ok(ours) => ours,
                 // What was done nobody knows.
                 Err(_) => {
@@ -100,7 +121,7 @@ impl Pool {
                 }
             };
             if ours {
-                return Ok(Some(name));
+                return Some(name);
             }
         }
     }
@@ -130,10 +151,26 @@ impl Pool {
         Ok(inherited)
     }
 
-    /// Makes what is missing, one after the other.
-    pub async fn refill(&self, backend: &dyn Backend, cancel: &Cancel) -> Result<()> {
-        // Whoever of this run comes second finds nothing missing.
-        let _turn = self.turn.lock().await;
+    /// Makes more as they are taken, until nobody takes one any more and all are there.
+    pub async fn keep_full(&self, backend: &dyn Backend, cancel: &Cancel) -> Result<()> {
+        loop {
+            self.taken.notified().await;
+            let over = self.closed.load(Ordering::SeqCst);
+            self.fill(backend, cancel).await?;
+            if over {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Nobody takes one any more.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.taken.notify_one();
+    }
+
+    /// Makes what is missing.
+    async fn fill(&self, backend: &dyn Backend, cancel: &Cancel) -> Result<()> {
         let kinds = self.state().kinds.clone();
         if kinds.is_empty() {
             return Ok(());
@@ -145,22 +182,38 @@ impl Pool {
                 *waiting.entry(pool.clone()).or_default() += 1;
             }
         }
-        for (key, (source, clone)) in kinds {
-            let there = waiting.get(&key).copied().unwrap_or_default();
-            for _ in there..self.size {
-                let spec = CloneSpec {
-                    name: format!("pool-{}-{}", &key[..6], random()),
-                    labels: [
-                        ("sandscript.kind".to_owned(), "pool".to_owned()),
-                        (POOL_LABEL.to_owned(), key.clone()),
-                    ]
-                    .into(),
-                    expires: wall_clock().checked_add(WAITS),
-                    ..clone.clone()
-                };
-                Backend::clone(backend, &source, &spec, cancel).await?;
+        let mut missing = Vec::new();
+        for (key, (source, clone)) in &kinds {
+            for _ in waiting.get(key).copied().unwrap_or_default()..self.size {
+                missing.push(self.make(backend, key, source, clone, cancel));
             }
         }
+        let made = stream::iter(missing).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+        made.into_iter().collect()
+    }
+
+    /// Makes one, which may be taken at once.
+    async fn make(
+        &self,
+        backend: &dyn Backend,
+        key: &str,
+        source: &str,
+        clone: &CloneSpec,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let name = format!("pool-{}-{}", &key[..6], random());
+        let spec = CloneSpec {
+            name: name.clone(),
+            labels: [
+                ("sandscript.kind".to_owned(), "pool".to_owned()),
+                (POOL_LABEL.to_owned(), key.to_owned()),
+            ]
+            .into(),
+            expires: wall_clock().checked_add(WAITS),
+            ..clone.clone()
+        };
+        Backend::clone(backend, source, &spec, cancel).await?;
+        self.state().ready.entry(key.to_owned()).or_default().push_back(name);
         Ok(())
     }
 }
