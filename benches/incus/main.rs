@@ -234,7 +234,7 @@ impl Bench {
         }
         let (ours, theirs) = (median(ours), median(theirs));
         table.row(
-            "clone of a snapshot, start and first `exec true`",
+            "clone of a snapshot, start and first `exec true`, library",
             ms(ours),
             ratio(ours, theirs, "`incus copy`, `start`, `exec`"),
             "≤ 0.9 × `incus copy`, `start`, `exec`",

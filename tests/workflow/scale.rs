@@ -15,9 +15,9 @@ const CELLS: i64 = 10_000;
 const MEMBERS: usize = 50;
 const CPUS: usize = 8;
 /// What the steps of a cell took on a real server; see docs/scale.md.
-const CLONE: Duration = Duration::from_millis(250);
-const COMMAND: Duration = Duration::from_millis(4);
-const DELETE: Duration = Duration::from_millis(160);
+const CLONE: Duration = Duration::from_millis(236);
+const COMMAND: Duration = Duration::from_millis(15);
+const DELETE: Duration = Duration::from_millis(640);
 
 /// How long so many cells take that work so long each.
 async fn takes(work: Duration) -> (Duration, FakeBackend) {

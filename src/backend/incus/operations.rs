@@ -1,4 +1,5 @@
-//! How operations end: told by one stream of events, never asked for again and again.
+//! How operations end: told by one stream of events, never asked for again and again. Members of a cluster are
+//! asked whether they are there, as long as somebody waits for operations on them: nobody else would tell.
 //!
 //! When the stream breaks it is opened anew, and then the state of each operation that somebody waits
 //! for is read once: what ended in between is not missed.
