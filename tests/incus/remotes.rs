@@ -11,7 +11,7 @@ fn said(home: &Home, args: &[&str]) -> String {
     out + err.as_str()
 }
 
-fn token(daemon: &Daemon, name: &str) -> String {
+pub fn token(daemon: &Daemon, name: &str) -> String {
     let said = daemon.incus(&["config", "trust", "add", name, "--quiet"]).unwrap();
     said.lines().last().unwrap_or_default().trim().to_owned()
 }
