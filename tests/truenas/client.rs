@@ -68,7 +68,7 @@ async fn key_stays_here(release: Release) {
     let why = nas.refuses(wrong).await;
     assert_eq!(
         why,
-        "NAS does not take an API key of root: look at the key, and whether it is that user's"
+        "NAS does not take an API key of root: look at the key, whether it is that user's, and whether it has expired or was revoked (Credentials > Users > API Keys)"
     );
 }
 
@@ -107,7 +107,7 @@ async fn who_may_not(release: Release) {
         |user: &str, at: usize| Login::ApiKey { user: user.into(), key: nas.sim.keys[at].clone() };
     let unknown = |user: &str| {
         format!(
-            "NAS does not take an API key of {user}: look at the key, and whether it is that user's"
+            "NAS does not take an API key of {user}: look at the key, whether it is that user's, and whether it has expired or was revoked (Credentials > Users > API Keys)"
         )
     };
     let why = nas.refuses(key("late", 1)).await;

@@ -113,7 +113,10 @@ impl Examination<'_> {
                     Some(newest) => self.poor(
                         "release",
                         format!("{newest} is not known here, and only looked at"),
-                        "look for a newer sandscript, or treat it as one that is known: --assume-release",
+                        format!(
+                            "look for a newer sandscript, or treat it as one that is known: --assume-release {}",
+                            release::newest_of(release.api)
+                        ),
                     ),
                 }
                 Some(release)

@@ -43,6 +43,14 @@ pub(super) fn of(newest: (u32, u32, u32), assumed: Option<&str>) -> Result<Relea
     }
 }
 
+/// The newest release that is known with these methods.
+pub(super) fn newest_of(api: Api) -> &'static str {
+    match api {
+        Api::Virt => "25.10",
+        Api::Container => KNOWN[KNOWN.len() - 1],
+    }
+}
+
 impl Inner {
     /// Whether more may be done than to look.
     pub(super) fn may(&self, verb: &str) -> Result<()> {
@@ -53,7 +61,7 @@ impl Inner {
             format!(
                 "this release is not known here and only looked at; look for a newer sandscript, or treat it \
                  as one that is known: --assume-release {}",
-                if self.api == Api::Virt { "25.10" } else { KNOWN[KNOWN.len() - 1] }
+                newest_of(self.api)
             ),
         ))
     }
