@@ -2,7 +2,6 @@
 
 use libtest_mimic::Trial;
 use nas_sim::Release;
-use sandscript::backend::truenas::TrueNasBackend;
 use sandscript::sandbox::{Backend, Cancel, CloneSpec, Restore, SnapshotSpec, Spec};
 
 use crate::rig::{Small, big, names, say, until, works};

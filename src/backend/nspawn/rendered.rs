@@ -48,9 +48,8 @@ impl Inner {
         let link = Path::new(IMAGES).join(&authored.file.name);
         if fs::read_link(&link).ok().as_deref() != Some(root) {
             let made = fs::create_dir_all(IMAGES).and_then(|()| {
-                match fs::read_link(&link) {
-                    Ok(_) => fs::remove_file(&link)?,
-                    Err(_) => {}
+                if fs::read_link(&link).is_ok() {
+                    fs::remove_file(&link)?;
                 }
                 std::os::unix::fs::symlink(root, &link)
             });
