@@ -19,8 +19,14 @@ use crate::case::{Case, CaseResult};
 use crate::sandbox::Sandbox;
 
 mod scope;
+#[cfg(feature = "nspawn")]
+mod stores;
 
 pub use scope::{Scope, below};
+#[cfg(feature = "nspawn")]
+pub use stores::ZFS;
+#[cfg(not(feature = "nspawn"))]
+pub const ZFS: &str = "nspawn/zfs";
 
 type Opening = Pin<Box<dyn Future<Output = Result<Rig>>>>;
 
@@ -54,6 +60,10 @@ pub const RIGS: &[fn() -> Option<Opening>] = &[
     || nspawn_here(BOOTED),
     #[cfg(all(feature = "nspawn", feature = "ssh"))]
     || nspawn_here(FAR),
+    #[cfg(feature = "nspawn")]
+    || nspawn_here(stores::OVERLAY),
+    #[cfg(feature = "nspawn")]
+    || nspawn_here(stores::ZFS),
     #[cfg(all(feature = "incus", feature = "truenas"))]
     || truenas_here(nas_sim::Release::V25_04),
     #[cfg(all(feature = "incus", feature = "truenas"))]
@@ -90,7 +100,7 @@ pub struct Rig {
     pub systemd: Option<crate::systemd::Host>,
     /// What the store is on.
     #[cfg(feature = "nspawn")]
-    disk: Option<crate::booted::Disk>,
+    pub disk: Option<crate::booted::Disk>,
     #[cfg(feature = "truenas")]
     nas: Option<nas_sim::Sim>,
     /// Which cases run on it.
@@ -124,6 +134,9 @@ pub enum Choice {
     /// Those chosen for each release of a NAS.
     #[cfg_attr(not(all(feature = "incus", feature = "truenas")), allow(dead_code))]
     Few,
+    /// Those about how a machine's files are kept.
+    #[cfg_attr(not(feature = "nspawn"), allow(dead_code))]
+    Stores,
 }
 
 /// A run of its own on the rig's store. When it ends, what it owned is a dead run's.
@@ -346,11 +359,11 @@ fn nspawn_here(name: &'static str) -> Option<Opening> {
     }) {
         return None;
     }
-    match crate::booted::lacks() {
+    match crate::booted::lacks().or_else(|| stores::lacks(name)) {
         None if name == BOOTED => Some(Box::pin(nspawn_booted())),
         #[cfg(feature = "ssh")]
         None if name == FAR => Some(Box::pin(nspawn_far())),
-        None => Some(Box::pin(nspawn())),
+        None => Some(Box::pin(nspawn(name))),
         Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") && is_root() => {
             Some(Box::pin(async move { Err(Error::internal(why)) }))
         }
@@ -412,10 +425,7 @@ async fn nspawn_booted() -> Result<Rig> {
     crate::booted::image().map_err(Error::internal)?;
     let disk = crate::booted::Disk::mount(store.path()).map_err(Error::internal)?;
     let host = crate::systemd::Host::boot(store.path(), disk.path()).map_err(Error::internal)?;
-    let way = Arc::new(Socket(host.serve(SERVE).map_err(Error::internal)?));
-    let backend =
-        session::SessionBackend::open(way, BOOTED.to_owned(), Duration::from_secs(60)).await?;
-    let backend = Arc::new(backend);
+    let backend = served_by(&host).await?;
     let shared = backend.clone();
     Ok(Rig {
         name: BOOTED,
@@ -484,6 +494,14 @@ async fn nspawn_far() -> Result<Rig> {
     })
 }
 
+/// The backend on such a host.
+#[cfg(feature = "nspawn")]
+pub async fn served_by(host: &crate::systemd::Host) -> Result<Arc<dyn Backend>> {
+    let way = Arc::new(Socket(host.serve(SERVE).map_err(Error::internal)?));
+    let patience = Duration::from_secs(60);
+    Ok(Arc::new(session::SessionBackend::open(way, BOOTED.to_owned(), patience).await?))
+}
+
 /// A run that is dead when its time is over.
 #[cfg(feature = "nspawn")]
 fn timed(backend: Arc<dyn Backend>, run: &str) -> Result<Run> {
@@ -499,11 +517,11 @@ fn timed(backend: Arc<dyn Backend>, run: &str) -> Result<Run> {
 
 /// A run of it is dead when its time is over.
 #[cfg(feature = "nspawn")]
-async fn nspawn() -> Result<Rig> {
+async fn nspawn(name: &'static str) -> Result<Rig> {
     use sandscript::backend::nspawn::{NspawnBackend, NspawnConfig};
     let store = scratch()?;
     let image = crate::booted::image().map_err(Error::internal)?;
-    let disk = crate::booted::Disk::mount(store.path()).map_err(Error::internal)?;
+    let disk = stores::disk(name, store.path()).map_err(Error::internal)?;
     let config = NspawnConfig {
         store: Some(disk.path().join("store")),
         image: Some(image.display().to_string()),
@@ -514,7 +532,7 @@ async fn nspawn() -> Result<Rig> {
     first(&*backend).await?;
     let shared = backend.clone();
     Ok(Rig {
-        name: "nspawn",
+        name,
         backend,
         host: scratch()?,
         live: owner("live"),
@@ -526,7 +544,7 @@ async fn nspawn() -> Result<Rig> {
         disk: Some(disk),
         #[cfg(feature = "truenas")]
         nas: None,
-        choice: Choice::All,
+        choice: stores::choice(name),
         release: None,
         session: None,
     })

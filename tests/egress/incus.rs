@@ -49,14 +49,14 @@ const ALLOWED: [&str; 3] = ["get", "203.0.113.10:80", "allowed.test"];
 
 /// Nobody gets out, by any way that there may be.
 #[track_caller]
-fn is_shut_in(sandbox: &Sandbox<'_>) {
+pub fn is_shut_in(sandbox: &Sandbox<'_>) {
     sandbox.is_refused(&DENIED);
     sandbox.is_refused(&["get", "203.0.113.20:80", "allowed.test.denied.test"]);
     sandbox.is_refused(&["udp", "203.0.113.20:123"]);
     sandbox.is_refused(&["banner", "203.0.113.1:22"]);
 }
 
-fn tools_of_the_trade(rig: &Rig) {
+pub fn tools_of_the_trade(rig: &Rig) {
     let lines = [
         "nft flush ruleset",
         "ip route flush table all; ip route flush table local",
@@ -78,7 +78,7 @@ fn tools_of_the_trade(rig: &Rig) {
     is_shut_in(&sandbox);
 }
 
-fn new_namespaces(rig: &Rig) {
+pub fn new_namespaces(rig: &Rig) {
     let sandbox = rig.sandbox(&["allowed.test"]);
     for way in [
         "unshare --net",
@@ -125,7 +125,7 @@ fn reboot(rig: &Rig) {
 }
 
 /// What holds a guest's sockets ends: nothing gets out until the next command.
-fn kill_of_the_door(rig: &Rig) {
+pub fn kill_of_the_door(rig: &Rig) {
     let sandbox = rig.sandbox(&["allowed.test"]);
     sandbox.background(&["hold", "203.0.113.10:80", "allowed.test"], "/tmp/held");
     eventually("it is held", || sandbox.file("/tmp/held").contains("I am"));

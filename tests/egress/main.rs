@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod attacks;
+#[path = "../nspawn/rig.rs"]
+mod booted;
 #[path = "../incus/rig/mod.rs"]
 mod daemon;
 mod fence;
@@ -13,6 +15,7 @@ mod internet;
 mod names;
 mod nas;
 mod networks;
+mod nspawn;
 mod ports;
 mod probe;
 mod programs;
@@ -21,6 +24,7 @@ mod rig;
 mod speed;
 mod survival;
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
@@ -181,6 +185,13 @@ fn enter() -> ExitCode {
             enter
         }
     };
+    let machines = machines(folder.path());
+    if let Ok(Some((disk, image))) = &machines {
+        enter.env("SANDSCRIPT_TEST_DISK", disk.path()).env("SANDSCRIPT_TEST_IMAGE", image);
+    } else if let Err(why) = machines {
+        eprintln!("no machines of systemd-nspawn: {why}");
+        return ExitCode::FAILURE;
+    }
     let status = enter
         .args(std::env::args_os().skip(1))
         .env("SELF", std::env::current_exe().unwrap())
@@ -224,6 +235,25 @@ fn wants_daemon() -> bool {
     let wanted =
         |word: String| ["incus", "guest", "fence"].iter().any(|kind| word.starts_with(kind));
     rig::is_root() && words.next().is_none_or(wanted)
+}
+
+/// What machines of systemd-nspawn need, made where its programs are: a disk for the store, and an image. None
+/// where no test is asked for that needs them.
+fn machines(folder: &std::path::Path) -> Result<Option<(booted::Disk, PathBuf)>, String> {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
+    if !rig::is_root() || !words.next().is_none_or(|word| word.starts_with("nspawn")) {
+        return Ok(None);
+    }
+    match booted::lacks() {
+        None => {}
+        Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => return Err(why),
+        Some(why) => {
+            println!("skipped nspawn: {why}");
+            return Ok(None);
+        }
+    }
+    let image = booted::image()?;
+    Ok(Some((booted::Disk::mount(folder)?, image)))
 }
 
 /// Whether tests are asked for that need a simulated NAS.
@@ -276,6 +306,13 @@ fn on_incus() -> Result<Vec<Server>, String> {
     }
 }
 
+/// The tests on machines of systemd-nspawn, where there is a disk for them.
+fn on_nspawn() -> Result<Option<Server>, String> {
+    let Some(disk) = std::env::var_os("SANDSCRIPT_TEST_DISK") else { return Ok(None) };
+    let rig = Rig::open_machines(disk.as_ref()).map_err(|error| error.to_string())?;
+    Ok(Some((Arc::new(rig), "nspawn_", nspawn::tests())))
+}
+
 /// The folder of the Rust toolchain, before its way is off the PATH; empty where there is none.
 fn toolchain() -> String {
     let asked = Command::new("rustc").args(["--print", "sysroot"]).stderr(Stdio::null()).output();
@@ -303,10 +340,14 @@ fn host() -> ExitCode {
         programs::TESTS,
         speed::TESTS,
     ];
-    let servers = match on_incus() {
+    let servers = on_incus().and_then(|mut all| {
+        all.extend(on_nspawn()?);
+        Ok(all)
+    });
+    let servers = match servers {
         Ok(servers) => servers,
         Err(why) => {
-            eprintln!("no Incus daemon: {why}");
+            eprintln!("no server: {why}");
             return ExitCode::FAILURE;
         }
     };

@@ -248,7 +248,7 @@ fn past_the_network(rig: &Rig) {
 }
 
 /// Tries from early in each boot on to reach what only the source may.
-fn try_at_boot(sandbox: &Sandbox<'_>) {
+pub fn try_at_boot(sandbox: &Sandbox<'_>) {
     let said = sandbox.sh("cat > /root/boot.sh <<'END'\n\
         rm -f /root/tried\n\
         for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
@@ -261,7 +261,7 @@ fn try_at_boot(sandbox: &Sandbox<'_>) {
 }
 
 /// What came of that since the last boot.
-fn has_not_come_out(sandbox: &Sandbox<'_>) {
+pub fn has_not_come_out(sandbox: &Sandbox<'_>) {
     let tried = || sandbox.try_sh("cat /root/tried").unwrap_or_default();
     eventually("it has tried", || tried().lines().count() >= 20);
     let said = tried();
@@ -284,7 +284,7 @@ fn reboot(rig: &Rig) {
 }
 
 /// Nothing gets out of a clone, or after a restore, that only the source may.
-fn first_packets(rig: &Rig) {
+pub fn first_packets(rig: &Rig) {
     let sandbox = rig.sandbox(&["203.0.113.20"]);
     try_at_boot(&sandbox);
     sandbox.snapshot("eager");

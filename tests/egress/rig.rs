@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use sandscript::backend::incus::{IncusBackend, IncusConfig};
 use sandscript::backend::local::{LocalBackend, LocalConfig};
+use sandscript::backend::nspawn::{NspawnBackend, NspawnConfig};
 use sandscript::sandbox::{
     Backend, Cancel, CloneSpec, Command, EgressLog, Error, Mount, Network, Policy, Restore, Result,
     Rule, SnapshotSpec, Spec, StopOptions, WriteOptions, exec,
@@ -36,6 +37,8 @@ pub struct Rig {
 #[derive(Clone)]
 enum Server {
     Incus(Incus),
+    /// Machines of systemd-nspawn, with stores on this disk.
+    Machines(PathBuf),
     Nas(Arc<Nas>),
 }
 
@@ -61,7 +64,17 @@ impl Server {
     fn is_elsewhere(&self) -> bool {
         match self {
             Server::Incus(incus) => incus.by != By::Host,
+            Server::Machines(_) => false,
             Server::Nas(_) => true,
+        }
+    }
+
+    /// What its sandboxes are cloned from, where they are: its snapshot `s`.
+    fn base(&self) -> Option<&str> {
+        match self {
+            Server::Incus(incus) => Some(&incus.base),
+            Server::Machines(_) => Some("base"),
+            Server::Nas(_) => None,
         }
     }
 }
@@ -86,6 +99,11 @@ impl Rig {
         Rig::with(Some(Server::Incus(Incus { socket: socket.to_owned(), base, by })))
     }
 
+    /// On machines of systemd-nspawn, with a store on this disk.
+    pub fn open_machines(disk: &Path) -> Result<Rig> {
+        Rig::with(Some(Server::Machines(disk.to_owned())))
+    }
+
     /// On a simulated NAS of its own.
     pub fn open_nas(release: nas_sim::Release) -> Result<Rig> {
         Rig::with(Some(Server::Nas(Arc::new(Nas::start(release)?))))
@@ -105,7 +123,10 @@ impl Rig {
         let failed = |error: std::io::Error| Error::internal(error.to_string());
         let temp =
             tempfile::Builder::new().prefix("sandscript-egress-").tempdir().map_err(failed)?;
-        let store = temp.path().join("store");
+        let store = match &server {
+            Some(Server::Machines(disk)) => disk.join(temp.path().file_name().unwrap_or_default()),
+            _ => temp.path().join("store"),
+        };
         let probe = temp.path().join("probe");
         fs::create_dir(&probe).map_err(failed)?;
         let own = std::env::current_exe().map_err(failed)?;
@@ -120,13 +141,23 @@ impl Rig {
         match &server {
             None => {}
             Some(Server::Nas(nas)) => nas.bring(&probe.join("probe"))?,
+            Some(Server::Machines(_)) => {
+                store.push("gates");
+                let options = StopOptions { force: true, ..StopOptions::default() };
+                let probe = probe.join("probe");
+                runtime.block_on(async {
+                    prepare(backend.as_ref(), "base", &probe).await?;
+                    backend.stop("base", options, &Cancel::new()).await
+                })?;
+            }
             Some(Server::Incus(incus)) => {
                 if incus.by == By::Host {
                     // Each server has a folder of its own there.
                     let mut all = fs::read_dir(&store).map_err(failed)?.flatten();
                     store = all.next().ok_or_else(|| Error::internal("there is no folder"))?.path();
                 }
-                runtime.block_on(prepare(backend.as_ref(), incus, &probe.join("probe")))?;
+                let probe = probe.join("probe");
+                runtime.block_on(prepare(backend.as_ref(), &incus.base, &probe))?;
             }
         }
         let zone = Mutex::new(std::env::var_os("SANDSCRIPT_TEST_ZONE").unwrap_or_default().into());
@@ -172,13 +203,13 @@ impl Rig {
             let name = self.wait(nas.guest(self.backend.as_ref(), spec))?;
             return Ok(Sandbox { rig: self, name });
         }
-        if let Some(Server::Incus(server)) = &self.server {
+        if let Some(base) = self.server.as_ref().and_then(Server::base) {
             let mut clone = CloneSpec::new(&spec.name);
             clone.label = Some("s".into());
             clone.egress = Some(spec.egress);
             (clone.networks, clone.hostname) = (spec.networks, spec.hostname);
             let backend = self.backend.as_ref();
-            self.wait(Backend::clone(backend, &server.base, &clone, &Cancel::new()))?;
+            self.wait(Backend::clone(backend, base, &clone, &Cancel::new()))?;
             return Ok(Sandbox { rig: self, name: spec.name });
         }
         spec.mounts = self.probe_mount();
@@ -225,6 +256,11 @@ impl Rig {
 
     /// The process 1 of a server's sandbox, as soon as there is one.
     pub fn process_one(&self, name: &str) -> i32 {
+        if let Some(Server::Machines(_)) = &self.server {
+            let run = self.store.with_file_name("machines").join(name).join("run.json");
+            let run: serde_json::Value = serde_json::from_slice(&fs::read(run).unwrap()).unwrap();
+            return i32::try_from(run["leader"].as_i64().unwrap()).unwrap();
+        }
         let payload = format!("lxc.payload.{name}");
         let is = |pid: &i32| {
             let read = |file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -257,10 +293,20 @@ impl Rig {
         self.gates().is_empty() && connected.is_err()
     }
 
+    /// Whether nobody else has sandboxes where it has its own.
+    fn owns_all(&self) -> bool {
+        matches!(self.server, None | Some(Server::Machines(_)))
+    }
+
     pub fn close(&self) -> std::result::Result<(), String> {
+        if let Some(Server::Machines(_)) = &self.server {
+            let cancel = Cancel::new();
+            let call = self.backend.delete("base", &cancel);
+            self.wait(call).map_err(|e| e.to_string())?;
+        }
         let left = self.wait(self.backend.list(&Cancel::new())).map_err(|e| e.to_string())?;
         // Others may have theirs on the same server; all of it goes with it.
-        if let Some(info) = left.first().filter(|_| self.server.is_none()) {
+        if let Some(info) = left.first().filter(|_| self.owns_all()) {
             return Err(format!("sandbox '{}' is left", info.name));
         }
         let end = Instant::now() + Duration::from_secs(20);
@@ -278,6 +324,15 @@ async fn backend(server: &Option<Server>, store: &Path) -> Result<Arc<dyn Backen
     let Incus { socket, by, .. } = match server {
         None => return Ok(Arc::new(LocalBackend::open(config(store))?)),
         Some(Server::Nas(nas)) => return nas.backend().await,
+        Some(Server::Machines(_)) => {
+            let config = NspawnConfig {
+                store: Some(store.to_owned()),
+                image: std::env::var("SANDSCRIPT_TEST_IMAGE").ok(),
+                name_servers: config(store).name_servers,
+                ..NspawnConfig::default()
+            };
+            return Ok(Arc::new(NspawnBackend::open(config).await?));
+        }
         Some(Server::Incus(incus)) => incus,
     };
     let config = IncusConfig {
@@ -293,8 +348,8 @@ async fn backend(server: &Option<Server>, store: &Path) -> Result<Arc<dyn Backen
 }
 
 /// Makes what sandboxes are cloned from, if it is not there yet.
-async fn prepare(backend: &dyn Backend, server: &Incus, probe: &Path) -> Result<()> {
-    let (base, cancel) = (server.base.as_str(), Cancel::new());
+async fn prepare(backend: &dyn Backend, base: &str, probe: &Path) -> Result<()> {
+    let cancel = Cancel::new();
     if backend.get(base, &cancel).await.is_ok() {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandscript::sandbox::{Cancel, Limits, Spec, State};
+use sandscript::sandbox::{Backend, Cancel, CloneSpec, Command as Run, Limits, Spec, State, exec};
 
 use crate::rig::Rig;
 use crate::systemd::Host;
@@ -18,6 +18,7 @@ pub const ALL: &[(&str, Test)] = &[
     ("native_machines_are_known_to_systemd", |rig| Box::pin(known(rig))),
     ("native_a_killed_supervisor_leaves_nothing", |rig| Box::pin(killed(rig))),
     ("native_what_ends_by_systemd_is_stopped", |rig| Box::pin(ended(rig))),
+    ("native_a_host_that_goes_down_in_the_middle", |_| Box::pin(down())),
 ];
 
 pub fn told(error: impl std::fmt::Display) -> String {
@@ -125,4 +126,54 @@ async fn ended(rig: Arc<Rig>) -> Result<(), String> {
             .map_err(|error| format!("{way:?}: {error}"))?;
     }
     rig.backend.delete(name, &Cancel::new()).await.map_err(told)
+}
+
+/// What is in the middle of something then is whole or gone afterwards, and the others are as they were.
+async fn down() -> Result<(), String> {
+    let temp = tempfile::Builder::new().prefix("sandscript-down-").tempdir().map_err(told)?;
+    let disk = crate::booted::Disk::mount(temp.path())?;
+    let own = temp.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let boot = |time: &str| {
+        let folder = temp.path().join(format!("{own}-{time}"));
+        std::fs::create_dir(&folder).map_err(told)?;
+        Host::boot(&folder, disk.path())
+    };
+    let cancel = Cancel::new();
+    let host = boot("one")?;
+    let backend = crate::rig::served_by(&host).await.map_err(told)?;
+    backend.create(&Spec::new("a"), &cancel).await.map_err(told)?;
+    let says = async |backend: &dyn Backend, line: &str| {
+        let done = exec(backend, "a", &Run::shell(line), &Cancel::new()).await.map_err(told)?;
+        Ok::<_, String>(String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    };
+    says(backend.as_ref(), "echo kept > /root/f; sync").await?;
+    let (cloning, spec) = (backend.clone(), CloneSpec::new("b"));
+    let cloning = tokio::spawn(async move {
+        // How it ends is told by what is there afterwards.
+        let _ = Backend::clone(cloning.as_ref(), "a", &spec, &Cancel::new()).await;
+    });
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    drop(host);
+    cloning.abort();
+    drop(backend);
+    let host = boot("two")?;
+    let backend = crate::rig::served_by(&host).await.map_err(told)?;
+    let backend = backend.as_ref();
+    backend.gc(false, &cancel).await.map_err(told)?;
+    let store = disk.path().join("nspawn");
+    for place in ["making", "trash"] {
+        let left = std::fs::read_dir(store.join(place)).map_err(told)?.count();
+        assert_eq!(left, 0, "{place} is not empty");
+    }
+    let all = backend.list(&cancel).await.map_err(told)?;
+    assert!(all.iter().any(|info| info.name == "a"));
+    for info in all {
+        assert_eq!(info.state, State::Stopped, "{}", info.name);
+        backend.start(&info.name, &cancel).await.map_err(told)?;
+        if info.name == "a" {
+            assert_eq!(says(backend, "cat /root/f").await?, "kept");
+        }
+        backend.delete(&info.name, &cancel).await.map_err(told)?;
+    }
+    Ok(())
 }

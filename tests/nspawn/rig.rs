@@ -1,5 +1,8 @@
-//! What machines of systemd-nspawn need in tests: an image that boots, and a disk with btrfs for the store.
+//! What machines of systemd-nspawn need in tests: an image that boots, and a disk for the store.
 #![allow(dead_code)]
+
+#[path = "pool.rs"]
+pub mod pool;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -89,25 +92,48 @@ fn name_of(cache: &Path) -> Result<PathBuf, String> {
     Ok(cache.join(format!("machine-{}.tar", &hash[..12])))
 }
 
-/// A disk with btrfs, as long as it is held.
+/// A disk, as long as it is held.
 pub struct Disk {
     place: PathBuf,
+    /// What it is, where it is no file system of the kernel's.
+    pub pool: Option<pool::Pool>,
 }
 
 impl Disk {
-    /// Makes one in a folder, and mounts it there.
+    /// Makes one with btrfs in a folder, and mounts it there.
     pub fn mount(folder: &Path) -> Result<Disk, String> {
+        Disk::made(folder, &["mkfs.btrfs", "-q", "-f", "-m", "single"])
+    }
+
+    /// The same with ext4, on which files share nothing.
+    pub fn ext4(folder: &Path) -> Result<Disk, String> {
+        Disk::made(
+            folder,
+            &["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,nodiscard"],
+        )
+    }
+
+    /// The same with ZFS.
+    pub fn zfs(folder: &Path) -> Result<Disk, String> {
+        let (file, place) = Disk::file(folder)?;
+        let pool = pool::Pool::make(&file, &place)?;
+        Ok(Disk { place, pool: Some(pool) })
+    }
+
+    fn made(folder: &Path, maker: &[&str]) -> Result<Disk, String> {
+        let (file, place) = Disk::file(folder)?;
+        ran(Command::new(maker[0]).args(&maker[1..]).arg(&file), maker[0])?;
+        let options = "loop,noatime,discard";
+        ran(Command::new("mount").args(["-o", options]).arg(&file).arg(&place), "mounting a disk")?;
+        Ok(Disk { place, pool: None })
+    }
+
+    fn file(folder: &Path) -> Result<(PathBuf, PathBuf), String> {
         let (file, place) = (folder.join("disk.img"), folder.join("disk"));
         std::fs::create_dir(&place).map_err(|e| e.to_string())?;
         let disk = File::create(&file).map_err(|e| e.to_string())?;
         disk.set_len(16 << 30).map_err(|e| e.to_string())?;
-        ran(
-            Command::new("mkfs.btrfs").args(["-q", "-f", "-m", "single"]).arg(&file),
-            "mkfs.btrfs",
-        )?;
-        let options = "loop,noatime,discard";
-        ran(Command::new("mount").args(["-o", options]).arg(&file).arg(&place), "mounting a disk")?;
-        Ok(Disk { place })
+        Ok((file, place))
     }
 
     /// Where it is mounted.
@@ -118,6 +144,16 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        if self.pool.is_some() {
+            return;
+        }
+        // What was mounted in there, if anything of it is left.
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let below = format!("{}/", self.place.display());
+        let places = table.lines().filter_map(|line| line.split(' ').nth(1));
+        for place in places.filter(|place| place.starts_with(&below)) {
+            let _ = ran(Command::new("umount").arg("--lazy").arg(place), "umount");
+        }
         // What was the last in there may still be on its way out.
         let done = ran(Command::new("umount").arg(&self.place), "umount");
         if done.is_err() {

@@ -61,7 +61,7 @@ use self::store::Lock;
 #[cfg(all(feature = "nspawn", feature = "ssh"))]
 pub(in crate::backend) use self::sys::register;
 #[cfg(feature = "nspawn")]
-pub(in crate::backend) use self::sys::send_signal;
+pub(in crate::backend) use self::sys::{idmap_mount, send_signal};
 use crate::sandbox::{Capabilities, Error, Result};
 
 /// Must be called first thing in `main` by a program that uses [`LocalBackend`].

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::Inner;
-use super::command::reap;
+use super::command::{PATH, reap};
 use super::groups::is_frozen;
 use super::launch::register;
 use super::record::{Machine, Run};
@@ -67,6 +67,16 @@ impl Agents {
         let started = Arc::new(Known { agent: begin(&run).await?, machine });
         *known = Some(Arc::clone(&started));
         Ok(started)
+    }
+}
+
+/// Waits until a machine's systemd may take orders, by what it lays out for those who give them. What a guest lays
+/// out in its stead makes the first of them come too soon, and be given again.
+pub(super) async fn bus(run: &Run) {
+    let socket = format!("/proc/{}/root/run/dbus/system_bus_socket", run.leader);
+    let until = Instant::now() + ANSWER;
+    while std::fs::symlink_metadata(&socket).is_err() && run.is_alive() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(4)).await;
     }
 }
 
@@ -173,7 +183,7 @@ fn service(machine: &str) -> Command {
     }
     // systemd takes a dollar sign for the beginning of a variable's name, and two for one.
     command.args(["--", "perl", "-e", &AGENT.replace('$', "$$")]);
-    command.env("SYSTEMD_LOG_LEVEL", "err").env("LC_ALL", "C");
+    command.env("SYSTEMD_LOG_LEVEL", "err").env("LC_ALL", "C").env("PATH", PATH);
     command
 }
 

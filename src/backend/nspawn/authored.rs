@@ -264,7 +264,7 @@ impl Inner {
             }
         }
         match &elsewhere {
-            None => self.storage.copy(&tree, &making.join("tree")).await?,
+            None => self.storage.copy(&tree, &making.join("tree"), false).await?,
             Some(folder) => {
                 let id = fs::read_to_string(folder.join("etc/machine-id")).unwrap_or_default();
                 let id = id.trim();

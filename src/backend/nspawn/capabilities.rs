@@ -61,17 +61,12 @@ pub(super) fn of(host: &Host, storage: &Storage, image: Option<String>) -> Capab
         Capability::Users,
     ]
     .into();
-    let no_quota = match storage {
-        Storage::Btrfs => "backend 'nspawn' sets no quotas on btrfs yet",
-        Storage::Copy => "the store's file system has no quotas for folders",
-    };
     let mut missing: BTreeMap<Capability, String> = [
         (Capability::Caches, "backend 'nspawn' keeps no caches yet: build a base instead"),
         (Capability::Cluster, "it is one host"),
         (Capability::CpuSet, "say how many CPUs it may use with cpu"),
         (Capability::Devices, "backend 'nspawn' passes no devices yet"),
         (Capability::HostImage, "a machine boots its image: use one with an init, such as debian/12"),
-        (Capability::LimitDisk, no_quota),
         (Capability::LimitInodes, "no file system limits the number of files of a folder"),
         (
             Capability::Mounts,
@@ -89,6 +84,10 @@ pub(super) fn of(host: &Host, storage: &Storage, image: Option<String>) -> Capab
     ]
     .map(|(capability, why)| (capability, why.to_owned()))
     .into();
+    match storage.no_quota() {
+        None => drop(has.insert(Capability::LimitDisk)),
+        Some(why) => drop(missing.insert(Capability::LimitDisk, why.to_owned())),
+    }
     let limits = [
         (Capability::LimitCpu, Controller::Cpu),
         (Capability::LimitMemory, Controller::Memory),

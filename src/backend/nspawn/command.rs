@@ -8,6 +8,9 @@ use tokio::sync::oneshot;
 
 use crate::sandbox::{Error, Result};
 
+/// Where they are, whatever whoever runs us has for a way.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Runs a program to its end; its output.
 ///
 /// # Errors
@@ -20,7 +23,7 @@ pub(super) async fn run<S: AsRef<OsStr>>(
     // It ends with this process, which has the lock on what it writes, and not by Ctrl-C on its own.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", program]).args(args).process_group(0);
-    command.stdin(Stdio::null()).env("LC_ALL", "C");
+    command.stdin(Stdio::null()).env("LC_ALL", "C").env("PATH", PATH);
     let output = tokio::task::spawn_blocking(move || command.output()).await;
     let output = output.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     let missing = |program: &str| {

@@ -100,19 +100,21 @@ impl Inner {
         tree: PathBuf,
         cancel: &Cancel,
     ) -> Result<()> {
-        self.storage.make(&tree).await?;
+        let place = self.storage.make(&tree).await?;
         let (name, cancel) = (image.to_owned(), cancel.clone());
-        blocking(move || {
+        let unpacked = blocking(move || {
             let options = LayerOptions::new(name.as_str(), Owners::Archive);
             let archive = Until { archive: tarball.reader()?, cancel: &cancel };
-            match image::unpack_layer(archive, &tree, &options) {
+            match image::unpack_layer(archive, &place, &options) {
                 Err(_) if cancel.is_cancelled() => return Err(Error::Cancelled),
                 done => done.map(drop)?,
             }
-            check(&tree, &name)?;
-            tidy(&tree).map_err(|error| Error::io(format!("unpacking image '{name}'"), error))
+            check(&place, &name)?;
+            tidy(&place).map_err(|error| Error::io(format!("unpacking image '{name}'"), error))
         })
-        .await
+        .await;
+        unpacked?;
+        self.storage.seal(&tree).await
     }
 
     async fn looked_up(

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::net::UnixDatagram;
 
 use super::super::guest::token;
-use super::super::local::{boot, confine};
+use super::super::local::{boot, confine, store_error};
 use super::authored::{Authored, preflight};
-use super::command::{self, reap};
+use super::command::{self, PATH, reap};
 use super::groups::{self, Groups, Made};
 use super::host::Host;
 use super::machine::host::ThisHost;
@@ -122,13 +122,28 @@ impl Inner {
                         self.launch_rendered(systemd, name, machine, authored).await,
                     ),
                 };
-                if launched.is_err() {
-                    systemd::end(&unit, true).await;
-                    self.store.set_run(name, None)?;
+                if launched.is_ok() {
+                    return launched;
                 }
-                launched
+                let others = authored.is_none() && systemd::is_machine(&unit).await? == Some(false);
+                systemd::end(&unit, true).await;
+                self.store.set_run(name, None)?;
+                match others {
+                    // It is not asked before: systemd starts no second one of a name.
+                    true => Err(Error::Busy {
+                        name: name.to_owned(),
+                        what: format!("another service of this host is called {unit}"),
+                    }),
+                    false => launched,
+                }
             }
         }
+    }
+
+    /// Where a machine's files are, which may be elsewhere in the store than its folder.
+    fn place_of(&self, name: &str) -> Result<PathBuf> {
+        let tree = self.store.tree(name);
+        tree.canonicalize().map_err(|error| store_error("looking at", &tree, error))
     }
 
     /// By a service of the host's systemd.
@@ -141,18 +156,18 @@ impl Inner {
     ) -> Result<Launched> {
         let doing = format!("starting sandbox '{name}'");
         let failed = |error: io::Error| Error::io(&doing, error);
-        let (unit, tree) = (systemd::unit(known), self.store.tree(name));
-        if systemd::is_machine(&unit).await? == Some(false) {
-            return Err(Error::Busy {
-                name: name.to_owned(),
-                what: format!("another service of this host is called {unit}"),
-            });
-        }
+        let (unit, tree) = (systemd::unit(known), self.place_of(name)?);
         let log = self.log(name)?;
         let run = self.begin(systemd, name, known, &unit)?;
         let registered = ["--register=yes".to_owned()];
         let program = std::iter::once("systemd-nspawn".to_owned());
-        let program = program.chain(registered).chain(arguments(known, machine, &tree)).collect();
+        let program = program.chain(registered).chain(arguments(
+            known,
+            machine,
+            &tree,
+            self.storage.ownership(),
+        ));
+        let program = program.collect();
         let service = Service { unit: &unit, name, tree: &tree, log: &log, program };
         let job = systemd.start(&service, &machine.record.limits).map_err(failed)?;
         self.follow(name, run, job, Duration::ZERO).await
@@ -290,13 +305,12 @@ impl Inner {
         match authored {
             None => {
                 command.args(["systemd-nspawn", "--register=no"]);
-                command.args(arguments(known, machine, &self.store.tree(name)));
+                let tree = self.place_of(name)?;
+                command.args(arguments(known, machine, &tree, self.storage.ownership()));
             }
             Some(authored) => drop(command.args(&authored.plan.command.argv)),
         }
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env_clear().env("PATH", PATH);
         command.env("NOTIFY_SOCKET", &told.path).env("SYSTEMD_NSPAWN_LOCK", "0");
         if let Some(authored) = authored {
             command.envs(authored.plan.command.env.iter().map(|(name, value)| (name, value)));
@@ -372,7 +386,7 @@ pub(super) fn sweep() {
 }
 
 /// What systemd-nspawn is told.
-fn arguments(known: &str, machine: &Machine, tree: &Path) -> Vec<String> {
+fn arguments(known: &str, machine: &Machine, tree: &Path, ownership: &str) -> Vec<String> {
     let record = &machine.record;
     vec![
         "--boot".into(),
@@ -381,7 +395,7 @@ fn arguments(known: &str, machine: &Machine, tree: &Path) -> Vec<String> {
         "--notify-ready=yes".into(),
         "--private-network".into(),
         format!("--private-users={}:{RANGE}", machine.base),
-        "--private-users-ownership=auto".into(),
+        format!("--private-users-ownership={ownership}"),
         "--settings=no".into(),
         "--resolv-conf=off".into(),
         "--timezone=off".into(),

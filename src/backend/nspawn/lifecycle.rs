@@ -1,15 +1,15 @@
 //! Making, starting, stopping and deleting.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-
 use super::super::guest::{Ask, Record, guarded};
 use super::super::local::{save, send_signal, store_error};
+use super::agents;
 use super::authored::Authored;
 use super::command;
 use super::egress::server;
@@ -17,6 +17,7 @@ use super::groups::{self, is_frozen};
 use super::identity;
 use super::launch::Launched;
 use super::record::{Machine, Run};
+use super::store::settle;
 use super::{BACKEND, Inner};
 use crate::sandbox::{
     Cancel, Capability, Error, GcReport, Info, Kind, Limits, Result, Spec, State, StopOptions,
@@ -107,10 +108,12 @@ impl Inner {
     }
 
     /// Makes a machine with a copy of a tree, and leaves nothing of it when that fails or is cancelled.
-    pub(super) async fn make(&self, plan: Plan, tree: &Path, cancel: &Cancel) -> Result<Info> {
+    pub(super) async fn make(&self, mut plan: Plan, tree: &Path, cancel: &Cancel) -> Result<Info> {
         let (making, lock) = self.store.new_folder()?;
         let done = async {
-            self.storage.copy(tree, &making.join("tree")).await?;
+            let own = making.join("tree");
+            self.storage.copy(tree, &own, false).await?;
+            self.measure_disk(&mut plan.machine, &own).await?;
             self.place(&plan, &making, cancel).await
         };
         let done = done.await;
@@ -119,6 +122,22 @@ impl Inner {
             self.clear(&making).await?;
         }
         done
+    }
+
+    /// Notes how many bytes a new machine's tree has, where what it writes is limited, and limits it.
+    pub(super) async fn measure_disk(&self, machine: &mut Machine, tree: &Path) -> Result<()> {
+        if machine.record.limits.disk.is_some() && machine.disk_base.is_none() {
+            machine.disk_base = Some(self.storage.referenced(tree).await?);
+        }
+        self.limit_disk(machine, tree).await
+    }
+
+    /// Limits what a machine may write to a tree.
+    pub(super) async fn limit_disk(&self, machine: &Machine, tree: &Path) -> Result<()> {
+        match (machine.record.limits.disk, machine.disk_base) {
+            (Some(bytes), Some(base)) => self.storage.limit(tree, base.saturating_add(bytes)).await,
+            _ => Ok(()),
+        }
     }
 
     /// Makes what was prepared in a folder a machine.
@@ -132,10 +151,12 @@ impl Inner {
         }
         let _lock = self.store.changing(name).await?;
         let folder = self.store.folder(name);
-        match renameat_with(CWD, making, CWD, &folder, RenameFlags::NOREPLACE) {
+        match settle(making, &folder) {
             Ok(()) => {}
-            Err(rustix::io::Errno::EXIST) => return Err(Error::exists(Kind::Sandbox, name)),
-            Err(error) => return Err(store_error("making", &folder, error.into())),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Error::exists(Kind::Sandbox, name));
+            }
+            Err(error) => return Err(store_error("making", &folder, error)),
         }
         let done = async {
             if !plan.bare {
@@ -162,6 +183,8 @@ impl Inner {
             self.end(name, &last).await?;
         }
         self.forget(name);
+        let lasting = machine.record.owner.is_none();
+        self.storage.ready(&self.store.tree(name), machine.base, lasting).await?;
         // Each time: it may have laid out something else since, and systemd-nspawn follows it on the host.
         let root = self.root(name, machine);
         let keeps = machine.elsewhere.is_some();
@@ -177,7 +200,13 @@ impl Inner {
         let longer = authored.as_ref().map_or(Duration::ZERO, |one| one.plan.starting);
         let up = async {
             let identified = async {
-                if !services.up(longer).await {
+                // What starts commands need not wait for the last of its services.
+                let agent = async {
+                    agents::bus(&run).await;
+                    let _ = self.agents.of(self, name).await;
+                };
+                let (up, ()) = tokio::join!(services.up(longer), agent);
+                if !up {
                     return Err(self.unready(name));
                 }
                 self.identify(name, machine).await
@@ -197,12 +226,17 @@ impl Inner {
             done = up => done,
         };
         match done {
-            Ok(()) if machine.ready => Ok(()),
-            Ok(()) if !self.owns(name, machine).await => {
+            Ok(()) if !machine.ready && !self.owns(name, machine).await => {
                 self.end(name, &run).await?;
                 self.boot_owned(name, machine, cancel).await
             }
-            Ok(()) => self.store.save(name, &Machine { ready: true, ..machine.clone() }),
+            Ok(()) => {
+                self.store.set_run(name, Some(&Run { up: true, ..run }))?;
+                match machine.ready {
+                    true => Ok(()),
+                    false => self.store.save(name, &Machine { ready: true, ..machine.clone() }),
+                }
+            }
             Err(error) => {
                 self.end(name, &run).await?;
                 Err(error)
@@ -272,8 +306,8 @@ impl Inner {
             let lock = inner.store.changing(&name).await?;
             let machine = inner.store.machine(&name)?;
             match inner.store.run(&name)? {
-                Some(run) if machine.ready => inner.thaw_run(&run).await,
-                // None runs, or one that nobody has made its own.
+                Some(run) if machine.ready && run.up => inner.thaw_run(&run).await,
+                // None runs, or one that nobody has made its own, and that may end with who began to.
                 _ => inner.boot(&name, &machine, &cancel).await,
             }?;
             drop(lock);
@@ -452,6 +486,7 @@ impl Inner {
         }
         if !dry_run {
             super::launch::sweep();
+            failed = failed.or(self.storage.sweep().await.err());
             for name in self.gatehouse.names()? {
                 let Some(_lock) = self.store.try_changing(&name) else { continue };
                 if !self.store.folder(&name).exists() {

@@ -26,6 +26,9 @@ pub(super) struct Machine {
     pub base: u32,
     /// What its `/etc/machine-id` is to be: 32 hexadecimal digits.
     pub machine_id: String,
+    /// How many bytes its tree had before it wrote to it, which its limit does not count; none where nothing is
+    /// limited.
+    pub disk_base: Option<u64>,
     /// Whether it is whole: its first start made it a machine of its own.
     #[serde(default = "whole")]
     pub ready: bool,
@@ -65,6 +68,9 @@ pub(super) struct Run {
     pub machine: String,
     /// The service of the host's systemd that it is, where it is one.
     pub unit: Option<String>,
+    /// Whether it came up: whoever started it may have been killed before.
+    #[serde(default = "whole")]
+    pub up: bool,
 }
 
 /// A snapshot.

@@ -4,15 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-
 use super::super::guest::guarded;
 use super::super::local::{save, store_error};
 use super::Inner;
 use super::groups::{self, is_frozen};
 use super::lifecycle::Plan;
 use super::record::{Machine, Saved};
-use super::storage::Storage;
+use super::store::{exchange, settle};
 use crate::sandbox::{
     Cancel, CloneSpec, Error, Info, Kind, Result, Snapshot, SnapshotSpec, wall_clock,
 };
@@ -53,7 +51,7 @@ impl Inner {
         let newest = self.store.snapshots(name)?.last().map(|saved| saved.created);
         let (making, lock) = self.store.new_folder()?;
         let done = async {
-            let frozen = self.copy_still(name, &making.join("tree")).await?;
+            let frozen = self.copy_still(name, &making.join("tree"), true).await?;
             // After those that are there, also where the clock was set back since.
             let after = newest.map(|newest| newest + Duration::from_micros(1));
             let created = after.map_or_else(wall_clock, |after| after.max(wall_clock()));
@@ -65,10 +63,9 @@ impl Inner {
                 expires: spec.expires,
             };
             save(&making.join("snapshot.json"), &saved)?;
-            match renameat_with(CWD, &making, CWD, &place, RenameFlags::NOREPLACE) {
-                Ok(()) => Ok(saved),
-                Err(error) => Err(store_error("making", &place, error.into())),
-            }
+            settle(&making, &place)
+                .map(|()| saved)
+                .map_err(|error| store_error("making", &place, error))
         };
         let done = done.await;
         drop(lock);
@@ -76,21 +73,26 @@ impl Inner {
             self.clear(&making).await?;
         }
         let saved = done?;
-        let size = match self.storage {
+        let size = match self.storage.shares_all() {
             // At this moment the machine still shares all of it.
-            Storage::Btrfs => 0,
-            Storage::Copy => self.storage.size(&place.join("tree")).await.unwrap_or_default(),
+            true => 0,
+            false => self.storage.size(&place.join("tree")).await.unwrap_or_default(),
         };
         Ok(saved.snapshot(size))
     }
 
-    /// Copies a machine's tree as it is in one moment; how long its processes stood still.
-    async fn copy_still(&self, name: &str, to: &Path) -> Result<Duration> {
+    /// Copies a machine's tree as it is in one moment, to one that is only `kept` or to one that can be written to;
+    /// how long its processes stood still.
+    async fn copy_still(&self, name: &str, to: &Path, kept: bool) -> Result<Duration> {
         let tree = self.store.tree(name);
         let run = self.store.run(name)?;
+        let copy = async || match kept {
+            true => self.storage.keep(&tree, to, run.is_some()).await,
+            false => self.storage.copy(&tree, to, run.is_some()).await,
+        };
         let whole = run.as_ref().and_then(|run| run.whole.as_ref());
         let Some(whole) = whole.filter(|whole| !is_frozen(whole)) else {
-            self.storage.copy(&tree, to).await?;
+            copy().await?;
             return Ok(Duration::ZERO);
         };
         let turn = self.turns.of(name);
@@ -99,7 +101,7 @@ impl Inner {
         self.store.set_copied(name, true)?;
         let still = Still(whole);
         groups::freeze(whole, true).await?;
-        let copied = self.storage.copy(&tree, to).await;
+        let copied = copy().await;
         drop(still);
         self.store.set_copied(name, false)?;
         copied.map(|()| started.elapsed())
@@ -204,12 +206,14 @@ impl Inner {
         let (making, lock) = self.store.new_folder()?;
         let done = async {
             let tree = making.join("tree");
-            self.storage.copy(&self.store.snapshot(name, label).join("tree"), &tree).await?;
+            let from = self.store.snapshot(name, label).join("tree");
+            self.storage.copy(&from, &tree, false).await?;
+            self.limit_disk(&machine, &tree).await?;
             let ran = self.store.run(name)?.is_some();
             self.halt(name).await?;
             let now = self.store.tree(name);
-            let changed = renameat_with(CWD, &tree, CWD, &now, RenameFlags::EXCHANGE)
-                .map_err(|error| store_error("restoring", &now, error.into()));
+            let changed =
+                exchange(&tree, &now).map_err(|error| store_error("restoring", &now, error));
             self.forget_network(name).await?;
             // As it was, when there was no way back.
             let started = match ran {
@@ -262,9 +266,9 @@ impl Inner {
                     Some(label) => {
                         self.store.saved(name, label)?;
                         let from = self.store.snapshot(name, label).join("tree");
-                        self.storage.copy(&from, &tree).await?;
+                        self.storage.copy(&from, &tree, false).await?;
                     }
-                    None => drop(self.copy_still(name, &tree).await?),
+                    None => drop(self.copy_still(name, &tree, false).await?),
                 }
                 source
             };
@@ -272,6 +276,8 @@ impl Inner {
             record.created = Some(wall_clock());
             let mut machine = Machine::new(record, &self.taken()?);
             self.clone_file(name, &source, &mut machine, &making)?;
+            machine.disk_base = source.disk_base;
+            self.measure_disk(&mut machine, &making.join("tree")).await?;
             let plan = Plan { name: spec.name.clone(), machine, user: None, bare: spec.bare };
             self.place(&plan, &making, cancel).await
         };

@@ -8,6 +8,8 @@
 //! making/ID/               a machine that is not made yet; its maker holds the folder's lock
 //! trash/ID                 on its way out
 //! gates/                   what the gate keeps
+//! layers/, mounts/         where trees are stacks of layers: `tree` is a link
+//! trees/                   where trees are datasets of ZFS: `tree` is a link
 //! ```
 
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -15,6 +17,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::super::guest::token;
 use super::super::local::{load, save, store_error};
@@ -201,10 +206,7 @@ impl Store {
 
     /// One at a time may change a machine, or take its name.
     pub async fn changing(&self, name: &str) -> Result<Lock> {
-        let path = self.root.join("locks").join(name);
-        let file = File::options().create(true).append(true).open(&path);
-        let file = file.map_err(|error| store_error("opening", &path, error))?;
-        wait(&path, file).await
+        hold(&self.root.join("locks").join(name)).await
     }
 
     /// The lock if nobody has it.
@@ -291,10 +293,33 @@ impl Store {
 
     /// One at a time may unpack an image.
     pub async fn image_lock(&self, key: &str) -> Result<Lock> {
-        let path = self.images().join(format!("{key}.lock"));
-        let file = File::options().create(true).append(true).open(&path);
-        wait(&path, file.map_err(|error| store_error("opening", &path, error))?).await
+        hold(&self.images().join(format!("{key}.lock"))).await
     }
+}
+
+/// Gives what was prepared its place, where nothing is. Who holds the lock of its name does.
+pub(super) fn settle(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // ZFS has had no such thing before 2.2.
+        Err(Errno::INVAL) if to.symlink_metadata().is_err() => fs::rename(from, to),
+        Err(Errno::INVAL) => Err(io::ErrorKind::AlreadyExists.into()),
+        done => Ok(done?),
+    }
+}
+
+/// Gives a new tree an old one's place, in one step. The old one is where the new one was then, but for links
+/// where the file system can't exchange them: those are gone.
+pub(super) fn exchange(new: &Path, old: &Path) -> io::Result<()> {
+    match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
+        Err(Errno::INVAL) if new.is_symlink() => fs::rename(new, old),
+        done => Ok(done?),
+    }
+}
+
+/// Waits for a lock of this name.
+pub(super) async fn hold(path: &Path) -> Result<Lock> {
+    let file = File::options().create(true).append(true).open(path);
+    wait(path, file.map_err(|error| store_error("opening", path, error))?).await
 }
 
 async fn wait(path: &Path, file: File) -> Result<Lock> {

@@ -195,7 +195,7 @@ impl Systemd {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::options().append(true).open(log)?);
-        command.env("LC_ALL", "C");
+        command.env("LC_ALL", "C").env("PATH", command::PATH);
         Ok(reap(command.spawn()?))
     }
 }

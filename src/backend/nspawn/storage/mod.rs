@@ -2,21 +2,35 @@
 
 mod btrfs;
 mod copy;
+mod links;
+mod overlay;
+mod owners;
+mod zfs;
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use crate::sandbox::{Error, Result};
 
+use overlay::Overlay;
+use zfs::Zfs;
+
 const BTRFS: i64 = 0x9123_683e;
+const EXT4: i64 = 0xef53;
 const OVERLAY: i64 = 0x794c_7630;
+const XFS: i64 = 0x5846_5342;
 
 /// A way to keep trees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Storage {
     /// Each is a subvolume: a copy shares all with its source.
-    Btrfs,
+    Btrfs(PathBuf),
     /// Each is a folder: a copy shares what the file system can share.
     Copy,
+    /// Each is a stack of layers, which others may share.
+    Overlay(Overlay),
+    /// Each is a dataset of ZFS: a copy is a clone.
+    Zfs(Zfs),
 }
 
 impl Storage {
@@ -25,46 +39,158 @@ impl Storage {
         let found = rustix::fs::statfs(root).map_err(|error| {
             Error::io(format!("looking at {}", root.display()), std::io::Error::from(error))
         })?;
+        if let Some(zfs) = Zfs::probe(root).await? {
+            return Ok(Storage::Zfs(zfs));
+        }
         match found.f_type as i64 {
-            BTRFS if btrfs::is_there().await => Ok(Storage::Btrfs),
+            BTRFS if btrfs::is_there().await => Ok(Storage::Btrfs(root.to_owned())),
             OVERLAY => Err(Error::unsupported(
                 format!("a store on an overlay ({})", root.display()),
                 super::BACKEND,
-                "put the store on btrfs, ext4 or xfs with --store",
+                "put the store on btrfs, ZFS, ext4 or xfs with --store",
             )),
+            EXT4 | XFS if !shares_blocks(root) => {
+                let overlay = Overlay::probe(root).await?;
+                Ok(overlay.map_or(Storage::Copy, Storage::Overlay))
+            }
             _ => Ok(Storage::Copy),
         }
     }
 
-    /// Makes an empty tree.
-    pub async fn make(self, tree: &Path) -> Result<()> {
+    /// Why nothing can be limited to a number of bytes; none where it can.
+    pub fn no_quota(&self) -> Option<&'static str> {
         match self {
-            Storage::Btrfs => btrfs::make(tree).await,
-            Storage::Copy => copy::make(tree),
+            Storage::Btrfs(_) | Storage::Zfs(_) => None,
+            Storage::Copy | Storage::Overlay(_) => Some(
+                "the store's file system has no quotas for folders: put the store on btrfs or ZFS with --store",
+            ),
         }
     }
 
-    /// Copies a tree. The copy can be written to; the source stays.
-    pub async fn copy(self, from: &Path, to: &Path) -> Result<()> {
+    /// What systemd-nspawn is to do about the owners of a tree's files.
+    pub fn ownership(&self) -> &'static str {
         match self {
-            Storage::Btrfs => btrfs::copy(from, to).await,
+            // It can't map what is stacked, and need not.
+            Storage::Overlay(_) => "off",
+            Storage::Zfs(zfs) => zfs.ownership(),
+            _ => "auto",
+        }
+    }
+
+    /// Whether what was just kept shares all with its source, so that nothing goes with it alone.
+    pub fn shares_all(&self) -> bool {
+        !matches!(self, Storage::Copy | Storage::Overlay(_))
+    }
+
+    /// Makes an empty tree; the folder that its files are to be put in.
+    pub async fn make(&self, tree: &Path) -> Result<PathBuf> {
+        match self {
+            Storage::Btrfs(_) => btrfs::make(tree).await?,
+            Storage::Copy => copy::make(tree)?,
+            Storage::Overlay(overlay) => return overlay.make(tree).await,
+            Storage::Zfs(zfs) => return zfs.make(tree).await,
+        }
+        Ok(tree.to_owned())
+    }
+
+    /// What was made has all its files.
+    pub async fn seal(&self, tree: &Path) -> Result<()> {
+        match self {
+            Storage::Zfs(zfs) => zfs.seal(tree).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Copies a tree, which processes of a machine may have open where it `runs`. The copy can be written to; the
+    /// source stays.
+    pub async fn copy(&self, from: &Path, to: &Path, runs: bool) -> Result<()> {
+        match self {
+            Storage::Btrfs(_) => btrfs::copy(from, to).await,
             Storage::Copy => copy::copy(from, to).await,
+            Storage::Overlay(overlay) => overlay.copy(from, to, runs).await,
+            Storage::Zfs(zfs) => zfs.copy(from, to).await,
+        }
+    }
+
+    /// Makes what a tree is now one that only copies are made of.
+    pub async fn keep(&self, from: &Path, to: &Path, runs: bool) -> Result<()> {
+        match self {
+            Storage::Overlay(overlay) => overlay.keep(from, to, runs).await,
+            Storage::Zfs(zfs) => zfs.keep(from, to).await,
+            _ => self.copy(from, to, runs).await,
         }
     }
 
     /// Deletes a folder with all the trees in it.
-    pub async fn remove(self, folder: &Path) -> Result<()> {
+    pub async fn remove(&self, folder: &Path) -> Result<()> {
         match self {
-            Storage::Btrfs => btrfs::remove(folder).await,
+            Storage::Btrfs(_) => btrfs::remove(folder).await,
             Storage::Copy => copy::remove(folder).await,
+            Storage::Overlay(overlay) => overlay.remove(folder).await,
+            Storage::Zfs(zfs) => zfs.remove(folder).await,
+        }
+    }
+
+    /// Deletes what a process left that was killed.
+    pub async fn sweep(&self) -> Result<()> {
+        match self {
+            Storage::Btrfs(_) | Storage::Copy => Ok(()),
+            Storage::Overlay(overlay) => overlay.sweep().await,
+            Storage::Zfs(zfs) => zfs.sweep().await,
+        }
+    }
+
+    /// Sees to it that a machine's tree can be used by users whose ids begin at `base`; `lasting` says whether it
+    /// has to outlive the host's power.
+    pub async fn ready(&self, tree: &Path, base: u32, lasting: bool) -> Result<()> {
+        match self {
+            Storage::Btrfs(_) | Storage::Copy => Ok(()),
+            Storage::Overlay(overlay) => overlay.ready(tree, base, lasting).await,
+            Storage::Zfs(zfs) => zfs.ready(tree, base).await,
         }
     }
 
     /// How many bytes go with a tree.
-    pub async fn size(self, tree: &Path) -> Result<u64> {
+    pub async fn size(&self, tree: &Path) -> Result<u64> {
         match self {
-            Storage::Btrfs => btrfs::size(tree).await,
+            Storage::Btrfs(_) => btrfs::size(tree).await,
             Storage::Copy => copy::size(tree).await,
+            Storage::Overlay(overlay) => overlay.size(tree).await,
+            Storage::Zfs(zfs) => zfs.size(tree).await,
         }
     }
+
+    /// How many bytes a tree has, shared or not.
+    pub async fn referenced(&self, tree: &Path) -> Result<u64> {
+        match self {
+            Storage::Btrfs(root) => btrfs::referenced(root, tree).await,
+            Storage::Zfs(zfs) => zfs.referenced(tree).await,
+            Storage::Copy | Storage::Overlay(_) => Ok(0),
+        }
+    }
+
+    /// Lets a tree have so many bytes and no more.
+    pub async fn limit(&self, tree: &Path, bytes: u64) -> Result<()> {
+        match self {
+            Storage::Btrfs(_) => btrfs::limit(tree, bytes).await,
+            Storage::Zfs(zfs) => zfs.limit(tree, bytes).await,
+            Storage::Copy | Storage::Overlay(_) => Ok(()),
+        }
+    }
+}
+
+/// Whether files of a folder can share their blocks, by trying it.
+fn shares_blocks(folder: &Path) -> bool {
+    let name = || folder.join("locks").join(format!(".{}", super::super::guest::token()));
+    let (one, two) = (name(), name());
+    let source = std::fs::write(&one, [0; 4096]).and_then(|()| File::open(&one));
+    let target = File::options().create_new(true).write(true).open(&two);
+    let shared = match (source, target) {
+        (Ok(source), Ok(target)) => rustix::fs::ioctl_ficlone(target, source).is_ok(),
+        _ => false,
+    };
+    for path in [one, two] {
+        let _ = std::fs::remove_file(path);
+    }
+    shared
 }
