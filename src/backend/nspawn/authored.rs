@@ -102,10 +102,17 @@ impl Inner {
         if record.source.is_some() {
             file.limits = record.limits.clone();
         }
-        if machine.chown && file.users.ownership == Ownership::Auto {
+        if self.gives_ids(machine) {
+            file.users.ownership = Ownership::Off;
+        } else if machine.chown && file.users.ownership == Ownership::Auto {
             file.users.ownership = Ownership::Chown;
         }
         Ok(Some(file))
+    }
+
+    /// Whether the store gives a machine's files to its ids, so that nobody else has to.
+    fn gives_ids(&self, machine: &Machine) -> bool {
+        machine.elsewhere.is_none() && self.storage.ownership() == "off"
     }
 
     /// A machine of a file as it is rendered for this host; none of one that has no file.
@@ -248,6 +255,18 @@ impl Inner {
         };
         let taken = self.taken()?;
         let mut machine = Machine { authored: true, ..Machine::new(record, &taken) };
+        let plain = file.users.namespace
+            && file.users.size == RANGE
+            && file.users.ownership == Ownership::Auto;
+        if !plain && elsewhere.is_none() && self.gives_ids(&machine) {
+            return Err(Error::invalid_hint(
+                "users",
+                format!(
+                    "a store on this file system gives a machine {RANGE} ids of its own, and nothing else"
+                ),
+                "leave users out of the file, or use a store on btrfs (--store)",
+            ));
+        }
         if file.users.size != RANGE || file.users.base.is_some() {
             let free = |base: u32| {
                 let one = Machine { base, size: Some(file.users.size), ..Machine::default() };
