@@ -46,11 +46,12 @@ impl Inner {
     }
 
     /// What is known of the place that guests are in, on a server that is alone.
+    #[cfg(feature = "local")]
     pub(super) async fn ground(&self) -> Result<Ground> {
         self.ground_of("").await
     }
 
-    /// The same of a member of a cluster: addresses of its machine, where it tells them.
+    /// What is known of the place that a member's guests are in: addresses of its machine, where it tells them.
     async fn ground_of(&self, member: &str) -> Result<Ground> {
         let member = if self.cluster.is_some() { member } else { "" };
         let grounds = || self.grounds.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use tokio::sync::Notify;
 
 use crate::sandbox::{
@@ -14,8 +13,6 @@ use crate::sandbox::{
 
 /// For how long one waits.
 const WAITS: Duration = Duration::from_secs(3600);
-/// How many are made at once, beside what the cells' own takes.
-const AT_ONCE: usize = 2;
 /// One that would wait no longer than this is not begun with.
 const ABOUT_TO_GO: Duration = Duration::from_secs(60);
 
@@ -182,14 +179,22 @@ impl Pool {
                 *waiting.entry(pool.clone()).or_default() += 1;
             }
         }
-        let mut missing = Vec::new();
-        for (key, (source, clone)) in &kinds {
-            for _ in waiting.get(key).copied().unwrap_or_default()..self.size {
-                missing.push(self.make(backend, key, source, clone, cancel));
+        let missing = kinds.iter().flat_map(|(key, (source, clone))| {
+            let there = waiting.get(key).copied().unwrap_or_default();
+            (there..self.size).map(move |_| (key, source, clone))
+        });
+        let missing = Mutex::new(missing);
+        let maker = async || {
+            let mut done = Ok(());
+            loop {
+                let next = missing.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((key, source, clone)) = next else { return done };
+                done = done.and(self.make(backend, key, source, clone, cancel).await);
             }
-        }
-        let made = stream::iter(missing).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
-        made.into_iter().collect()
+        };
+        // No more at once: the cells make their own beside.
+        let (one, other) = tokio::join!(maker(), maker());
+        one.and(other)
     }
 
     /// Makes one, which may be taken at once.
