@@ -63,7 +63,8 @@ async fn pull(ctx: Ctx, args: Args) -> Result<Value> {
             .hint("pull what the link points to"));
     }
     let target = match given.ends_with('/') || host.is_dir() {
-        true => path::confined(&ctx, &format!("{given}/{}", entry.name))?,
+        // By the path that was asked for: what the guest calls it may be anything.
+        true => path::confined(&ctx, &format!("{given}/{}", last(guest)?))?,
         false => host,
     };
     let _writing = ctx.writing(&target);
@@ -98,6 +99,15 @@ struct Staged<'a>(&'a Path);
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(self.0);
+    }
+}
+
+/// The last part of a guest's path.
+fn last(guest: &str) -> Result<&str> {
+    match guest.trim_end_matches('/').rsplit('/').next() {
+        Some(name) if !matches!(name, "" | "." | "..") => Ok(name),
+        _ => Err(ScriptError::runtime(format!("'{guest}' names no file"))
+            .hint("say what the file is to be called here")),
     }
 }
 

@@ -18,6 +18,10 @@ const CHUNK: usize = 256 << 10;
 
 fn entries(fields: &[Vec<u8>]) -> Vec<FileEntry> {
     let mut all: Vec<FileEntry> = fields.chunks_exact(8).map(entry).collect();
+    // The guest may say anything: a name is no path.
+    all.retain(|entry| {
+        !matches!(entry.name.as_str(), "" | "." | "..") && !entry.name.contains('/')
+    });
     all.sort_by(|one, other| one.name.cmp(&other.name));
     all
 }
