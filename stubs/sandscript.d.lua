@@ -1082,7 +1082,7 @@ function build_bases(bases) end
 ---@field include? (table<string, string|number|boolean>)[] Cells to add, or values to add to those that fit.
 ---@field exclude? (table<string, string|number|boolean>)[] Combinations to leave out.
 ---@field parallel? integer How many run at once. Default: what the backend can do.
----@field pool? integer How many started clones are to wait for the cells of the next run, which then begin at once: a later run takes them, and makes new ones while its last cells run. They go with gc after an hour. No more than the matrix has cells. Cells with caches or networks, and those that are not cloned from a snapshot or a base, are never made ahead. Where clones take milliseconds it does nothing. Default: 0.
+---@field pool? integer How many started clones are to wait for the cells of the next run, which then begin at once: cells take them, and more are made beside as they do. They go with gc after an hour. No more than the matrix has cells. Cells with caches or networks, and those that are not cloned from a snapshot or a base, are never made ahead. Where clones take milliseconds it does nothing. Default: 0.
 ---@field timeout? Duration How long one attempt of a cell may take.
 ---@field warn_after? Duration After how long a cell that still runs is told of, again and again. Default: half of its timeout.
 ---@field retries? integer How often a cell that failed is tried again, each time in a fresh sandbox. One that then passes is flaky. Default: 0.

@@ -450,7 +450,7 @@ pub(super) fn specs() -> Vec<FnSpec> {
                 "pool",
                 Type::Int,
                 "How many started clones are to wait for the cells of the next run, which then begin at \
-                  once: a later run takes them, and makes new ones while its last cells run. They go \
+                  once: cells take them, and more are made beside as they do. They go \
                   with gc after an hour. No more than the matrix has cells. Cells with caches or networks, and those that are not cloned \
                   from a snapshot or a base, are never made ahead. Where clones take milliseconds it \
                   does nothing. Default: 0.",

@@ -28,6 +28,8 @@ pub(super) struct Lane {
     heaviest: usize,
     /// Held while it is looked how many can run at once.
     measuring: tokio::sync::Mutex<()>,
+    /// How many processors the members had that its cells may be on, when that was looked at last.
+    cpus: AtomicUsize,
     /// How many bodies run at once on all backends together, where there are several.
     all: Option<(Arc<Semaphore>, usize)>,
     /// How many sandboxes are in use or made ahead.
@@ -75,8 +77,11 @@ impl Lanes {
         }
         let mut can = Vec::with_capacity(contexts.len());
         let mut pools = Vec::with_capacity(contexts.len());
+        let mut processors = Vec::with_capacity(contexts.len());
         for ((ctx, _), targets) in contexts.iter().zip(&targets) {
-            can.push(capacity(ctx, targets).await);
+            let (room, cpus) = capacity(ctx, targets).await;
+            can.push(room);
+            processors.push(cpus);
             let pool =
                 Pool::of(ctx.backend.as_ref(), spec.pool.min(cells.len()), &ctx.cancel).await;
             pools.push(pool.map(Arc::new));
@@ -88,31 +93,33 @@ impl Lanes {
         let several = contexts.len() > 1;
         let all = several.then(|| (Arc::new(Semaphore::new(permits(parallel))), parallel));
         let measured = spec.parallel.is_none() || several;
-        let lane = |(((ctx, machine), targets), (can, pool)): (((_, _), BTreeSet<_>), _)| {
-            // A number that is asked for beats what a backend thinks of itself, where it is the only
-            // one; of several each has what it can do.
-            let parallel = if several { usize::min(can, parallel) } else { parallel };
-            // Enough that a slot finds one ready, when cells take much longer than a clone.
-            let ahead = parallel.clamp(1, 4).max(parallel / 8);
-            Arc::new(Lane {
-                ctx,
-                machine,
-                pool,
-                gone: AtomicBool::new(false),
-                bodies: Arc::new(Semaphore::new(permits(parallel))),
-                parallel: AtomicUsize::new(parallel),
-                targets: Some(targets).filter(|_| measured),
-                heaviest: heaviest.min(parallel),
-                measuring: tokio::sync::Mutex::default(),
-                all: all.clone(),
-                live: Arc::new(Semaphore::new(permits(parallel.saturating_add(ahead)))),
-                slots: Arc::new(Semaphore::new(permits(
-                    parallel.saturating_mul(2).saturating_add(ahead),
-                ))),
-            })
-        };
+        let lane =
+            |(((ctx, machine), targets), ((can, cpus), pool)): (((_, _), BTreeSet<_>), _)| {
+                // A number that is asked for beats what a backend thinks of itself, where it is the only
+                // one; of several each has what it can do.
+                let parallel = if several { usize::min(can, parallel) } else { parallel };
+                // Enough that a slot finds one ready, when cells take much longer than a clone.
+                let ahead = parallel.clamp(1, 4).max(parallel / 8);
+                Arc::new(Lane {
+                    ctx,
+                    machine,
+                    pool,
+                    gone: AtomicBool::new(false),
+                    bodies: Arc::new(Semaphore::new(permits(parallel))),
+                    parallel: AtomicUsize::new(parallel),
+                    targets: Some(targets).filter(|_| measured),
+                    heaviest: heaviest.min(parallel),
+                    measuring: tokio::sync::Mutex::default(),
+                    cpus: AtomicUsize::new(cpus),
+                    all: all.clone(),
+                    live: Arc::new(Semaphore::new(permits(parallel.saturating_add(ahead)))),
+                    slots: Arc::new(Semaphore::new(permits(
+                        parallel.saturating_mul(2).saturating_add(ahead),
+                    ))),
+                })
+            };
         let all = contexts.into_iter().zip(targets);
-        let all = all.zip(can.into_iter().zip(pools)).map(lane).collect();
+        let all = all.zip(can.into_iter().zip(processors).zip(pools)).map(lane).collect();
         Lanes { all, places, parallel }
     }
 
@@ -123,19 +130,20 @@ impl Lanes {
 }
 
 /// How many cells a backend can run at once: of a cluster, what the members that they may be on have room for now.
-async fn capacity(ctx: &RunContext, targets: &BTreeSet<Option<Placement>>) -> usize {
+/// And how many processors these have.
+async fn capacity(ctx: &RunContext, targets: &BTreeSet<Option<Placement>>) -> (usize, usize) {
     let can = ctx.backend.capabilities();
     if can.has(Capability::Cluster)
         && let Ok(members) = ctx.backend.members(&ctx.cancel).await
     {
         let fits = |member: &&Member| targets.iter().any(|at| member.fits(at.as_ref()));
-        let fitting = members.iter().filter(fits);
-        let room = fitting.map(Member::capacity).fold(0, usize::saturating_add);
+        let fitting = || members.iter().filter(fits);
+        let room = fitting().map(Member::capacity).fold(0, usize::saturating_add);
         if room > 0 {
-            return room;
+            return (room, fitting().map(|member| member.cpus).fold(0, usize::saturating_add));
         }
     }
-    can.parallelism.max(1)
+    (can.parallelism.max(1), 0)
 }
 
 /// No more than a semaphore takes.
@@ -188,14 +196,22 @@ fn resize(semaphore: &Arc<Semaphore>, from: usize, to: usize) {
 }
 
 impl Lane {
-    /// Looks how many cells can run at once now that a member of the cluster has gone away.
+    /// Looks how many cells can run at once now that a member of the cluster has gone away: as many fewer as there are
+    /// fewer processors. What keeps them busy now are the cells themselves.
     pub async fn measure(&self) {
         let Some(targets) = &self.targets else { return };
         // Others that saw it go are told nothing new.
         let Ok(_alone) = self.measuring.try_lock() else { return };
         let most = self.all.as_ref().map_or(usize::MAX, |(_, most)| *most);
-        let now = capacity(&self.ctx, targets).await.min(most).max(self.heaviest);
-        let before = self.parallel.swap(now, Ordering::Relaxed);
+        let (_, cpus) = capacity(&self.ctx, targets).await;
+        let known = self.cpus.load(Ordering::Relaxed);
+        if cpus == 0 || known == 0 {
+            return;
+        }
+        self.cpus.store(cpus, Ordering::Relaxed);
+        let before = self.parallel.load(Ordering::Relaxed);
+        let now = (before.saturating_mul(cpus) / known).max(1).min(most).max(self.heaviest);
+        self.parallel.store(now, Ordering::Relaxed);
         resize(&self.bodies, before, now);
         resize(&self.live, before, now);
         resize(&self.slots, before * 2, now * 2);

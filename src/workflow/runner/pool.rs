@@ -150,12 +150,14 @@ impl Pool {
 
     /// Makes more as they are taken, until nobody takes one any more and all are there.
     pub async fn keep_full(&self, backend: &dyn Backend, cancel: &Cancel) -> Result<()> {
+        let mut done = Ok(());
         loop {
             self.taken.notified().await;
             let over = self.closed.load(Ordering::SeqCst);
-            self.fill(backend, cancel).await?;
+            // One that fails is no reason for those after it not to be made.
+            done = done.and(self.fill(backend, cancel).await);
             if over {
-                return Ok(());
+                return done;
             }
         }
     }
