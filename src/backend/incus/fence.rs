@@ -380,7 +380,8 @@ impl Inner {
                 Err(Fail::Refused(_, text))
                     if tries < TRIES
                         && (text.contains("already in use")
-                            || text.contains("no such network")) =>
+                            || text.contains("no such network")
+                            || text.contains("does not exist")) =>
                 {
                     let _ = self.client.remove(&format!("/1.0/networks/{fence}")).await;
                 }
