@@ -20,7 +20,7 @@ use crate::backend::session::{self, Connect, Connection, SessionBackend};
 use crate::backend::{self, Config};
 use crate::sandbox::{Backend, Error, Result};
 
-/// How long a session may take to open a backend, and to tell what that can do.
+/// How long a session may say nothing while it opens a backend, until it tells what that can do.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Opens a backend: by the session that keeps it open, where it has one. A call that is soon over, `brief`,

@@ -49,7 +49,12 @@ impl Serve {
             let listener = UnixListener::from(listener);
             listener.set_nonblocking(true).map_err(lost)?;
             let listener = tokio::net::UnixListener::from_std(listener).map_err(lost)?;
-            let backend = backend::open(&name, &config).await;
+            let opened = backend::open(&name, &config);
+            let (backend, early) = match name.as_str() {
+                // This program may have to be sent there first.
+                "nspawn" => session::opening(&listener, opened).await,
+                _ => (opened.await, Vec::new()),
+            };
             let leave = || {
                 let lock = place.locked();
                 let now = fs::symlink_metadata(&place.socket).map(|meta| (meta.dev(), meta.ino()));
@@ -59,7 +64,7 @@ impl Serve {
                 }
             };
             let kept = session::Session { digest, backend, idle: IDLE };
-            session::serve(listener, kept, leave).await;
+            session::serve_with(listener, early, kept, leave).await;
             Ok::<_, CommandError>(())
         })?;
         runtime.shutdown_background();

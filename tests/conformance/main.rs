@@ -163,7 +163,10 @@ fn main() -> ExitCode {
         return code;
     }
     orphans::adopt();
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most of the time somebody boots or waits.
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    arguments.test_threads.get_or_insert(cores * 2);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -200,7 +203,7 @@ fn main() -> ExitCode {
                 "nspawn/ssh" => far::ALL,
                 _ if rig.systemd.is_some() && every => native::ALL,
                 _ if rig.systemd.is_some() => &native::ALL[..3],
-                _ if stores::is_one(&rig) => stores::ALL,
+                _ if stores::is_one(&rig) => stores::of(&rig),
                 _ => &[],
             };
             for (test, run) in all {

@@ -30,7 +30,10 @@ fn main() -> ExitCode {
     if nas_sim::tool::NAMES.contains(&name) {
         return (nas_sim::tool::run(name, &argv[1..]) as u8).into();
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most of the time somebody boots or waits.
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    arguments.test_threads.get_or_insert(cores * 2);
     let trials: Vec<Trial> = [
         calls::trials(),
         client::trials(),

@@ -14,10 +14,12 @@ mod rules;
 mod session;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::RwLock;
+use tokio::sync::{Notify, RwLock};
 
 use crate::sandbox::{Cancel, Error, Result, WindowSize};
 
@@ -103,6 +105,46 @@ pub(super) async fn until<T>(cancel: &Cancel, work: impl Future<Output = Result<
     }
 }
 
+/// How many are at work that their callers can't end.
+static WORKING: AtomicUsize = AtomicUsize::new(0);
+/// Told when one of them is done.
+static DONE: Notify = Notify::const_new();
+
+/// One of them.
+struct Working;
+
+impl Working {
+    fn begin() -> Working {
+        WORKING.fetch_add(1, Ordering::SeqCst);
+        Working
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        WORKING.fetch_sub(1, Ordering::SeqCst);
+        DONE.notify_waiters();
+    }
+}
+
+/// How long they may take before their process ends: one may copy a whole tree of a machine that is frozen for it.
+const SETTLES: Duration = Duration::from_secs(600);
+
+/// Waits until nobody is at work in [`guarded`], but not for ever. Whose caller is gone takes back what it made, or
+/// does what can't be stopped halfway; if the process ended meanwhile, machines would stay frozen or half made.
+pub(super) async fn settled() {
+    let all = async {
+        loop {
+            let done = DONE.notified();
+            if WORKING.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            done.await;
+        }
+    };
+    let _ = tokio::time::timeout(SETTLES, all).await;
+}
+
 /// Runs `work` to its end even when the caller goes away: `work` sees by its token that it did, and
 /// takes back what it made.
 pub(super) async fn guarded<T, F>(cancel: &Cancel, work: impl FnOnce(Cancel) -> F) -> Result<T>
@@ -115,7 +157,12 @@ where
     }
     let token = cancel.child_token();
     let _gone = token.clone().drop_guard();
-    match tokio::spawn(work(token)).await {
+    let (working, work) = (Working::begin(), work(token));
+    let work = async move {
+        let _working = working;
+        work.await
+    };
+    match tokio::spawn(work).await {
         Ok(done) => done,
         Err(error) => Err(Error::internal(format!("the work on the server died: {error}"))),
     }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::image::check;
+use super::launch::tail;
 use super::lifecycle::Plan;
 use super::machine::host::{Host as Looked, ThisHost};
 use super::machine::render::{self, Context};
@@ -56,6 +57,14 @@ fn write(folder: &Path, files: &BTreeMap<String, String>) -> Result<PathBuf> {
 
 /// What this host has not that the machine can't start without, in one sentence.
 pub(super) fn preflight(file: &machine::Machine, host: &dyn Looked) -> Result<()> {
+    // Nothing but the devices that a service may open keeps root of the host from its disks.
+    if !file.users.namespace && !host.exists("/run/systemd/system") {
+        return Err(Error::unsupported(
+            "users.namespace = false where systemd is not the first process",
+            BACKEND,
+            "root of the machine could read the host's disks there: leave users.namespace alone, or use a host that systemd has booted",
+        ));
+    }
     let all = checks(file, host);
     let bad: Vec<_> = all.iter().filter(|check| check.verdict == Verdict::Bad).collect();
     if bad.is_empty() {
@@ -102,7 +111,7 @@ impl Inner {
         if record.source.is_some() {
             file.limits = record.limits.clone();
         }
-        if self.gives_ids(machine) {
+        if self.gives_ids(machine, &self.store.tree(name)) {
             file.users.ownership = Ownership::Off;
         } else if machine.chown && file.users.ownership == Ownership::Auto {
             file.users.ownership = Ownership::Chown;
@@ -110,9 +119,9 @@ impl Inner {
         Ok(Some(file))
     }
 
-    /// Whether the store gives a machine's files to its ids, so that nobody else has to.
-    fn gives_ids(&self, machine: &Machine) -> bool {
-        machine.elsewhere.is_none() && self.storage.ownership() == "off"
+    /// Whether the store gives a machine's files, or those of its copies, to its ids, so that nobody else has to.
+    fn gives_ids(&self, machine: &Machine, tree: &Path) -> bool {
+        machine.elsewhere.is_none() && self.storage.ownership(tree) == "off"
     }
 
     /// A machine of a file as it is rendered for this host; none of one that has no file.
@@ -147,10 +156,12 @@ impl Inner {
     /// Whether a machine that did not start is to be tried with files that are given to its ids: it said that
     /// its mounts can't map them.
     pub(super) fn may_own(&self, name: &str, machine: &Machine) -> bool {
-        let log = self.store.folder(name).join("console.log");
-        let said = fs::read_to_string(log).unwrap_or_default().to_lowercase();
+        let said = tail(&self.store.folder(name).join("console.log"));
         let unmapped = ["id mapped mount", "id-mapped mount", "idmapped mount", "map uid"];
-        unmapped.iter().any(|word| said.contains(word)) && self.is_mapped(name, machine)
+        // All else is the machine's own word.
+        let failed = said.lines().filter(|line| line.starts_with("Failed to "));
+        failed.map(str::to_lowercase).any(|line| unmapped.iter().any(|word| line.contains(word)))
+            && self.is_mapped(name, machine)
     }
 
     /// Whether root of a machine that runs for the first time can do with its files what root can: on some file
@@ -172,7 +183,7 @@ impl Inner {
 
     /// Where a machine's files are.
     pub(super) fn root(&self, name: &str, machine: &Machine) -> PathBuf {
-        machine.elsewhere.clone().unwrap_or_else(|| self.store.tree(name))
+        self.store.root_of(name, machine)
     }
 
     /// Refuses what takes copies of a machine's files where these are not in the store.
@@ -218,6 +229,13 @@ impl Inner {
         let path = write(making, &spec.machine)?;
         let file = machine::Machine::load(&path, &BTreeMap::new())?;
         self.check_limits(&file.limits)?;
+        if file.limits.disk.is_some() && matches!(file.image, Some(machine::Image::Folder(_))) {
+            return Err(Error::unsupported(
+                "limits.disk of a machine whose files are somebody else's folder",
+                BACKEND,
+                "leave it out, or make the machine of an image",
+            ));
+        }
         self.starts_with_host(&file)?;
         let named = machine::Machine { name: spec.name.clone(), ..file.clone() };
         // What must not be is refused before anything is fetched for it.
@@ -236,6 +254,8 @@ impl Inner {
             Some(image) => (image.reference(), None, None),
             None => (self.capabilities.default_image.clone(), None, None),
         };
+        let own = self.store.tree(&spec.name);
+        self.is_unknown(&spec.name, elsewhere.as_deref().unwrap_or(&own))?;
         let (tree, fingerprint) = match &elsewhere {
             None => self.image(&image, sha256.as_deref(), cancel).await?,
             Some(folder) => {
@@ -258,7 +278,7 @@ impl Inner {
         let plain = file.users.namespace
             && file.users.size == RANGE
             && file.users.ownership == Ownership::Auto;
-        if !plain && elsewhere.is_none() && self.gives_ids(&machine) {
+        if !plain && elsewhere.is_none() && self.gives_ids(&machine, &tree) {
             return Err(Error::invalid_hint(
                 "users",
                 format!(
@@ -283,7 +303,11 @@ impl Inner {
             }
         }
         match &elsewhere {
-            None => self.storage.copy(&tree, &making.join("tree"), false).await?,
+            None => {
+                let own = making.join("tree");
+                self.storage.copy(&tree, &own, false).await?;
+                self.measure_disk(&mut machine, &own).await?;
+            }
             Some(folder) => {
                 let id = fs::read_to_string(folder.join("etc/machine-id")).unwrap_or_default();
                 let id = id.trim();

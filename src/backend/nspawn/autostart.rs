@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::authored::Authored;
 use super::{BACKEND, Inner, NspawnBackend, install, machine};
 use crate::sandbox::{Cancel, Error, Result};
 
@@ -20,12 +21,18 @@ pub struct Booted {
     pub done: Result<()>,
 }
 
-/// What hangs together: those that are started at once, and what is waited afterwards.
-type Rank = (Vec<String>, Duration);
+/// How long a machine may take to start, beside what its hooks may: the host's other machines wait for it.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long it may take to take one back that did not.
+const BACK: Duration = Duration::from_secs(30);
+
+/// What hangs together: those that are started at once, each with how long it may take, and what is waited
+/// afterwards.
+type Rank = (Vec<(String, Duration)>, Duration);
 
 impl NspawnBackend {
     /// Renders all machines of files, and starts those with `autostart`: the lower orders first, equal ones at
-    /// once. One that does not start is no reason for the others not to.
+    /// once. One that does not start, or takes too long to, is no reason for the others not to.
     ///
     /// # Errors
     /// Where the store can't be read.
@@ -35,10 +42,10 @@ impl NspawnBackend {
         for name in inner.store.names()? {
             match inner.render_stored(&name).await {
                 Ok(None) => {}
-                Ok(Some(file)) => match &file.autostart {
+                Ok(Some(authored)) => match &authored.file.autostart {
                     Some(autostart) => {
                         let rank = ranks.entry(autostart.order).or_default();
-                        rank.0.push(name);
+                        rank.0.push((name, PATIENCE + authored.plan.starting));
                         rank.1 = rank.1.max(autostart.delay);
                     }
                     None => all.push(Booted { name, started: false, done: Ok(()) }),
@@ -49,10 +56,10 @@ impl NspawnBackend {
         let last = ranks.keys().next_back().copied();
         for (order, (names, delay)) in ranks {
             let mut starting = JoinSet::new();
-            for name in names {
+            for (name, longest) in names {
                 let (inner, cancel) = (Arc::clone(inner), cancel.clone());
                 starting.spawn(async move {
-                    let done = inner.start(&name, &cancel).await;
+                    let done = inner.start_within(&name, longest, &cancel).await;
                     Booted { name, started: true, done }
                 });
             }
@@ -74,14 +81,32 @@ impl NspawnBackend {
 }
 
 impl Inner {
-    /// Makes what is in `/run` of a machine of a file; what that says, if it is one.
-    async fn render_stored(self: &Arc<Self>, name: &str) -> Result<Option<machine::Machine>> {
+    /// Starts a machine and does what is left of its set-up, unless that takes too long: it is taken back then,
+    /// or goes on with its set-up the next time.
+    async fn start_within(
+        self: &Arc<Self>,
+        name: &str,
+        longest: Duration,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let own = cancel.child_token();
+        let mut start = std::pin::pin!(self.start(name, &own));
+        if let Ok(done) = tokio::time::timeout(longest, start.as_mut()).await {
+            return done;
+        }
+        own.cancel();
+        let _ = tokio::time::timeout(BACK, start).await;
+        Err(Error::Timeout { what: format!("starting sandbox '{name}'"), after: longest })
+    }
+
+    /// Makes what is in `/run` of a machine of a file, if it is one.
+    async fn render_stored(self: &Arc<Self>, name: &str) -> Result<Option<Authored>> {
         let machine = self.store.machine(name)?;
         let Some(authored) = self.authored(name, &machine)? else { return Ok(None) };
         if self.host.systemd().is_some() {
             self.render(&authored, &self.root(name, &machine)).await?;
         }
-        Ok(Some(authored.file))
+        Ok(Some(authored))
     }
 
     /// Refuses what nothing would do: to start with a host that does not know of it.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -40,8 +40,6 @@ pub struct Installed {
     pub entry: Entry,
     /// The program that it calls.
     pub program: PathBuf,
-    /// Its BLAKE3 digest, in hex.
-    pub digest: String,
 }
 
 fn note(store: &Path) -> PathBuf {
@@ -73,8 +71,34 @@ fn line(program: &Path, store: &Path) -> String {
     line + " host boot"
 }
 
+/// Refuses a store whose place somebody else than root could give to another folder: root runs what is in it.
+///
+/// # Errors
+/// `InvalidInput` for the folder that is open to others.
+fn is_roots(store: &Path) -> Result<()> {
+    let failed = |error| store_error("looking at", store, error);
+    let store = store.canonicalize().map_err(failed)?;
+    for folder in store.ancestors() {
+        let found = fs::metadata(folder).map_err(failed)?;
+        let (owner, mode) = (found.uid(), found.mode());
+        // What is in an open folder with the sticky bit belongs to whoever made it.
+        if owner != 0 || mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            return Err(Error::invalid_hint(
+                "store",
+                format!(
+                    "{} is not root's alone (owner {owner}, mode {:o}), and root runs what is below it when the host boots",
+                    folder.display(),
+                    mode & 0o7777
+                ),
+                "have the store below folders that only root can write: chown root, chmod go-w",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Puts a program into a store, as what the entry calls.
-fn place(store: &Path, program: &Path) -> Result<(PathBuf, String)> {
+fn place(store: &Path, program: &Path) -> Result<PathBuf> {
     let folder = store.join(FOLDER);
     let failed = |error: io::Error| store_error("installing in", &folder, error);
     fs::create_dir_all(&folder).map_err(failed)?;
@@ -102,7 +126,7 @@ fn place(store: &Path, program: &Path) -> Result<(PathBuf, String)> {
             let _ = fs::remove_file(entry.path());
         }
     }
-    Ok((link, digest))
+    Ok(link)
 }
 
 /// A call of TrueNAS's own program for its API, which runs as root of it without a key.
@@ -124,7 +148,7 @@ fn is_truenas() -> bool {
 ///
 /// # Errors
 /// `Unsupported` where the host has nothing to register it with; `InvalidInput` for a store on a TrueNAS that is
-/// not on a pool, for it would be gone with the next update.
+/// not on a pool, for it would be gone with the next update, and for one in a folder that others can write.
 pub async fn install(store: &Path, program: &Path) -> Result<Installed> {
     let before = installed(store)?;
     if is_truenas() && !store.starts_with(POOLS) {
@@ -141,7 +165,8 @@ pub async fn install(store: &Path, program: &Path) -> Result<Installed> {
             "this host has neither TrueNAS's list of start-up commands nor systemd: have its own init run 'sandscript host boot --backend nspawn'",
         ));
     }
-    let (called, digest) = place(store, program)?;
+    is_roots(store)?;
+    let called = place(store, program)?;
     let line = line(&called, store);
     let entry = if is_truenas() {
         let about = format!("machines of sandscript in {}", store.display());
@@ -167,7 +192,7 @@ pub async fn install(store: &Path, program: &Path) -> Result<Installed> {
         command::run("systemctl", ["enable", &name], "installing").await?;
         Entry::Unit(path)
     };
-    let installed = Installed { entry, program: called, digest };
+    let installed = Installed { entry, program: called };
     save(&note(store), &installed)?;
     if let Some(old) = before.filter(|old| old.entry != installed.entry) {
         // Of another kind of host, as this was before.
@@ -180,7 +205,7 @@ fn blake3_of(store: &Path) -> String {
     blake3::hash(store.as_os_str().as_encoded_bytes()).to_hex().to_string()
 }
 
-/// The text of the unit.
+/// The text of the unit. It counts as started when the program runs: the host's boot does not wait for machines.
 fn unit(store: &Path, line: &str) -> Result<String> {
     use super::machine::render::{quote, stamp};
     let shown = store.display().to_string();
@@ -191,10 +216,11 @@ fn unit(store: &Path, line: &str) -> Result<String> {
         "[Unit]
 Description=Machines of sandscript
 RequiresMountsFor={mount}
+Wants=network-online.target
 After=network-online.target systemd-machined.service dbus.service
 
 [Service]
-Type=oneshot
+Type=exec
 RemainAfterExit=yes
 KillMode=process
 TimeoutStartSec=infinity
@@ -251,11 +277,10 @@ mod tests {
         let program = folder.path().join("program");
         fs::create_dir_all(&store).unwrap();
         fs::write(&program, "one").unwrap();
-        let (called, digest) = place(&store, &program).unwrap();
+        let called = place(&store, &program).unwrap();
         assert_eq!(fs::read_to_string(&called).unwrap(), "one");
-        assert_eq!(digest, blake3::hash(b"one").to_hex().as_str());
         fs::write(&program, "two").unwrap();
-        assert_eq!(place(&store, &program).unwrap().0, called);
+        assert_eq!(place(&store, &program).unwrap(), called);
         assert_eq!(fs::read_to_string(&called).unwrap(), "two");
         // The old one is gone.
         assert_eq!(fs::read_dir(store.join(FOLDER)).unwrap().count(), 2);

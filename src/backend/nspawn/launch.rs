@@ -26,6 +26,8 @@ use crate::sandbox::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long its own services may take to start: after that it is asked for a command all the same.
 const SERVICES: Duration = Duration::from_secs(20);
+/// How much of what a console said is looked at, in bytes.
+const TAIL: u64 = 4096;
 /// Where the sockets are that machines tell of themselves by.
 const SOCKETS: &str = "/run/sandscript/nspawn";
 /// Goes into its cgroups, then becomes what follows.
@@ -102,7 +104,7 @@ impl Inner {
     /// Starts a machine that does not run. Somebody holds its lock.
     pub(super) async fn launch(&self, name: &str, machine: &Machine) -> Result<Launched> {
         let known = self.store.machine_name(name);
-        claim(name, &known)?;
+        claim(name, &known, None)?;
         let authored = self.authored(name, machine)?;
         if let Some(authored) = &authored {
             preflight(&authored.file, &ThisHost)?;
@@ -165,7 +167,7 @@ impl Inner {
             known,
             machine,
             &tree,
-            self.storage.ownership(),
+            self.storage.ownership(&self.store.tree(name)),
         ));
         let program = program.collect();
         let service = Service { unit: &unit, name, tree: &tree, log: &log, program };
@@ -306,7 +308,8 @@ impl Inner {
             None => {
                 command.args(["systemd-nspawn", "--register=no"]);
                 let tree = self.place_of(name)?;
-                command.args(arguments(known, machine, &tree, self.storage.ownership()));
+                let ownership = self.storage.ownership(&self.store.tree(name));
+                command.args(arguments(known, machine, &tree, ownership));
             }
             Some(authored) => drop(command.args(&authored.plan.command.argv)),
         }
@@ -378,6 +381,10 @@ impl Inner {
 pub(super) fn sweep() {
     for entry in fs::read_dir(SOCKETS).into_iter().flatten().flatten() {
         let name = entry.file_name();
+        // What is known of a store's file system until the next boot.
+        if name.as_encoded_bytes().starts_with(b"layers-") {
+            continue;
+        }
         let pid = name.to_string_lossy().split_once('-').and_then(|(pid, _)| pid.parse().ok());
         if pid.is_none_or(|pid| started(pid).is_none()) {
             let _ = fs::remove_file(entry.path());
@@ -429,9 +436,10 @@ async fn leader_of(known: &str) -> i32 {
     }
 }
 
-/// Sees to it that nobody else's machine has the name.
-fn claim(name: &str, known: &str) -> Result<()> {
-    match registered_leader(known).is_some_and(|pid| started(pid).is_some()) {
+/// Sees to it that nobody else's machine has the name; the one of `own` is ours.
+pub(super) fn claim(name: &str, known: &str, own: Option<&Run>) -> Result<()> {
+    let others = registered_leader(known).filter(|pid| own.is_none_or(|own| own.leader != *pid));
+    match others.is_some_and(|pid| started(pid).is_some()) {
         true => Err(Error::Busy {
             name: name.to_owned(),
             what: format!("another machine of this host is called {known}"),
@@ -463,16 +471,19 @@ fn unregister(run: &Run) {
     let _ = fs::remove_dir(Path::new("/run/systemd/nspawn/propagate").join(&run.machine));
 }
 
+/// What a machine's console said last.
+pub(super) fn tail(log: &Path) -> String {
+    let Ok(mut file) = File::open(log) else { return String::new() };
+    let length = file.metadata().map(|found| found.len()).unwrap_or_default();
+    let _ = file.seek(SeekFrom::Start(length.saturating_sub(TAIL)));
+    let mut bytes = Vec::new();
+    let _ = file.take(TAIL).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Why there is no machine: what was said last.
 fn not_started(name: &str, log: &Path) -> Error {
-    let mut text = String::new();
-    if let Ok(mut file) = File::open(log) {
-        let length = file.metadata().map(|found| found.len()).unwrap_or_default();
-        let _ = file.seek(SeekFrom::Start(length.saturating_sub(4096)));
-        let mut bytes = Vec::new();
-        let _ = file.read_to_end(&mut bytes);
-        text = String::from_utf8_lossy(&bytes).into_owned();
-    }
+    let text = tail(log);
     // What it says while it takes back is not the reason.
     let first = text.lines().find(|line| line.starts_with("Failed to "));
     let last = text.lines().rfind(|line| !line.trim().is_empty());

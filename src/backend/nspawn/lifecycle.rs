@@ -15,7 +15,7 @@ use super::command;
 use super::egress::server;
 use super::groups::{self, is_frozen};
 use super::identity;
-use super::launch::Launched;
+use super::launch::{Launched, claim};
 use super::record::{Machine, Run};
 use super::store::settle;
 use super::{BACKEND, Inner};
@@ -179,7 +179,10 @@ impl Inner {
 
     /// Starts a machine that does not run and waits until a command has run. Somebody holds its lock.
     pub(super) async fn boot(&self, name: &str, machine: &Machine, cancel: &Cancel) -> Result<()> {
-        if let Some(last) = self.store.last_run(name)? {
+        let last = self.store.last_run(name)?;
+        // Before anything is ended: it may be somebody else's.
+        claim(name, &self.store.machine_name(name), last.as_ref())?;
+        if let Some(last) = last {
             self.end(name, &last).await?;
         }
         self.forget(name);

@@ -83,18 +83,20 @@ impl Inner {
             return Ok(());
         }
         let place = self.store.folder(name).join("setup.json");
-        let mut done: Done = load(&place)?.unwrap_or_default();
-        let left: Vec<Step> = steps(&file)
-            .into_iter()
-            .filter(|step| done.steps.get(&step.name) != Some(&State::Done))
-            .collect();
-        if left.is_empty() {
+        let left = |done: &Done| -> Vec<Step> {
+            let all = steps(&file).into_iter();
+            all.filter(|step| done.steps.get(&step.name) != Some(&State::Done)).collect()
+        };
+        if left(&load(&place)?.unwrap_or_default()).is_empty() {
             return Ok(());
         }
         let Some(_lock) = self.store.try_changing(&format!("{name}.setup")) else {
             let what = "its set-up is under way".into();
             return Err(Error::Busy { name: name.to_owned(), what });
         };
+        // Somebody else may have done some of it until now.
+        let mut done: Done = load(&place)?.unwrap_or_default();
+        let left = left(&done);
         let log = self.store.folder(name).join("setup.log");
         for (at, step) in left.iter().enumerate() {
             done.steps.insert(step.name.clone(), State::Begun);

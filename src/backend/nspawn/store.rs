@@ -125,6 +125,11 @@ impl Store {
         self.folder(name).join("tree")
     }
 
+    /// Where a machine's files are.
+    pub fn root_of(&self, name: &str, machine: &Machine) -> PathBuf {
+        machine.elsewhere.clone().unwrap_or_else(|| self.tree(name))
+    }
+
     /// A snapshot's folder.
     pub fn snapshot(&self, name: &str, label: &str) -> PathBuf {
         self.folder(name).join("snapshots").join(label)
@@ -162,7 +167,10 @@ impl Store {
             return Ok(noted);
         }
         let found = match &self.systemd {
-            Some(systemd) => systemd.found(&self.machine_name(name)),
+            Some(systemd) => self.machine(name).ok().and_then(|machine| {
+                let rendered = machine.authored.then(|| self.root_of(name, &machine));
+                systemd.found(&self.machine_name(name), rendered.as_deref())
+            }),
             None => noted.as_ref().and_then(groups::found),
         };
         Ok(found.or(noted))

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::command::{self, reap};
-use super::machine::render::unit_name;
+use super::machine::render::stamp::{Whose, whose};
+use super::machine::render::{Places, quote, unit_name};
 use super::record::{Run, started};
 use crate::backend::local::boot;
 use crate::backend::local::cgroup::Controller;
@@ -22,6 +23,8 @@ const BOOTED: &str = "/run/systemd/system";
 pub(super) const REGISTER: &str = "/run/systemd/machines";
 /// The slice that machines are in, as those of others.
 const SLICE: &str = "machine.slice";
+/// What the drop-in is called that is rendered of a machine of a file.
+const DROPIN: &str = "50-sandscript.conf";
 /// How long a service may take to be gone that was killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same where hooks are run, too, that have times of their own.
@@ -149,8 +152,9 @@ impl Systemd {
     }
 
     /// The run of a machine that the host knows by this name, if it is one of ours: of a service that we started,
-    /// or of one that was rendered and that somebody started.
-    pub fn found(&self, known: &str) -> Option<Run> {
+    /// or, where its files in `rendered` are those of a machine of a file, of the one that was rendered of it,
+    /// whoever started that.
+    pub fn found(&self, known: &str, rendered: Option<&Path>) -> Option<Run> {
         let text = fs::read_to_string(Path::new(REGISTER).join(known)).ok()?;
         let value = |key: &str| {
             text.lines()
@@ -158,7 +162,11 @@ impl Systemd {
                 .map(str::to_owned)
         };
         let own = value("SCOPE")?.replace(r"\\", r"\");
-        let own = [unit(known), unit_name(known)].into_iter().find(|one| *one == own)?;
+        let own = match rendered {
+            None => Some(unit(known)),
+            Some(root) => is_rendered(known, root).then(|| unit_name(known)),
+        }
+        .filter(|one| *one == own)?;
         let leader = value("LEADER")?.parse().ok()?;
         let started = started(leader)?;
         Some(Run { boot: boot(), leader, started, machine: known.to_owned(), ..self.run(&own) })
@@ -205,6 +213,16 @@ pub(super) fn unit(known: &str) -> String {
     format!("sandscript-{known}.service")
 }
 
+/// Whether what systemd reads of a machine of this name was rendered by us, of one with its files in this folder:
+/// anybody may have another of the same name.
+pub(super) fn is_rendered(known: &str, root: &Path) -> bool {
+    let folder = Places::default().units.join(format!("{}.d", unit_name(known)));
+    let text = fs::read_to_string(folder.join(DROPIN)).unwrap_or_default();
+    let first = text.lines().find_map(|line| line.strip_prefix("RequiresMountsFor="));
+    let root = quote::plain_word(&root.display().to_string());
+    whose(&text) != Whose::Foreign && first.is_some() && first == root.as_deref()
+}
+
 /// Whether a service is a machine's, and not another one that an administrator has; none where there is none.
 pub(super) async fn is_machine(unit: &str) -> Result<Option<bool>> {
     let asked = ["show", "--property=LoadState,Transient,Slice,DropInPaths", unit];
@@ -214,7 +232,7 @@ pub(super) async fn is_machine(unit: &str) -> Result<Option<bool>> {
     };
     let rendered = said
         .lines()
-        .any(|line| line.starts_with("DropInPaths=") && line.contains("/50-sandscript.conf"));
+        .any(|line| line.starts_with("DropInPaths=") && line.contains(&format!("/{DROPIN}")));
     let ours = rendered || says("Transient", "yes") && says("Slice", SLICE);
     Ok((ours || !says("LoadState", "not-found")).then_some(ours))
 }
@@ -223,14 +241,15 @@ pub(super) async fn is_machine(unit: &str) -> Result<Option<bool>> {
 /// whether it was, `kills` it first, if it is a machine's.
 pub(super) async fn end(unit: &str, kills: bool) {
     let doing = format!("ending {unit}");
+    let shared = unit.starts_with("systemd-nspawn@");
+    // One that is not there is what is wanted, and one of a name that anybody may give is looked at first.
+    if (kills || shared) && !matches!(is_machine(unit).await, Ok(Some(true))) {
+        return;
+    }
     if kills {
-        // One that is not there is what is wanted.
-        if !matches!(is_machine(unit).await, Ok(Some(true))) {
-            return;
-        }
         let _ = command::run("systemctl", ["kill", "--signal=KILL", unit], &doing).await;
     }
-    let patience = if unit.starts_with("systemd-nspawn@") { WITH_HOOKS } else { PATIENCE };
+    let patience = if shared { WITH_HOOKS } else { PATIENCE };
     let stopped = command::run("systemctl", ["stop", unit], &doing);
     if tokio::time::timeout(patience, stopped).await.is_err() {
         let _ = command::run("systemctl", ["kill", "--signal=KILL", unit], &doing).await;

@@ -164,7 +164,9 @@ pub(super) enum Answer {
     Ended(Result<(), String>),
     /// The command has ended.
     Exit(Result<Exit>),
-    /// An order was carried out.
+    /// It is still being opened: the answer comes later.
+    Opening,
+    /// An order was carried out; after a create or a clone: the session knows that the answer has arrived.
     Ordered(Result<()>),
 }
 

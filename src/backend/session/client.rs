@@ -55,6 +55,8 @@ struct Way {
     digest: String,
     /// The session's process, as far as that is known.
     process: AtomicI32,
+    /// How long it may say nothing while it is opened.
+    patience: Duration,
 }
 
 /// How long a call that was cancelled may take to take back what it had begun.
@@ -95,7 +97,11 @@ impl Way {
                 Err(Error::Transport { .. }) if tries < TRIES => continue,
                 sent => sent?,
             };
-            match hear(&mut line, cancel).await {
+            let heard = match call {
+                Call::Open => self.opened(&mut line).await?,
+                _ => hear(&mut line, cancel).await,
+            };
+            match heard {
                 // Whether it has heard of it nobody knows: that may only be asked again.
                 Ok(None) | Err(Error::Transport { .. })
                     if tries < TRIES && matches!(call, Call::Open) => {}
@@ -109,33 +115,53 @@ impl Way {
 
     async fn ask<T: DeserializeOwned>(&self, call: Call, cancel: &Cancel) -> Result<T> {
         let makes = matches!(call, Call::Clone(..) | Call::Create(_));
-        let (line, _, value) = self.begin(call, (0, 0), cancel).await?;
+        let (mut line, _, value) = self.begin(call, (0, 0), cancel).await?;
         if makes {
             line.send(&Order::Complete).await?;
+            // What was sent may still be here, and this process may end now: nobody would have heard of it there.
+            match hear(&mut line, cancel).await? {
+                Some((Answer::Ordered(done), _)) => done?,
+                Some(_) => return Err(nonsense()),
+                None => return Err(line.over()),
+            }
         }
         serde_json::from_value(value).map_err(|_| nonsense())
+    }
+
+    /// What it says once it is open. It is an error when it says nothing for too long; on the way to it nothing is
+    /// timed: whoever goes it knows what stands still there.
+    async fn opened(&self, line: &mut Line) -> Result<Heard> {
+        loop {
+            match tokio::time::timeout(self.patience, line.receive()).await {
+                Ok(Ok(Some((Answer::Opening, _)))) => {}
+                Ok(heard) => return Ok(heard),
+                Err(_) => return Err(self.silent()),
+            }
+        }
+    }
+
+    fn silent(&self) -> Error {
+        let seconds = self.patience.as_secs_f32();
+        let message = match self.process.load(Ordering::Relaxed) {
+            0 => format!("the other end has said nothing for {seconds} s"),
+            process => format!(
+                "its session, process {process}, has said nothing for {seconds} s; end that, or do without: --no-session"
+            ),
+        };
+        Error::Transport { message }
     }
 }
 
 impl SessionBackend {
-    /// Asks the session what its backend can do. It is an error when it says nothing for so long.
+    /// Asks the session what its backend can do. It is an error when it says nothing for so long, once there is a way
+    /// to it.
     pub async fn open(
         to: Arc<dyn Connect>,
         digest: String,
         patience: Duration,
     ) -> Result<SessionBackend> {
-        let way = Way { to, digest, process: AtomicI32::new(0) };
-        let opened = tokio::time::timeout(patience, way.ask(Call::Open, &Cancel::new())).await;
-        let opened = opened.map_err(|_| {
-            let seconds = patience.as_secs_f32();
-            let message = match way.process.load(Ordering::Relaxed) {
-                0 => format!("the other end has said nothing for {seconds} s"),
-                process => format!(
-                    "its session, process {process}, has said nothing for {seconds} s; end that, or do without: --no-session"
-                ),
-            };
-            Error::Transport { message }
-        })??;
+        let way = Way { to, digest, process: AtomicI32::new(0), patience };
+        let opened = way.ask(Call::Open, &Cancel::new()).await?;
         Ok(SessionBackend { way, opened })
     }
 
@@ -167,11 +193,11 @@ impl SessionBackend {
         let to = ends.writers.pop().ok_or_else(nonsense)?;
         let mut copied = std::pin::pin!(pump::copy(content, to));
         let copied = tokio::select! {
-            heard = line.receive::<Answer>() => return answer(&line, heard).map(drop),
+            heard = next(&mut line) => return answer(&line, heard).map(drop),
             copied = &mut copied => copied,
             () = cancel.cancelled() => {
                 let _ = line.send(&Order::Cancel).await;
-                let heard = line.receive().await;
+                let heard = next(&mut line).await;
                 return answer(&line, heard).map(drop);
             }
         };
@@ -182,7 +208,7 @@ impl SessionBackend {
             return answer(&line, heard).map(drop);
         };
         let _ = line.send(&Order::Cancel).await;
-        let heard = line.receive().await;
+        let heard = next(&mut line).await;
         match answer(&line, heard) {
             Ok(_) | Err(Error::Cancelled) => {
                 Err(Error::internal(format!("reading what is to be written: {message}")))
@@ -194,15 +220,25 @@ impl SessionBackend {
 
 type Heard = Result<Option<(Answer, Vec<OwnedFd>)>>;
 
+/// What it says next, but that it is still being opened. Cancel safe.
+async fn next(line: &mut Line) -> Heard {
+    loop {
+        match line.receive().await {
+            Ok(Some((Answer::Opening, _))) => {}
+            heard => return heard,
+        }
+    }
+}
+
 /// Waits for the answer. A cancel is passed on: when it has taken back what it had begun, it says so.
 async fn hear(line: &mut Line, cancel: &Cancel) -> Heard {
     tokio::select! {
-        heard = line.receive() => return heard,
+        heard = next(line) => return heard,
         () = cancel.cancelled() => {}
     }
     let _ = line.send(&Order::Cancel).await;
     // A session that went away, or stands still, has nothing to say; it takes back what nobody waits for.
-    tokio::time::timeout(TAKES_BACK, line.receive()).await.unwrap_or(Err(Error::Cancelled))
+    tokio::time::timeout(TAKES_BACK, next(line)).await.unwrap_or(Err(Error::Cancelled))
 }
 
 fn answer(line: &Line, heard: Heard) -> Result<Value> {

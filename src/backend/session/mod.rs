@@ -16,4 +16,4 @@ mod whole;
 
 pub use client::{Connect, SessionBackend, retire};
 pub use line::Connection;
-pub use server::{Session, serve, serve_lanes};
+pub use server::{Session, opening, serve, serve_lanes, serve_with};

@@ -19,8 +19,8 @@ use super::whole::Whole;
 use crate::sandbox::{
     Backend, Cancel, Command, Error, Info, Process, Result, Signal, Stdin, check_name,
 };
-use crate::transport::Link;
 use crate::transport::mux::Group;
+use crate::transport::{Link, frames};
 
 /// How long a session whose time is over waits for those that still have use for it.
 const RETIRED: Duration = Duration::from_secs(60);
@@ -49,9 +49,51 @@ struct Shared {
 /// Serves who connects until the session is over. `leave` takes the way to it away; who is connected
 /// by then is still served. Only processes of the same user are heard.
 pub async fn serve(listener: UnixListener, session: Session, leave: impl FnOnce()) {
+    serve_with(listener, Vec::new(), session, leave).await;
+}
+
+/// How often those who wait for a backend that is being opened are told so.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// Opens a backend, and tells those who connect meanwhile that it is being opened. They are for [`serve_with`].
+pub async fn opening<T>(
+    listener: &UnixListener,
+    open: impl Future<Output = T>,
+) -> (T, Vec<UnixStream>) {
+    let alive = frames::framed(&Answer::Opening).unwrap_or_default();
+    let (mut early, mut beat) = (Vec::new(), tokio::time::interval(ALIVE));
+    tokio::pin!(open);
+    loop {
+        tokio::select! {
+            opened = &mut open => return (opened, early),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => early.push(stream),
+                // No descriptor is left.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            _ = beat.tick() => {
+                for stream in &early {
+                    // Who is gone may have said something before.
+                    let _ = frames::send_some(stream, &alive, &[]);
+                }
+            }
+        }
+    }
+}
+
+/// The same as [`serve`] with some that are connected already.
+pub async fn serve_with(
+    listener: UnixListener,
+    early: Vec<UnixStream>,
+    session: Session,
+    leave: impl FnOnce(),
+) {
     let shared =
         Arc::new(Shared { session, retired: AtomicBool::new(false), spent: Cancel::new() });
     let mut callers = JoinSet::new();
+    for stream in early {
+        callers.spawn(hear(Arc::clone(&shared), stream));
+    }
     let mut last = Instant::now();
     loop {
         let idle = match shared.retired.load(Ordering::Relaxed) {
@@ -75,6 +117,14 @@ pub async fn serve(listener: UnixListener, session: Session, leave: impl FnOnce(
     }
     drop(listener);
     while callers.join_next().await.is_some() {}
+    settle().await;
+}
+
+/// Waits for what goes on though its caller is gone: it takes back what it has begun, or can't stop halfway. The
+/// process may end then.
+async fn settle() {
+    #[cfg(any(feature = "incus", feature = "nspawn", feature = "truenas"))]
+    super::super::guest::settled().await;
 }
 
 /// How long callers may take to notice that the connection that they came by is gone.
@@ -101,6 +151,8 @@ pub async fn serve_lanes(mut groups: mpsc::UnboundedReceiver<Group>, session: Se
     }
     let all = async { while callers.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LEAVE, all).await;
+    drop(callers);
+    settle().await;
 }
 
 async fn hear(shared: Arc<Shared>, stream: UnixStream) {
@@ -206,7 +258,8 @@ impl Caller {
                 heard = self.line.receive().await.map(|heard| heard.map(|(order, _)| order));
             }
             return match heard {
-                Ok(Some(Order::Complete)) => Ok(()),
+                // Only now the caller may go.
+                Ok(Some(Order::Complete)) => self.line.send(&Answer::Ordered(Ok(()))).await,
                 _ => backend.delete(&made, &Cancel::new()).await,
             };
         }

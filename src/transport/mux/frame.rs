@@ -7,6 +7,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// The most that one frame carries.
 pub(super) const LONGEST: usize = 32 << 10;
 
+/// Less than this is copied: it would hold all of the buffer that it came in, which is much larger.
+const SMALL: usize = 16 << 10;
+
 /// The kind, the lane, and a length.
 const HEADER: usize = 1 + 4 + 4;
 
@@ -66,7 +69,15 @@ impl Frame {
                 return Ok(None);
             }
             buffer.advance(HEADER);
-            return Ok(Some(Frame::Data { lane, bytes: buffer.split_to(length).freeze() }));
+            let bytes = match length < SMALL {
+                true => {
+                    let bytes = Bytes::copy_from_slice(&buffer[..length]);
+                    buffer.advance(length);
+                    bytes
+                }
+                false => buffer.split_to(length).freeze(),
+            };
+            return Ok(Some(Frame::Data { lane, bytes }));
         }
         buffer.advance(HEADER);
         Ok(Some(match kind {

@@ -56,8 +56,22 @@ struct Shared {
 #[derive(Default)]
 struct Table {
     lanes: HashMap<u32, Arc<Lane>>,
-    next: u32,
+    /// How many there have been. Their numbers begin anew when there are no more.
+    opened: u64,
     over: bool,
+}
+
+impl Table {
+    fn count(&mut self, base: u32, readers: u8, writers: u8) {
+        let end = u64::from(base) + 1 + u64::from(readers) + u64::from(writers);
+        // Once all numbers have been there, it only matters which is the next.
+        let rounds = self.opened & !u64::from(u32::MAX);
+        self.opened = self.opened.max(rounds + end);
+    }
+
+    fn was_opened(&self, lane: u32) -> bool {
+        self.opened > u64::from(lane)
+    }
 }
 
 impl Shared {
@@ -132,8 +146,8 @@ impl Mux {
     /// Opens a group: so many lanes to read, and so many to write. The other end need not answer.
     pub fn open(&self, readers: u8, writers: u8) -> Group {
         let mut table = self.shared.table();
-        let base = table.next;
-        table.next = base.wrapping_add(1 + u32::from(readers) + u32::from(writers));
+        let base = table.opened as u32;
+        table.count(base, readers, writers);
         let group = self.shared.group(&mut table, base, readers, writers);
         // Under the lock: what is opened first is told first.
         self.shared.say(Frame::Open { lane: base, readers, writers });
@@ -219,6 +233,7 @@ fn hand_out(shared: &Arc<Shared>, frame: Frame, tell: &mpsc::UnboundedSender<Gro
                     writers: Vec::new(),
                     ..shared.group(&mut table, lane, 0, 0)
                 };
+                table.count(lane, readers, writers);
                 let mut add = |offset: u32, reads: bool| {
                     let id = lane.wrapping_add(offset);
                     let lane = Arc::new(Lane::new(id, reads, !reads, false));
@@ -236,7 +251,11 @@ fn hand_out(shared: &Arc<Shared>, frame: Frame, tell: &mpsc::UnboundedSender<Gro
             };
             tell.send(group).is_ok()
         }
-        Frame::Data { lane: id, bytes } => lane(id).is_none_or(|lane| lane.arrive(bytes)),
+        Frame::Data { lane: id, bytes } => match lane(id) {
+            Some(lane) => lane.arrive(bytes),
+            // It may have been on its way when nobody wanted it any more.
+            None => shared.table().was_opened(id),
+        },
         Frame::End { lane: id } => {
             if let Some(lane) = lane(id) {
                 lane.end();

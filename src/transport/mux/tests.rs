@@ -78,6 +78,26 @@ async fn without_the_other_end_all_is_over() {
 }
 
 #[tokio::test]
+async fn who_speaks_of_what_was_never_opened_is_not_heard() {
+    let (one, mut other) = tokio::io::duplex(1 << 20);
+    let (from, to) = tokio::io::split(one);
+    let (near, _groups) = Mux::start(from, to, BytesMut::new());
+    drop(near.open(1, 0));
+    let group = near.open(0, 1);
+    let mut bytes = BytesMut::new();
+    Frame::Data { lane: 1, bytes: bytes::Bytes::from_static(b"late") }.put(&mut bytes);
+    Frame::Data { lane: 2, bytes: bytes::Bytes::from_static(b"word") }.put(&mut bytes);
+    other.write_all(&bytes).await.unwrap();
+    let (mut from, mut word) = (group.from, [0; 4]);
+    from.read_exact(&mut word).await.unwrap();
+    assert!(&word == b"word" && !near.is_over());
+    bytes.clear();
+    Frame::Data { lane: 4, bytes: bytes::Bytes::from_static(b"what") }.put(&mut bytes);
+    other.write_all(&bytes).await.unwrap();
+    assert_eq!(from.read(&mut word).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn who_takes_more_than_is_given_is_not_heard() {
     let (one, mut other) = tokio::io::duplex(1 << 20);
     let (from, to) = tokio::io::split(one);

@@ -15,7 +15,19 @@ pub fn known_hosts(files: &[PathBuf], host: &str, port: u16) -> Pins {
     of(texts, host, port)
 }
 
+/// Of some keys those that are not revoked for a host and its port.
+pub fn not_revoked(pins: Pins, files: &[PathBuf], host: &str, port: u16) -> Pins {
+    let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    pins.minus(&both(texts, host, port).1)
+}
+
 fn of(texts: impl Iterator<Item = String>, host: &str, port: u16) -> Pins {
+    let (keys, revoked) = both(texts, host, port);
+    keys.minus(&revoked)
+}
+
+/// Those of a host, and those that are revoked for it.
+fn both(texts: impl Iterator<Item = String>, host: &str, port: u16) -> (Pins, Pins) {
     let host = host.to_ascii_lowercase();
     let name = match port {
         22 => host,
@@ -42,7 +54,7 @@ fn of(texts: impl Iterator<Item = String>, host: &str, port: u16) -> Pins {
             }
         }
     }
-    Pins::parse(&keys).minus(&Pins::parse(&revoked))
+    (Pins::parse(&keys), Pins::parse(&revoked))
 }
 
 /// Whether a line begins with this name, plain, as a pattern or hashed.

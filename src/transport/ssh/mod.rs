@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 pub use config::HostConfig;
 pub use keys::Keys;
-pub use known::known_hosts;
+pub use known::{known_hosts, not_revoked};
 pub use pin::Pins;
 
 /// How long a line may be silent until it is tried, and how often before it counts as broken.
@@ -159,10 +159,20 @@ impl Ssh {
             Ok(handle) => handle,
             Err(russh::Error::UnknownKey) => {
                 let key = shown.get().map_or("one that is signed", String::as_str);
-                return Err(SshError::Untrusted(match to.pins.is_empty() {
-                    true => format!("{to} has a host key that is not known: {key}"),
-                    false => format!("{to} has another host key than it should: {key}"),
+                return Err(SshError::Untrusted(if to.pins.is_empty() {
+                    format!("{to} has a host key that is not known: {key}")
+                } else if to.pins.only_rsa() {
+                    format!(
+                        "{to} has the host key {key}, and only an RSA key of it is known, which is not used here"
+                    )
+                } else {
+                    format!("{to} has another host key than it should: {key}")
                 }));
+            }
+            Err(error) if to.pins.only_rsa() => {
+                return Err(unreachable(&format!(
+                    "{error}; only an RSA key of it is known, which is not used here"
+                )));
             }
             Err(error) => return Err(unreachable(&error)),
         };

@@ -28,6 +28,9 @@ const RIGHTS: &str = "give the machine rights that it has not by itself";
 /// What chooses ids of the host.
 const IDS: &str = "choose which ids of the host the machine has";
 
+/// What to do about it.
+const HINT: &str = "look at it, then say trust_hooks = true in the machine's own file";
+
 /// All of them.
 const ALL: &[Guarded] = &[
     guarded(&["hooks", "host"], &[""], "run as root of the host"),
@@ -60,10 +63,29 @@ pub fn check(root: &Node) -> Result<()> {
                 node.origin.place(),
                 format!("this file is extended, and what it says here would {would}"),
             )
-            .or_hint("look at it, then say trust_hooks = true in the machine's own file"));
+            .or_hint(HINT));
         }
     }
-    Ok(())
+    match routed(root) {
+        None => Ok(()),
+        Some(node) => Err(MachineError::invalid(
+            node.origin.place(),
+            "this file is extended, and what it says here would choose an address, and so a route, of the host",
+        )
+        .or_hint(HINT)),
+    }
+}
+
+/// The first address or gateway that such a file says of a pair of cables: the other end is the host's.
+fn routed(root: &Node) -> Option<&Node> {
+    let Value::Table(top) = &root.value else { return None };
+    let Value::List(nics) = &top.get("nics")?.value else { return None };
+    nics.iter().find_map(|nic| {
+        let Value::Table(table) = &nic.value else { return None };
+        let cables = !is_harmless(&table.get("veth")?.value, &["false"]);
+        let keys = ["gateway", "address"].into_iter().filter(|_| cables);
+        keys.filter_map(|key| table.get(key)).find_map(|node| said(node, &[], &[]))
+    })
 }
 
 /// The first value below a path that such a file says. Tables are laid over each other key by key, so
@@ -129,6 +151,7 @@ mod tests {
             "image = { folder = \"/home\" }\n",
             "network = \"host\"\n",
             "nics = [{ interface = \"eno1\" }]\n",
+            "nics = [{ veth = true, address = \"8.8.8.7/1\", gateway = \"8.8.8.8\" }]\n",
             "[users]\nnamespace = false\n",
             "[users]\nbase = 1048576\n",
             "[security]\nprivileged = true\n",
@@ -145,7 +168,8 @@ mod tests {
         for theirs in [
             "extends = \"incus\"\n",
             "network = \"none\"\n",
-            "nics = [{ bridge = \"br0\" }]\n",
+            "nics = [{ bridge = \"br0\", address = \"192.0.2.7/24\", gateway = \"192.0.2.1\" }]\n",
+            "nics = [{ veth = true }]\n",
             "image = \"debian/12\"\n",
             "[users]\nnamespace = true\nownership = \"chown\"\n",
             "[security]\nprivileged = false\nseccomp = \"docker\"\ndrop = [\"mknod\"]\n",

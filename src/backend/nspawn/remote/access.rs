@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{Error, Result};
-use crate::transport::ssh::{HostConfig, Keys, Pins, SshError, Target, known_hosts};
+use crate::transport::ssh::{HostConfig, Keys, Pins, SshError, Target, known_hosts, not_revoked};
 
 /// What is known of the ways to another host.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Access {
     /// Files as `ssh_config`, the nearest first.
     pub ssh_config: Vec<PathBuf>,
-    /// Files as `known_hosts`, where those of `ssh_config` name none.
+    /// Files as `known_hosts`. Where those of `ssh_config` name others, only those below `/etc` are read besides: they
+    /// are for all users.
     pub known_hosts: Vec<PathBuf>,
     /// What `~` stands for in them.
     pub home: Option<PathBuf>,
@@ -65,7 +66,18 @@ impl Access {
         let said = HostConfig::read(&self.ssh_config, self.home.as_deref(), &name);
         let real = said.host.unwrap_or_else(|| name.clone());
         let port = port.or(said.port).unwrap_or(22);
-        let known = if said.known.is_empty() { &self.known_hosts } else { &said.known };
+        let known: Vec<PathBuf> = match said.known.is_empty() {
+            true => self.known_hosts.clone(),
+            false => {
+                let shared = self.known_hosts.iter().filter(|file| file.starts_with("/etc"));
+                said.known.iter().chain(shared).cloned().collect()
+            }
+        };
+        // An alias stands for the port, too.
+        let (known_as, known_port) = match &said.known_as {
+            Some(alias) => (alias.as_str(), 22),
+            None => (real.as_str(), port),
+        };
         let pins = match pinned {
             Some(pinned) => {
                 let pins = Pins::parse(pinned);
@@ -76,9 +88,18 @@ impl Access {
                         "write it as ssh-keygen -l shows it: SHA256:…",
                     ));
                 }
+                let pins = not_revoked(pins, &known, known_as, known_port);
+                if pins.is_empty() {
+                    return Err(Error::Auth {
+                        message: format!(
+                            "{host}: the host_key '{pinned}' is revoked in the files of the hosts that are known; take its \
+                             new one"
+                        ),
+                    });
+                }
                 pins
             }
-            None => known_hosts(known, said.known_as.as_deref().unwrap_or(&real), port),
+            None => known_hosts(&known, known_as, known_port),
         };
         let (keys, wrong) = match &self.key {
             Some(key) => Keys::any(std::slice::from_ref(key), None),
@@ -166,5 +187,22 @@ mod tests {
         assert_eq!(access.way("root@nas:22").unwrap().target.to_string(), "root@10.0.0.2");
         let pinned = Access { host_key: Some("nonsense".into()), ..Access::default() };
         assert!(matches!(pinned.way("nas"), Err(Error::InvalidInput { .. })));
+    }
+
+    #[test]
+    fn what_is_revoked_is_so_for_a_pin_and_an_alias() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, known) = (folder.path().join("config"), folder.path().join("known"));
+        std::fs::write(&config, "Host nas\nPort 2222\nHostKeyAlias tower\n").unwrap();
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+        std::fs::write(&known, format!("tower {key}\n")).unwrap();
+        let access =
+            Access { ssh_config: vec![config], known_hosts: vec![known], ..Access::default() };
+        assert!(!access.way("nas").unwrap().target.pins.is_empty());
+        let pinned = Access { host_key: Some(key.into()), ..access };
+        assert!(pinned.way("nas").is_ok());
+        std::fs::write(&pinned.known_hosts[0], format!("@revoked tower {key}\n")).unwrap();
+        assert!(matches!(pinned.way("nas"), Err(Error::Auth { .. })));
     }
 }

@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long sending the program may stand still.
 const STILL: Duration = Duration::from_secs(60);
 
+/// How long what was sent last may be on its way, until our program is started there.
+const ARRIVES: Duration = Duration::from_secs(120);
+
 /// How long one waits between two tries.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
@@ -29,7 +32,7 @@ const PAUSES: [Duration; 3] =
 /// How long nobody else tries what has just failed.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// The longest line that the other host says before our program does.
+/// The most that the other host says before our program does.
 const LONGEST: usize = 64 << 10;
 
 /// The way to another host, with the connection that is open.
@@ -119,7 +122,9 @@ impl Dial {
         let mut begin =
             serde_json::to_vec(&begin).map_err(|error| Error::internal(error.to_string()))?;
         begin.push(b'\n');
-        talk.stream.write_all(&begin).await.map_err(|error| talk.lost(&error))?;
+        let sent = tokio::time::timeout(STILL, talk.stream.write_all(&begin)).await;
+        let sent = sent.map_err(|_| talk.lost(&"it takes nothing any more"))?;
+        sent.map_err(|error| talk.lost(&error))?;
         let Talk { stream, buffer, .. } = talk;
         let (from, to) = tokio::io::split(stream);
         let (mux, _) = Mux::start(from, to, buffer);
@@ -204,6 +209,12 @@ fn told(error: SshError, way: &Way) -> Error {
                  ssh {name} once, or host_key in your config.toml"
             ),
         },
+        (SshError::Untrusted(text), _) if way.target.pins.only_rsa() => Error::Auth {
+            message: format!(
+                "{text}; if that is its key, which 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' shows there, let it be known: \
+                 ssh -o HostKeyAlgorithms=ssh-ed25519 {name} once, or host_key in your config.toml"
+            ),
+        },
         (SshError::Untrusted(text), _) => Error::Auth {
             message: format!(
                 "{text}; somebody else may answer in its stead. If it has a new one, take the old one away: ssh-keygen -R {host}"
@@ -237,9 +248,14 @@ impl<S: Stream> Talk<'_, S> {
 
     /// Waits until our program answers there; sends it where it is asked for.
     async fn greet(&mut self, program: Option<&Program>) -> Result<()> {
+        let (mut patience, mut heard) = (PATIENCE, 0);
         loop {
-            let said = tokio::time::timeout(PATIENCE, self.line()).await;
+            let said = tokio::time::timeout(patience, self.line()).await;
             let said = said.map_err(|_| self.lost(&"its shell does not answer"))??;
+            heard += said.len() + 1;
+            if heard > LONGEST {
+                return Err(self.lost(&"its shell says something else"));
+            }
             if let Some(version) = said.strip_prefix(GREETS) {
                 return match version == env!("CARGO_PKG_VERSION") {
                     true => Ok(()),
@@ -251,7 +267,12 @@ impl<S: Stream> Talk<'_, S> {
             }
             let Some(word) = said.strip_prefix(SAYS) else { continue };
             match (word.split_once(' ').unwrap_or((word, "")), program) {
-                (("push", machine), Some(program)) => self.send(machine, program).await?,
+                (("push", machine), Some(program)) => {
+                    self.send(machine, program).await?;
+                    patience = ARRIVES;
+                }
+                // Somebody else sends it at the moment.
+                (("wait", _), Some(_)) => {}
                 ((word, rest), _) => return Err(self.refuse(why(word, rest))),
             }
         }
@@ -288,7 +309,9 @@ impl<S: Stream> Talk<'_, S> {
                 Err(_) => return Err(self.lost(&"it takes nothing any more")),
             }
         }
-        self.stream.flush().await.map_err(|error| self.lost(&error))
+        let flushed = tokio::time::timeout(STILL, self.stream.flush()).await;
+        let flushed = flushed.map_err(|_| self.lost(&"it takes nothing any more"))?;
+        flushed.map_err(|error| self.lost(&error))
     }
 
     /// The next line.
@@ -317,7 +340,7 @@ fn why(word: &str, rest: &str) -> String {
         "not-root" => format!(
             "'{rest}' is not root there, and may not 'sudo' without a password: use root@…, or let it (NOPASSWD)"
         ),
-        "no-folder" => format!("{folder} can't be made"),
+        "no-folder" => format!("{folder} can't be made, or is not a folder of root's own"),
         "no-exec" => format!(
             "no program may run in {folder}, and nothing can be mounted there: put a sandscript elsewhere, and say where it \
              is: program = \"/…\" in your config.toml"

@@ -27,7 +27,7 @@ pub use self::access::Access;
 pub use self::examine::examine;
 pub(in crate::backend) use self::far::serve_if_asked;
 
-/// How long the other end may take to open the backend.
+/// How long the other end may take to open the backend, once it is started there.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Which sessions fit: the programs at both ends are the same, so nothing has to be told apart.

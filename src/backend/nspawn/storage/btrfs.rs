@@ -90,34 +90,3 @@ pub(super) async fn size(tree: &Path) -> Result<u64> {
     let line = said.lines().last().unwrap_or_default();
     Ok(line.split_whitespace().nth(1).and_then(|bytes| bytes.parse().ok()).unwrap_or_default())
 }
-
-/// How many bytes a subvolume refers to. Counting them is switched on for the file system where it is not.
-pub(super) async fn referenced(root: &Path, tree: &Path) -> Result<u64> {
-    let doing = "measuring a subvolume";
-    let words = ["qgroup", "show", "--raw", "--sync", "-f"].map(std::ffi::OsStr::new);
-    let show = async || {
-        run("btrfs", words.into_iter().chain([tree.as_os_str()]), doing).await.map(|said| {
-            let line = said.lines().find(|line| line.starts_with("0/")).unwrap_or_default();
-            line.split_whitespace().nth(1).and_then(|bytes| bytes.parse().ok())
-        })
-    };
-    if let Ok(Some(bytes)) = show().await {
-        return Ok(bytes);
-    }
-    for words in [["quota", "enable"], ["quota", "rescan"]] {
-        let words = words.map(std::ffi::OsStr::new);
-        let waits = (words[1] == "rescan").then_some(std::ffi::OsStr::new("-w"));
-        let words = words.into_iter().chain(waits).chain([root.as_os_str()]);
-        run("btrfs", words, "switching quotas on").await?;
-    }
-    Ok(show().await?.unwrap_or_default())
-}
-
-/// Lets a subvolume refer to so many bytes and no more.
-pub(super) async fn limit(tree: &Path, bytes: u64) -> Result<()> {
-    let bytes = bytes.to_string();
-    let words = ["qgroup", "limit", &bytes].map(std::ffi::OsStr::new);
-    run("btrfs", words.into_iter().chain([tree.as_os_str()]), "limiting a subvolume")
-        .await
-        .map(drop)
-}

@@ -21,10 +21,18 @@ pub(super) enum Link {
 }
 
 impl Link {
-    /// What is at a place; none for a tree that is there itself.
-    pub fn read(at: &Path) -> Option<Link> {
-        let target = fs::read_link(at).ok()?;
-        let target = target.to_str()?;
+    /// What is at a place; none for a tree that is there itself, and where nothing is.
+    pub fn read(at: &Path) -> Result<Option<Link>> {
+        match fs::read_link(at) {
+            Ok(target) => Ok(target.to_str().and_then(Link::parse)),
+            // It is no link.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(store_error("reading", at, error)),
+        }
+    }
+
+    fn parse(target: &str) -> Option<Link> {
         let (still, id) = match target.strip_prefix('@') {
             Some(id) => (true, id),
             None => (false, target.rsplit('/').next()?),
@@ -50,24 +58,46 @@ impl Link {
     }
 }
 
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// The places in a folder of a machine, an image or a snapshot that have a tree.
-fn places(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder.join("snapshots")).into_iter().flatten().flatten();
-    let snapshots = entries.map(|entry| entry.path().join("tree"));
-    snapshots.chain([folder.join("tree")]).collect()
+fn places(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = vec![folder.join("tree")];
+    let snapshots = folder.join("snapshots");
+    let failed = |error| store_error("reading", &snapshots, error);
+    match fs::read_dir(&snapshots) {
+        Ok(entries) => {
+            for entry in entries {
+                all.push(entry.map_err(failed)?.path().join("tree"));
+            }
+        }
+        Err(error) if is_gone(&error) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    Ok(all)
 }
 
 /// The links in such a folder.
-pub(super) fn inside(folder: &Path) -> Vec<Link> {
-    places(folder).iter().filter_map(|place| Link::read(place)).collect()
+pub(super) fn inside(folder: &Path) -> Result<Vec<Link>> {
+    let mut found = Vec::new();
+    for place in places(folder)? {
+        found.extend(Link::read(&place)?);
+    }
+    Ok(found)
 }
 
-/// All of a store: the ids of live ones, and of those that stand still.
-pub(super) fn all(root: &Path) -> io::Result<(BTreeSet<String>, BTreeSet<String>)> {
+/// All of a store: the ids of live ones, and of those that stand still. Who has the storage's lock asks, so that
+/// no new ones are made meanwhile.
+pub(super) fn all(root: &Path) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let (mut live, mut still) = (BTreeSet::new(), BTreeSet::new());
-    for place in ["machines", "images", "making", "trash"] {
-        for entry in fs::read_dir(root.join(place))? {
-            for link in inside(&entry?.path()) {
+    // They are moved meanwhile, in this order only; what a restore puts out of its place is where new ones are made.
+    for place in ["making", "machines", "images", "trash", "making"] {
+        let place = root.join(place);
+        let failed = |error| store_error("reading", &place, error);
+        for entry in fs::read_dir(&place).map_err(failed)? {
+            for link in inside(&entry.map_err(failed)?.path())? {
                 match link {
                     Link::Live(id) => live.insert(id),
                     Link::Still(id) => still.insert(id),
@@ -76,6 +106,12 @@ pub(super) fn all(root: &Path) -> io::Result<(BTreeSet<String>, BTreeSet<String>
         }
     }
     Ok((live, still))
+}
+
+/// Whether a store has any.
+pub(super) fn are_in(root: &Path) -> Result<bool> {
+    let (live, still) = all(root)?;
+    Ok(!(live.is_empty() && still.is_empty()))
 }
 
 /// Whether something is mounted on a folder.
@@ -101,16 +137,18 @@ mod tests {
         let (live, still) = (Link::Live("ab1".into()), Link::Still("cd2".into()));
         live.put(&folder.join("tree"), "mounts").unwrap();
         still.put(&folder.join("snapshots/one/tree"), "mounts").unwrap();
-        assert_eq!(inside(&folder), [still.clone(), live.clone()]);
+        assert_eq!(inside(&folder).unwrap(), [live.clone(), still.clone()]);
         fs::create_dir_all(store.path().join("mounts/ab1/etc")).unwrap();
         assert!(folder.join("tree/etc").is_dir());
         let (lives, stills) = all(store.path()).unwrap();
         assert!(lives.contains("ab1") && stills.contains("cd2"));
         // Another one in its place.
         Link::Live("ef3".into()).put(&folder.join("tree"), "mounts").unwrap();
-        assert_eq!(Link::read(&folder.join("tree")), Some(Link::Live("ef3".into())));
+        let read = |name: &str| Link::read(&folder.join(name)).unwrap();
+        assert_eq!(read("tree"), Some(Link::Live("ef3".into())));
         symlink("/etc/pass wd", folder.join("odd")).unwrap();
-        assert_eq!(Link::read(&folder.join("odd")), None);
-        assert_eq!(Link::read(&folder), None);
+        assert_eq!(read("odd"), None);
+        assert_eq!(read("snapshots"), None);
+        assert_eq!(read("missing/tree"), None);
     }
 }

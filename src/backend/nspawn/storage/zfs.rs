@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::super::super::guest::token;
 use super::super::super::local::store_error;
-use super::super::command;
 use super::super::image::blocking;
 use super::super::store::{Lock, hold};
+use super::super::{BACKEND, command};
 use super::copy;
 use super::links::{self, Link, is_mounted};
 use super::owners;
@@ -75,6 +75,12 @@ impl View {
         view
     }
 
+    /// Whether one of these has snapshots of somebody else's, such as those of a task of the host's.
+    fn has_others(&self, ids: &[&str]) -> bool {
+        let of_these = |dataset: &str| ids.iter().any(|id| *id == dataset);
+        self.snapshots.iter().any(|(dataset, own)| of_these(dataset) && !is_ours(own))
+    }
+
     fn holder(&self, name: &str) -> Option<&str> {
         let found = self.snapshots.iter().find(|(_, own)| own == name);
         found.map(|(dataset, _)| dataset.as_str())
@@ -101,10 +107,18 @@ impl View {
     }
 }
 
+/// Whether a name is one that we give.
+fn is_ours(name: &str) -> bool {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    name.len() == 16 && name.bytes().all(is_hex)
+}
+
 impl Zfs {
     /// Where the store is on ZFS and its program is there: makes the dataset for its trees, if there is none.
     pub async fn probe(root: &Path) -> Result<Option<Zfs>> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let table = "/proc/self/mountinfo";
+        let mounts = fs::read_to_string(table)
+            .map_err(|error| Error::io(format!("reading {table}"), error))?;
         let Some(dataset) = dataset_of(&mounts, root) else { return Ok(None) };
         let folders = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/usr/local/bin"];
         let program = folders.map(|folder| Path::new(folder).join("zfs"));
@@ -145,9 +159,9 @@ impl Zfs {
         Ok(())
     }
 
-    /// What systemd-nspawn is to do about the owners of files.
-    pub fn ownership(&self) -> &'static str {
-        if self.maps { "auto" } else { "off" }
+    /// Whether mounts of its datasets can map ids.
+    pub fn maps(&self) -> bool {
+        self.maps
     }
 
     /// A folder as a pool with an alternative root takes it.
@@ -197,7 +211,7 @@ impl Zfs {
 
     /// From now on nobody writes to a tree.
     pub async fn seal(&self, tree: &Path) -> Result<()> {
-        let Some(Link::Live(id)) = Link::read(tree) else { return Ok(()) };
+        let Some(Link::Live(id)) = Link::read(tree)? else { return Ok(()) };
         let _lock = self.lock().await?;
         let snapshot = token();
         self.snapshot_as(&id, &snapshot).await?;
@@ -212,22 +226,22 @@ impl Zfs {
 
     /// Makes a tree's state of now one that stays.
     pub async fn keep(&self, from: &Path, to: &Path) -> Result<()> {
-        match Link::read(from) {
-            Some(Link::Live(id)) => {
-                let _lock = self.lock().await?;
+        let Some(link) = Link::read(from)? else { return copy::copy(from, to).await };
+        let _lock = self.lock().await?;
+        match link {
+            Link::Live(id) => {
                 let snapshot = token();
                 self.snapshot_as(&id, &snapshot).await?;
                 Link::Still(snapshot).put(to, TREES)
             }
-            Some(still) => still.put(to, TREES),
-            None => copy::copy(from, to).await,
+            still => still.put(to, TREES),
         }
     }
 
     /// Copies a tree to one that can be written to.
     pub async fn copy(&self, from: &Path, to: &Path) -> Result<()> {
         let doing = "copying a dataset";
-        let (snapshot, holder) = match Link::read(from) {
+        let (snapshot, holder) = match Link::read(from)? {
             None => return copy::copy(from, to).await,
             Some(Link::Still(snapshot)) => (snapshot, None),
             Some(Link::Live(id)) => (token(), Some(id)),
@@ -270,18 +284,19 @@ impl Zfs {
     }
 
     async fn collect(&self) -> Result<()> {
-        let (live, still) = links::all(&self.root)
-            .map_err(|error| Error::io(format!("reading {}", self.root.display()), error))?;
+        let (live, still) = links::all(&self.root)?;
         let mut failed = None;
         let view = self.view().await?;
         for (holder, snapshot) in &view.snapshots {
             // One that others were cloned from stays until the last of them goes.
-            if !still.contains(snapshot) && !view.is_cloned(holder, snapshot) {
+            let needed = still.contains(snapshot) || view.is_cloned(holder, snapshot);
+            if !needed && is_ours(snapshot) {
                 let name = format!("{}@{snapshot}", self.name(holder));
                 failed = failed.or(self.zfs(["destroy", "-d", &name], "deleting it").await.err());
             }
         }
-        for dataset in view.datasets.iter().filter(|one| !live.contains(&one.id)) {
+        let over = |one: &&Dataset| is_ours(&one.id) && !live.contains(&one.id);
+        for dataset in view.datasets.iter().filter(over) {
             failed = failed.or(self.take_away(&dataset.id, dataset.retired, &still).await.err());
         }
         failed.map_or(Ok(()), Err)
@@ -290,14 +305,23 @@ impl Zfs {
     /// Deletes a dataset, or retires it as long as it has what is needed.
     async fn take_away(&self, id: &str, retired: bool, still: &BTreeSet<String>) -> Result<()> {
         let (name, doing) = (self.name(id), "deleting a dataset");
-        let view = self.view().await?;
+        let aside = async || if retired { Ok(()) } else { self.retire(id).await };
+        let mut view = self.view().await?;
         if view.of(id).any(|snapshot| still.contains(snapshot)) {
-            return if retired { Ok(()) } else { self.retire(id).await };
+            return aside().await;
         }
         for _ in 0..view.datasets.len() {
-            let view = self.view().await?;
             let Some(heir) = view.heir(id) else { break };
-            self.zfs(["promote", &self.name(heir)], doing).await?;
+            if let Err(error) = self.zfs(["promote", &self.name(heir)], doing).await {
+                // Two may have snapshots of one name.
+                let others = view.has_others(&[id, heir]);
+                return if others { aside().await } else { Err(error) };
+            }
+            view = self.view().await?;
+        }
+        // It goes when whoever took them has deleted them.
+        if view.has_others(&[id]) {
+            return aside().await;
         }
         // Processes that were killed may have it open for a moment, and others for as long as they like.
         let mut tries = if retired { 1 } else { TRIES };
@@ -307,7 +331,7 @@ impl Zfs {
                 break;
             }
             if tries == 0 {
-                return if retired { Ok(()) } else { self.retire(id).await };
+                return aside().await;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -329,7 +353,7 @@ impl Zfs {
     /// Sees to it that a tree is there, which after a boot of the host may not be mounted, and that it can be used by
     /// users whose ids begin at `base`.
     pub async fn ready(&self, tree: &Path, base: u32) -> Result<()> {
-        let Some(Link::Live(id)) = Link::read(tree) else { return Ok(()) };
+        let Some(Link::Live(id)) = Link::read(tree)? else { return Ok(()) };
         let place = self.place(&id);
         if !is_mounted(&place) {
             self.zfs(["mount", &self.name(&id)], "mounting a dataset").await?;
@@ -352,7 +376,7 @@ impl Zfs {
 
     /// How many bytes go with a tree.
     pub async fn size(&self, tree: &Path) -> Result<u64> {
-        match Link::read(tree) {
+        match Link::read(tree)? {
             Some(Link::Live(id)) => self.number("used", &self.name(&id)).await,
             Some(Link::Still(snapshot)) => match self.view().await?.holder(&snapshot) {
                 Some(holder) => {
@@ -366,7 +390,7 @@ impl Zfs {
 
     /// How many bytes a tree has, shared or not.
     pub async fn referenced(&self, tree: &Path) -> Result<u64> {
-        match Link::read(tree) {
+        match Link::read(tree)? {
             Some(Link::Live(id)) => self.number("referenced", &self.name(&id)).await,
             _ => Ok(0),
         }
@@ -374,7 +398,11 @@ impl Zfs {
 
     /// Lets a tree have so many bytes and no more.
     pub async fn limit(&self, tree: &Path, bytes: u64) -> Result<()> {
-        let Some(Link::Live(id)) = Link::read(tree) else { return Ok(()) };
+        let Some(Link::Live(id)) = Link::read(tree)? else {
+            let why =
+                "its files are a folder that was made before the store had datasets: make it anew";
+            return Err(Error::unsupported("limiting this machine's files", BACKEND, why));
+        };
         let quota = format!("refquota={bytes}");
         self.zfs(["set", &quota, &self.name(&id)], "limiting a dataset").await.map(drop)
     }
@@ -448,5 +476,8 @@ mod tests {
         assert_eq!(view.heir("a"), Some("d"));
         assert_eq!(view.heir("b"), None);
         assert!(view.datasets[2].retired && !view.datasets[1].retired);
+        assert!(view.has_others(&["a"]) && !view.has_others(&["b", "d"]));
+        assert!(is_ours("00ff00ff00ff00ff"));
+        assert!(!is_ours("auto-2026-01-01_") && !is_ours("00ff00ff00ff00ff/x"));
     }
 }

@@ -131,8 +131,10 @@ fn limits(machine: &Machine, service: &mut Section) {
     }
     if let Some(memory) = limits.memory {
         service.push("MemoryMax", memory.to_string());
+        service.push("MemorySwapMax", "0");
     }
     if let Some(pids) = limits.pids {
-        service.push("TasksMax", pids.to_string());
+        // systemd-nspawn itself is one.
+        service.push("TasksMax", pids.saturating_add(1).to_string());
     }
 }
