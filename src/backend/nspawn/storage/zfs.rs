@@ -77,7 +77,7 @@ impl View {
 
     /// Whether one of these has snapshots of somebody else's, such as those of a task of the host's.
     fn has_others(&self, ids: &[&str]) -> bool {
-        let of_these = |dataset: &str| ids.iter().any(|id| *id == dataset);
+        let of_these = |dataset: &str| ids.contains(&dataset);
         self.snapshots.iter().any(|(dataset, own)| of_these(dataset) && !is_ours(own))
     }
 
