@@ -288,7 +288,8 @@ impl Overlay {
         let Some(Link::Live(id)) = Link::read(tree)? else { return Ok(()) };
         if is_mounted(&self.place(&id)) {
             // The kernel makes this for a mount that is volatile, and each mount of ours begins without it.
-            let volatile = self.folder(&id).join("work/work/incompat/volatile").exists();
+            let volatile =
+                self.folder(&id).join("work").join("work").join("incompat/volatile").exists();
             if volatile != lasting {
                 return Ok(());
             }
