@@ -85,7 +85,7 @@ async fn flags() {
     stream.read_line(&mut line).await.unwrap();
     let status: Value = serde_json::from_str(&line).unwrap();
     let told = json!({
-        "latency": 1, "jitter": 2, "fail": ["system.info=EBUSY"], "drop_after": 1000, "drop_once": null,
+        "latency": 1, "jitter": 2, "fail": ["system.info=EBUSY"], "drop_after": 1000, "drop_once": null, "drop_shell_once": null,
         "drop_at": ["a.b"],
         "restart_every": 3_600_000, "dhcp_delay": 4, "sshd_delay": 5, "busy_deletes": 6, "full": true, "skew": -7,
     });
