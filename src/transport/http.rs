@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -108,6 +109,12 @@ pub type Socket = WebSocketStream<Box<dyn Duplex>>;
 /// A server, and the connections to it that are idle.
 pub struct Http {
     place: Place,
+    /// Others that the same can be asked of, where the first one is a member of a cluster.
+    others: OnceLock<Vec<Place>>,
+    /// Which one is spoken to: 0 is the first one.
+    current: AtomicUsize,
+    /// When that was changed last, and which one was left.
+    left: Mutex<Option<(Instant, usize)>>,
     patience: Duration,
     /// When the last request was not answered in time.
     silent: Mutex<Option<Instant>>,
@@ -117,7 +124,15 @@ pub struct Http {
 impl Http {
     /// A server. Nothing is opened yet.
     pub fn new(place: Place) -> Http {
-        Http { place, patience: PATIENCE, silent: Mutex::default(), idle: Mutex::default() }
+        Http {
+            place,
+            others: OnceLock::new(),
+            current: AtomicUsize::new(0),
+            left: Mutex::default(),
+            patience: PATIENCE,
+            silent: Mutex::default(),
+            idle: Mutex::default(),
+        }
     }
 
     /// The same with another patience than a minute for each answer.
@@ -148,50 +163,71 @@ impl Http {
         let done = tokio::time::timeout(after, asked).await;
         let silent = done.is_err().then(Instant::now);
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = silent;
-        done.unwrap_or_else(|_| Err(HttpError::Silent { place: self.place.to_string(), after }))
+        done.unwrap_or_else(|_| Err(HttpError::Silent { place: self.place().to_string(), after }))
     }
 
-    /// Where it is.
+    /// Where it is: the one that is spoken to.
     pub fn place(&self) -> &Place {
-        &self.place
+        self.at(self.current())
+    }
+
+    fn at(&self, number: usize) -> &Place {
+        let other = number.checked_sub(1).and_then(|number| self.others.get()?.get(number));
+        other.unwrap_or(&self.place)
+    }
+
+    /// Says where else the same can be asked: as soon as one can't be reached, the next one is. Said once.
+    pub fn or_at(&self, others: Vec<Place>) {
+        let _ = self.others.set(others);
+    }
+
+    /// Which one is spoken to: 0 is the first one, and the others follow as they were said.
+    pub fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Which one was left, not longer ago than this, because it could not be reached.
+    pub fn left(&self, within: Duration) -> Option<usize> {
+        let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.and_then(|(at, number)| (at.elapsed() <= within).then_some(number))
+    }
+
+    /// A new connection to another one than this, which is spoken to from then on.
+    async fn elsewhere(&self, gone: usize) -> Option<Box<dyn Duplex>> {
+        let count = 1 + self.others.get().map_or(0, Vec::len);
+        for step in 1..count {
+            let number = (gone + step) % count;
+            let Ok(stream) = connect_to(self.at(number)).await else { continue };
+            let was = self.current.swap(number, Ordering::Relaxed);
+            if was != number {
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((Instant::now(), was));
+            }
+            return Some(stream);
+        }
+        None
     }
 
     fn unreachable(&self, why: impl fmt::Display) -> HttpError {
-        HttpError::Unreachable { place: self.place.to_string(), why: why.to_string() }
+        unreachable(self.place(), why)
     }
 
     fn broken(&self, why: impl fmt::Display) -> HttpError {
-        HttpError::Broken { place: self.place.to_string(), why: why.to_string() }
-    }
-
-    async fn connect_once(&self) -> Result<Box<dyn Duplex>, (HttpError, bool)> {
-        // What is being started again refuses for a moment; a socket that is not there stays away.
-        let later = |error: &std::io::Error| error.kind() != std::io::ErrorKind::NotFound;
-        match &self.place {
-            Place::Unix(path) => match UnixStream::connect(path).await {
-                Ok(stream) => Ok(Box::new(stream)),
-                Err(error) => Err((self.unreachable(&error), later(&error))),
-            },
-            Place::Tls(server) => match server.connect().await {
-                Ok(stream) => Ok(Box::new(stream)),
-                Err(TlsError::Unreachable(error)) => {
-                    let again = error.kind() != std::io::ErrorKind::TimedOut;
-                    Err((self.unreachable(&error), again))
-                }
-                Err(TlsError::Untrusted(why)) => {
-                    Err((HttpError::Untrusted { place: self.place.to_string(), why }, false))
-                }
-            },
-        }
+        HttpError::Broken { place: self.place().to_string(), why: why.to_string() }
     }
 
     /// A new connection. Nothing was sent on it yet, so it may be tried more than once.
     async fn connect(&self) -> Result<Box<dyn Duplex>, HttpError> {
         let mut pauses = PAUSES.into_iter();
         loop {
-            match (self.connect_once().await, pauses.next()) {
+            let current = self.current();
+            match (connect_to(self.at(current)).await, pauses.next()) {
                 (Ok(stream), _) => return Ok(stream),
                 (Err((_, true)), Some(pause)) => tokio::time::sleep(pause).await,
+                (Err((error @ HttpError::Unreachable { .. }, _)), _) => {
+                    return self.elsewhere(current).await.ok_or(error);
+                }
                 (Err((error, _)), _) => return Err(error),
             }
         }
@@ -221,7 +257,7 @@ impl Http {
     }
 
     fn host(&self) -> String {
-        match &self.place {
+        match self.place() {
             Place::Unix(_) => "sandscript".into(),
             Place::Tls(server) => server.authority(),
         }
@@ -329,6 +365,32 @@ impl Http {
     }
 }
 
+fn unreachable(place: &Place, why: impl fmt::Display) -> HttpError {
+    HttpError::Unreachable { place: place.to_string(), why: why.to_string() }
+}
+
+/// A new connection, or why there is none and whether it may be tried again.
+async fn connect_to(place: &Place) -> Result<Box<dyn Duplex>, (HttpError, bool)> {
+    // What is being started again refuses for a moment; a socket that is not there stays away.
+    let later = |error: &std::io::Error| error.kind() != std::io::ErrorKind::NotFound;
+    match place {
+        Place::Unix(path) => match UnixStream::connect(path).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err((unreachable(place, &error), later(&error))),
+        },
+        Place::Tls(server) => match server.connect().await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(TlsError::Unreachable(error)) => {
+                let again = error.kind() != std::io::ErrorKind::TimedOut;
+                Err((unreachable(place, &error), again))
+            }
+            Err(TlsError::Untrusted(why)) => {
+                Err((HttpError::Untrusted { place: place.to_string(), why }, false))
+            }
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -407,6 +469,27 @@ mod tests {
         assert!(matches!(error, HttpError::Silent { .. }), "{error}");
         assert!(error.to_string().contains("does not answer within 50ms"), "{error}");
         assert!(matches!(http.socket("/x").await, Err(HttpError::Silent { .. })));
+    }
+
+    #[tokio::test]
+    async fn who_is_gone_is_left_for_the_next_one() {
+        const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let (folder, http, count) = server(&[OK]);
+        let gone = Place::Unix("/no/such/socket".into());
+        let one = Http::new(gone.clone());
+        one.or_at(vec![gone, http.place().clone()]);
+        assert_eq!((one.current(), one.left(JUST_NOW)), (0, None));
+        assert_eq!(ask(&one, Method::POST).await.unwrap().status, 200);
+        assert_eq!((one.current(), one.left(JUST_NOW)), (2, Some(0)));
+        assert_eq!(one.left(Duration::ZERO), None);
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        // With nobody left it is told who was spoken to last.
+        drop(folder);
+        one.idle.lock().unwrap().clear();
+        let error = ask(&one, Method::POST).await.unwrap_err();
+        assert!(
+            matches!(&error, HttpError::Unreachable { place, .. } if *place == http.place().to_string())
+        );
     }
 
     #[tokio::test]

@@ -148,6 +148,11 @@ impl Tls {
         Ok(Tls { host: host.to_owned(), port, pinned, config: Arc::new(config) })
     }
 
+    /// Another server with the same certificate, or with one of the same authority's.
+    pub fn elsewhere(&self, host: &str, port: u16) -> Tls {
+        Tls { host: host.to_owned(), port, ..self.clone() }
+    }
+
     /// Whether its certificate is a known one, and not one of an authority's.
     pub fn is_pinned(&self) -> bool {
         self.pinned

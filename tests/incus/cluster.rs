@@ -8,8 +8,8 @@ use std::time::Instant;
 use libtest_mimic::Trial;
 use sandscript::backend::incus::{IncusBackend, IncusConfig};
 use sandscript::sandbox::{
-    Backend, Cancel, Capability, CloneSpec, Command, Error, MemberState, Placement, Policy, Spec,
-    Stock, exec,
+    Backend, Cancel, Capability, CloneSpec, Command, Error, Info, MemberState, Placement, Policy,
+    Spec, Stock, exec,
 };
 use serde_json::Value;
 
@@ -32,13 +32,14 @@ impl Lazy {
 }
 
 pub fn trials(shared: &Lazy) -> Vec<Trial> {
-    let tests: [Test; 6] = [
+    let tests: [Test; 7] = [
         ("cluster_sandboxes_go_where_they_should", sandboxes_go_where_they_should),
         ("cluster_images_are_brought_to_members", images_are_brought_to_members),
         ("cluster_a_members_network_is_its_own", a_members_network_is_its_own),
         ("cluster_evacuated_members_are_not_used", evacuated_members_are_not_used),
         ("cluster_a_member_dies_mid_exec", a_member_dies_mid_exec),
         ("cluster_a_member_dies_mid_matrix", a_member_dies_mid_matrix),
+        ("cluster_the_member_that_is_asked_dies", the_member_that_is_asked_dies),
     ];
     tests
         .map(|(name, test)| {
@@ -353,12 +354,45 @@ print(`passed ${report.passed} of ${report.total}, moved ${moved}`);
 
 fn a_member_dies_mid_matrix(cluster: &mut Cluster) {
     let home = tempfile::tempdir().unwrap();
-    std::fs::write(home.path().join("m.rhai"), MATRIX).unwrap();
-    let mut child = program(cluster, home.path(), &["run", "m.rhai", "--report", "jsonl=events"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let program = program(cluster, home.path(), &["run", "m.rhai", "--report", "jsonl=events"]);
+    outlives_a_member(cluster, home.path(), program);
+    let left = cells(cluster);
+    assert!(left.iter().all(|info| info.member.as_deref() == Some("b")), "{left:?}");
+    clean(cluster);
+}
+
+/// The same, where the requests go to the one that dies: the other one is asked from then on.
+fn the_member_that_is_asked_dies(cluster: &mut Cluster) {
+    let home = tempfile::tempdir().unwrap();
+    let token = cluster.incus(&["config", "trust", "add", "ann", "--quiet"]).unwrap();
+    let token = token.lines().last().unwrap_or_default().to_owned();
+    let [enter, arguments @ ..] = cluster.beside();
+    let beside = |words: &[&str]| {
+        let mut program = Program::new(&enter);
+        program.args(&arguments).arg(env!("CARGO_BIN_EXE_sandscript")).args(words).env_clear();
+        for (name, value) in [
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("SANDSCRIPT_BACKEND", "incus"),
+            ("SANDSCRIPT_GC_EVERY", "never"),
+            ("SANDSCRIPT_NO_SESSION", "1"),
+        ] {
+            program.env(name, value);
+        }
+        program.env("HOME", home.path()).current_dir(home.path());
+        program
+    };
+    let added = beside(&["remote", "add", "both", "https://10.99.0.2:8443", "--token", &token]);
+    let added = { added }.output().unwrap();
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    let run = ["run", "m.rhai", "--host", "both", "--report", "jsonl=events"];
+    outlives_a_member(cluster, home.path(), beside(&run));
+    clean(cluster);
+}
+
+/// Runs a matrix, in the midst of which a member's daemon is killed.
+fn outlives_a_member(cluster: &mut Cluster, home: &std::path::Path, mut program: Program) {
+    std::fs::write(home.join("m.rhai"), MATRIX).unwrap();
+    let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     let errors = std::thread::spawn({
         let mut stderr = child.stderr.take().unwrap();
@@ -383,7 +417,7 @@ fn a_member_dies_mid_matrix(cluster: &mut Cluster) {
     let errors = errors.join().unwrap().unwrap();
     assert!(killed.is_some(), "{said}{errors}");
     assert!(status.success(), "{status:?}: {said}{errors}");
-    let events = std::fs::read_to_string(home.path().join("events")).unwrap();
+    let events = std::fs::read_to_string(home.join("events")).unwrap();
     let events: Vec<Value> =
         events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let ended: Vec<_> = events.iter().filter(|event| event["type"] == "cell_ended").collect();
@@ -405,15 +439,25 @@ fn a_member_dies_mid_matrix(cluster: &mut Cluster) {
         "{said}{errors}"
     );
     cluster.again("b").unwrap();
+    // What the dead member held is still there, and belongs to a run that is over.
+    let left = cells(cluster);
+    assert!(left.iter().all(|info| info.owner.is_some()), "{left:?}");
+}
+
+/// The cells that are left.
+fn cells(cluster: &Cluster) -> Vec<Info> {
     wait(async {
-        // What the dead member held is still there, and belongs to a run that is over.
         let (backend, cancel) = (open(cluster).await, Cancel::new());
-        let left = backend.list(&cancel).await.unwrap();
-        let cells: Vec<_> =
-            left.iter().filter(|info| info.labels.contains_key("sandscript.cell")).collect();
-        assert!(cells.iter().all(|info| info.member.as_deref() == Some("b")), "{cells:?}");
-        assert!(cells.iter().all(|info| info.owner.is_some()), "{cells:?}");
-        for info in left {
+        let mut left = backend.list(&cancel).await.unwrap();
+        left.retain(|info| info.labels.contains_key("sandscript.cell"));
+        left
+    })
+}
+
+fn clean(cluster: &Cluster) {
+    wait(async {
+        let (backend, cancel) = (open(cluster).await, Cancel::new());
+        for info in backend.list(&cancel).await.unwrap() {
             backend.delete(&info.name, &cancel).await.unwrap();
         }
     });

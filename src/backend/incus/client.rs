@@ -11,6 +11,9 @@ use super::operations::Operations;
 pub(super) use crate::backend::guest::Fail;
 use crate::transport::{Answer, Http, Place, Socket};
 
+/// For how long a request may be lost with the member of a cluster that went away.
+const MOMENT: Duration = Duration::from_secs(30);
+
 /// An operation that the server works on.
 #[derive(Debug)]
 pub(super) struct Ticket {
@@ -20,7 +23,7 @@ pub(super) struct Ticket {
     pub metadata: Value,
     /// Which stream of events was open when it was asked for.
     generation: u64,
-    /// The member of a cluster that works on it, where that is not the one that is spoken to.
+    /// The member of a cluster that works on it.
     member: Option<String>,
 }
 
@@ -29,8 +32,8 @@ pub(super) struct Client {
     http: Arc<Http>,
     project: Option<String>,
     operations: Operations,
-    /// The member of a cluster that is spoken to.
-    own: OnceLock<String>,
+    /// The members of a cluster that can be spoken to, in the order of their places.
+    members: OnceLock<Vec<String>>,
 }
 
 impl Client {
@@ -41,12 +44,34 @@ impl Client {
             None => http,
         });
         let operations = Operations::new(Arc::clone(&http), project.clone());
-        Client { http, project, operations, own: OnceLock::new() }
+        Client { http, project, operations, members: OnceLock::new() }
     }
 
-    /// Says that the server is this member of a cluster.
-    pub fn is_member(&self, name: &str) {
-        let _ = self.own.set(name.to_owned());
+    /// Says that the server is this member of a cluster, and where the others are: they are asked when it can't
+    /// be reached any more. Their trust is the same.
+    pub fn is_member(&self, own: &str, others: &[(String, String)]) {
+        let mut names = vec![own.to_owned()];
+        let mut places = Vec::new();
+        if let Place::Tls(server) = self.place() {
+            for (name, url) in others.iter().filter(|(name, _)| name != own) {
+                let Some((host, port)) = authority(url) else { continue };
+                places.push(Place::Tls(server.elsewhere(&host, port)));
+                names.push(name.clone());
+            }
+        }
+        if self.members.set(names).is_ok() {
+            self.http.or_at(places);
+        }
+    }
+
+    /// The member of a cluster that is spoken to.
+    pub fn own(&self) -> Option<&str> {
+        self.members.get()?.get(self.http.current()).map(String::as_str)
+    }
+
+    /// The member of a cluster that was spoken to until a moment ago, if it went away: what it was asked is lost.
+    pub fn left(&self) -> Option<&str> {
+        self.members.get()?.get(self.http.left(MOMENT)?).map(String::as_str)
     }
 
     /// The project that is worked in.
@@ -174,11 +199,9 @@ impl Client {
         let id = answer["operation"].as_str().unwrap_or_default();
         // A query behind the id says where in a cluster it is.
         let id = id.rsplit('/').next().unwrap_or_default().split('?').next().unwrap_or_default();
-        let place = self.own.get().and_then(|own| {
-            let place = metadata["location"].as_str()?;
-            (!place.is_empty() && place != own).then(|| place.to_owned())
-        });
-        Ok(Ticket { id: id.to_owned(), metadata, generation, member: place })
+        let member = metadata["location"].as_str().filter(|place| !place.is_empty());
+        let member = member.filter(|_| self.members.get().is_some()).map(str::to_owned);
+        Ok(Ticket { id: id.to_owned(), metadata, generation, member })
     }
 
     /// Waits for its end; what it then says of itself.
@@ -186,7 +209,8 @@ impl Client {
         if ticket.id.is_empty() {
             return Ok(ticket.metadata.clone());
         }
-        self.operations.wait(&ticket.id, ticket.generation, ticket.member.as_deref()).await
+        let member = ticket.member.as_deref().map(|member| (member, self.own() == Some(member)));
+        self.operations.wait(&ticket.id, ticket.generation, member).await
     }
 
     /// Asks for something and waits until it is done.
@@ -257,6 +281,13 @@ fn parsed(answer: &Answer) -> Result<Value, Fail> {
         .map_err(|error| Fail::Lost(format!("the server's answer is no JSON: {error}")))
 }
 
+/// Host and port of a URL such as a cluster tells of its members.
+fn authority(url: &str) -> Option<(String, u16)> {
+    let uri: hyper::Uri = url.parse().ok()?;
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+    Some((host.to_owned(), uri.port_u16()?))
+}
+
 /// A path with a project in it.
 pub(super) fn within(path: &str, project: Option<&str>) -> String {
     match project {
@@ -284,6 +315,14 @@ pub(super) fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_are_where_their_urls_say() {
+        let told = ["https://10.0.0.2:8443", "https://[fd00::2]:443", "https://nas.lan:9", "", "x"];
+        let told =
+            told.map(|url| authority(url).map_or_else(String::new, |(h, p)| format!("{h} {p}")));
+        assert_eq!(told, ["10.0.0.2 8443", "fd00::2 443", "nas.lan 9", "", ""]);
+    }
 
     #[test]
     fn paths_are_escaped_and_in_a_project() {

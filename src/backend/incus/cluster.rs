@@ -32,8 +32,6 @@ pub(super) struct Ready {
 /// The cluster that a server is a member of.
 pub(super) struct Cluster {
     client: Arc<Client>,
-    /// The member that is spoken to.
-    own: String,
     /// Which member a sandbox is on.
     places: Mutex<HashMap<String, String>>,
     /// When a member was asked, and whether it answered.
@@ -63,11 +61,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Cluster {
     /// The cluster of a server, as it tells of itself; nothing when it is alone.
     pub fn of(client: &Arc<Client>, server: &Value) -> Option<Cluster> {
-        let environment = &server["environment"];
-        let own = environment["server_name"].as_str()?;
-        (environment["server_clustered"] == true).then(|| Cluster {
+        (server["environment"]["server_clustered"] == true).then(|| Cluster {
             client: Arc::clone(client),
-            own: own.to_owned(),
             places: Mutex::default(),
             answers: tokio::sync::Mutex::default(),
             cpus: Mutex::default(),
@@ -81,6 +76,14 @@ impl Cluster {
         let all = self.client.get("/1.0/cluster/members?recursion=1").await;
         let all = all.map_err(|fail| fail.plain("asking for the cluster's members"))?;
         Ok(all.as_array().into_iter().flatten().map(member).collect())
+    }
+
+    /// Where its members are, as each is told by its name and its URL.
+    pub async fn addresses(&self) -> Vec<(String, String)> {
+        let all = self.client.get("/1.0/cluster/members?recursion=1").await.unwrap_or_default();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let told = |member: &Value| Some((text(&member["server_name"])?, text(&member["url"])?));
+        all.as_array().into_iter().flatten().filter_map(told).collect()
     }
 
     /// Its members, with their processors and load. One that does not answer is offline.
@@ -186,7 +189,7 @@ impl Cluster {
 
     /// Whether a member answers. One that fails is asked twice.
     pub async fn answers(&self, member: &str) -> bool {
-        if member == self.own {
+        if self.client.own() == Some(member) {
             return true;
         }
         let mut all = self.answers.lock().await;
@@ -221,7 +224,12 @@ impl Cluster {
             return Verdict::Other;
         }
         self.forget(name);
-        if let Some(member) = self.locate(name).await {
+        let place = self.locate(name).await;
+        // What a member was asked that is gone is lost with it, wherever it had it done.
+        if let (Fail::Lost(_), Some(member)) = (fail, self.client.left()) {
+            return Verdict::Away(member.to_owned());
+        }
+        if let Some(member) = place {
             return match self.answers(&member).await {
                 true => Verdict::Other,
                 false => Verdict::Away(member),

@@ -297,6 +297,21 @@ impl Inner {
         }
     }
 
+    /// The same after a record was written down. Others that write one write it before they enclose, so that
+    /// whoever is last to enclose sees what is last written.
+    pub(super) async fn enclose_as_written(&self, name: &str, record: &Record) -> Result<()> {
+        let mut record = record.clone();
+        for _ in 0..TRIES {
+            self.enclose(name, &record).await?;
+            let (_, later) = self.instance(name).await?;
+            if !later.fence || later.egress == record.egress {
+                return Ok(());
+            }
+            record = later;
+        }
+        Err(super::settings::contended(name))
+    }
+
     fn bound(&self, record: &Record, found: &Found, before: &Found, ground: &Ground) -> Vec<Value> {
         let mut all = found.clone();
         // Somebody may have been told the last ones just now.

@@ -234,7 +234,7 @@ impl Inner {
         }
         if record.fence {
             // Who looked its names up meanwhile, for the policy of before, is overruled.
-            self.enclose(name, &record).await?;
+            self.enclose_as_written(name, &record).await?;
         }
         if !cards.is_empty() {
             self.wake(name).await?;

@@ -175,8 +175,10 @@ impl IncusBackend {
             guard::of_guests(&mut capabilities);
         }
         if let Some(cluster) = &cluster {
-            client.is_member(server["environment"]["server_name"].as_str().unwrap_or_default());
-            capabilities::of_cluster(&mut capabilities, &cluster.members().await?);
+            let own = server["environment"]["server_name"].as_str().unwrap_or_default();
+            let (members, addresses) = tokio::join!(cluster.members(), cluster.addresses());
+            client.is_member(own, &addresses);
+            capabilities::of_cluster(&mut capabilities, &members?);
         }
         let inner = Inner {
             client,
@@ -247,7 +249,17 @@ impl Inner {
         {
             return Error::MemberAway { member, what: doing.to_owned() };
         }
-        fail.plain(doing)
+        self.lost(fail, doing)
+    }
+
+    /// A failure, or that the member of the cluster that was asked has gone, and the answer with it.
+    fn lost(&self, fail: Fail, doing: &str) -> Error {
+        match (&fail, self.client.left()) {
+            (Fail::Lost(_), Some(member)) => {
+                Error::MemberAway { member: member.to_owned(), what: doing.to_owned() }
+            }
+            _ => fail.plain(doing),
+        }
     }
 }
 
@@ -296,14 +308,14 @@ impl Guests for Inner {
         match self.instance(name).await {
             Err(error @ Error::NotFound { .. }) => error,
             Err(Error::MemberAway { member, .. }) => Error::MemberAway { member, what: doing },
-            Err(_) => fail.plain(&doing),
+            Err(_) => self.lost(fail, &doing),
             Ok((instance, _)) => match record::state(&instance) {
                 State::Stopped => Error::NotRunning { name: name.to_owned() },
                 State::Frozen => {
                     Error::Busy { name: name.to_owned(), what: "its processes are frozen".into() }
                 }
                 State::Transitional(what) => Error::Busy { name: name.to_owned(), what },
-                State::Running | State::Error(_) => fail.plain(&doing),
+                State::Running | State::Error(_) => self.lost(fail, &doing),
             },
         }
     }

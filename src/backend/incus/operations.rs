@@ -54,10 +54,12 @@ struct State {
     generation: u64,
     waiting: HashMap<String, Vec<oneshot::Sender<Outcome>>>,
     ended: VecDeque<(String, Outcome)>,
-    /// On which other members of a cluster operations are that somebody waits for.
+    /// On which members of a cluster operations are that somebody waits for.
     places: HashMap<String, String>,
     /// Whether these members are looked after.
     watching: bool,
+    /// Which of the places of the server the stream is from.
+    source: usize,
 }
 
 impl Operations {
@@ -79,9 +81,9 @@ impl Operations {
     }
 
     /// Waits for an operation's end. `generation` is what [`Operations::listen`] said before the
-    /// operation was asked for, and `member` where in a cluster it is: when that one goes away, nobody
-    /// else will ever tell.
-    pub async fn wait(&self, id: &str, generation: u64, member: Option<&str>) -> Outcome {
+    /// operation was asked for, and `member` where in a cluster it is, and whether that one is
+    /// spoken to: when another one goes away, nobody will ever tell.
+    pub async fn wait(&self, id: &str, generation: u64, member: Option<(&str, bool)>) -> Outcome {
         let (sender, receiver) = oneshot::channel();
         let unsure = {
             let mut state = self.shared.state();
@@ -89,9 +91,9 @@ impl Operations {
                 return state.ended.remove(at).map_or_else(gone, |(_, outcome)| outcome);
             }
             state.waiting.entry(id.to_owned()).or_default().push(sender);
-            if let Some(member) = member {
+            if let Some((member, own)) = member {
                 state.places.insert(id.to_owned(), member.to_owned());
-                if !std::mem::replace(&mut state.watching, true) {
+                if !own && !std::mem::replace(&mut state.watching, true) {
                     tokio::spawn(watch_members(Arc::clone(&self.shared)));
                 }
             }
@@ -150,6 +152,12 @@ impl Shared {
             let mut state = self.state();
             state.open = true;
             state.generation += 1;
+            // The one that was spoken to went away, perhaps with operations of its own.
+            let moved = state.source != self.http.current();
+            state.source = self.http.current();
+            if moved && !state.places.is_empty() && !std::mem::replace(&mut state.watching, true) {
+                tokio::spawn(watch_members(Arc::clone(self)));
+            }
             state.generation
         };
         tokio::spawn(follow(Arc::clone(self), socket));

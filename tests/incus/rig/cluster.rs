@@ -61,6 +61,11 @@ impl Cluster {
         format!("/proc/{}/root/mnt/{}-{member}/unix.socket", self.pid, self.name).into()
     }
 
+    /// What runs a program where the members' addresses are, with its arguments before the program's.
+    pub fn beside(&self) -> [String; 4] {
+        ["nsenter".into(), "--net".into(), "--target".into(), self.pid.to_string()]
+    }
+
     /// A path on the members' disk, seen from here; `{}` is a member's folder.
     pub fn folder(&self, member: &str) -> PathBuf {
         format!("/proc/{}/root/mnt/{}-{member}", self.pid, self.name).into()
