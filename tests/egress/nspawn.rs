@@ -33,7 +33,7 @@ pub fn tests() -> Vec<Test> {
     let some = [survival::TESTS, names::TESTS, networks::TESTS, programs::TESTS];
     let some = some.into_iter().flatten().filter(|(name, _)| wanted.contains(name));
     let all = std::env::var_os("SANDSCRIPT_ALL_CASES").is_some();
-    let own = if all { OWN } else { &OWN[..6] };
+    let own = if all { OWN } else { &OWN[..7] };
     attacks.chain(some).chain(own).copied().collect()
 }
 
@@ -43,6 +43,7 @@ const OWN: &[Test] = &[
     ("attack_kill_of_the_door", incus::kill_of_the_door),
     ("attack_a_clones_first_packets", nas::first_packets),
     ("attack_reboot_from_inside", reboot),
+    ("containers_in_a_machine_have_what_it_has", containers),
     // With all cases only.
     ("attack_sockets_past_the_network", past_the_network),
     ("attack_crash_of_everything", crash_of_everything),
@@ -50,6 +51,47 @@ const OWN: &[Test] = &[
 ];
 
 const ALLOWED: [&str; 3] = ["get", "203.0.113.10:80", "allowed.test"];
+
+/// As engines of containers make them: a bridge, and namespaces that are plugged into it.
+const CONTAINERS: &str = "\
+    ip link add br0 type bridge; ip addr add 172.17.0.1/16 dev br0; ip link set br0 up; mkdir -p /run/netns; \
+    for n in 2 3; do ip netns add c$n; ip link add v$n type veth peer name eth0 netns c$n; \
+        ip link set v$n master br0 up; ip -n c$n link set lo up; ip -n c$n addr add 172.17.0.$n/16 dev eth0; \
+        ip -n c$n link set eth0 up; ip -n c$n route add default via 172.17.0.1; done; \
+    nft 'table ip nat { chain post { type nat hook postrouting priority 100; ip saddr 172.17.0.0/16 oifname != br0 masquerade; }; }'";
+
+/// No more, and no less.
+fn containers(rig: &Rig) {
+    let sandbox = rig.sandbox(&["allowed.test"]);
+    sandbox.sh(CONTAINERS);
+    let inside = |words: &[&str]| {
+        let line = format!("/srv/probe/probe probe {} 2>&1", words.join(" "));
+        sandbox.sh(&format!("nsenter --net=/run/netns/c2 {line}"))
+    };
+    eventually("a container is let through", || inside(&ALLOWED) == "I am 203.0.113.10");
+    let asked = inside(&["ask", "192.0.0.1:53", "allowed.test", "a"]);
+    assert!(asked.contains("203.0.113.10"), "{asked}");
+    assert_eq!(inside(&["ask", "9.9.9.9:53", "denied.test", "a"]), "missing");
+    for words in [
+        &["get", "203.0.113.20:80", "denied.test"][..],
+        &["banner", "203.0.113.1:22"],
+        &["banner", "203.0.113.20:22"],
+        &["get", "192.0.0.2:3129", "allowed.test"],
+        &["udp", "203.0.113.20:123"],
+    ] {
+        let said = inside(words);
+        assert!(said.starts_with("refused"), "{words:?}: {said}");
+    }
+    // Among each other, and with the machine, they are as they were.
+    let line = "serve='import socket; s = socket.create_server((\"\", 80)); [s.accept()[0].sendall(b\"hello\") for _ in range(2)]'; \
+        nsenter --net=/run/netns/c3 timeout 20 python3 -c \"$serve\" & timeout 20 python3 -c \"$serve\" & sleep 1; \
+        for at in 172.17.0.3 172.17.0.1 192.0.0.2; do \
+            nsenter --net=/run/netns/c2 python3 -c \"import socket; print(socket.create_connection(('$at', 80), 5).recv(9).decode())\" 2>&1 | tail -1; \
+        done; kill %1 %2";
+    assert_eq!(sandbox.sh(line), "hello\nhello\nhello");
+    assert!(sandbox.log().denied.iter().any(|one| one.name.as_deref() == Some("denied.test")));
+    incus::is_shut_in(&sandbox);
+}
 
 /// It does not come back by itself, and with what it had when somebody starts it.
 fn reboot(rig: &Rig) {

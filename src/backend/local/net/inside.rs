@@ -35,6 +35,13 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const HOOK_PREROUTING: u32 = 0;
 const HOOK_OUTPUT: u32 = 3;
+/// After the guest's own chains, by which containers have ports of its addresses.
+const BEHIND_OTHERS: i32 = -90;
+const IIFNAME: u32 = 6;
+const DADDR: u32 = 2;
+const IIF: u32 = 8;
+/// An address of this very host, as its routes say it.
+const LOCAL: u32 = 2;
 const NFPROTO: u32 = 15;
 const L4PROTO: u32 = 16;
 const NETWORK: u32 = 1;
@@ -49,7 +56,7 @@ const REPLY: u8 = 1;
 /// The gate's sockets.
 #[derive(Debug)]
 pub struct Inside {
-    /// Listening for TCP, to 127.0.0.1 and ::1.
+    /// Listening for TCP, to 127.0.0.1, the guest's address and ::1.
     pub tcp: Vec<OwnedFd>,
     /// For UDP to port 53, the same.
     pub udp: Vec<OwnedFd>,
@@ -90,14 +97,18 @@ pub fn enter() -> io::Result<Inside> {
 }
 
 fn enter_at(port: u16) -> io::Result<Inside> {
-    let (v4, six) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
-    let mut inside = Inside {
-        tcp: vec![TcpListener::bind((v4, port))?.into()],
-        udp: vec![UdpSocket::bind((v4, port))?.into()],
-        datagrams: vec![UdpSocket::bind((v4, port + 1))?.into()],
-        raw: vec![raw(AddressFamily::INET)?],
-    };
-    receive_for_others(&inside.datagrams[0], false)?;
+    let six = Ipv6Addr::LOCALHOST;
+    link::address("lo", ADDRESS.into())?;
+    let mut inside = Inside { tcp: vec![], udp: vec![], datagrams: vec![], raw: vec![] };
+    // The second is for what comes by another interface, which the loopback's own address is out of reach of.
+    for own in [Ipv4Addr::LOCALHOST, ADDRESS] {
+        inside.tcp.push(TcpListener::bind((own, port))?.into());
+        inside.udp.push(UdpSocket::bind((own, port))?.into());
+        let datagrams = UdpSocket::bind((own, port + 1))?;
+        receive_for_others(&datagrams, false)?;
+        inside.datagrams.push(datagrams.into());
+        inside.raw.push(raw(AddressFamily::INET)?);
+    }
     // Where the machine has no IPv6, the guest has none.
     let tcp = match TcpListener::bind((six, port)) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
@@ -116,8 +127,7 @@ fn enter_at(port: u16) -> io::Result<Inside> {
         rustix::net::listen(socket, 1024)?;
         rustix::net::sockopt::set_tcp_congestion(socket, link::CONGESTION)?;
     }
-    link::address("lo", ADDRESS.into())?;
-    let has_six = inside.tcp.len() > 1;
+    let has_six = inside.tcp.len() > 2;
     rules(port, has_six)?;
     // The last step: before it, nothing leads anywhere.
     if has_six {
@@ -177,14 +187,18 @@ pub fn dial(to: SocketAddr, from: Option<IpAddr>, protocol: Protocol) -> io::Res
 }
 
 fn rules(port: u16, has_six: bool) -> io::Result<()> {
-    match install(port, true, has_six) {
-        // A kernel without the expression: no UDP then but the resolver's.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => install(port, false, has_six),
-        other => other,
+    let mut done = Ok(());
+    // A kernel without an expression: nothing for the guest's containers then, or no UDP but the resolver's, too.
+    for (datagrams, nested) in [(true, true), (true, false), (false, false)] {
+        done = install(port, datagrams, nested, has_six);
+        if !matches!(&done, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
     }
+    done
 }
 
-fn install(port: u16, datagrams: bool, has_six: bool) -> io::Result<()> {
+fn install(port: u16, datagrams: bool, nested: bool, has_six: bool) -> io::Result<()> {
     let mut batch = begin();
     // Whoever was here before may have left one.
     for kind in [NEW_TABLE, DELETE_TABLE, NEW_TABLE] {
@@ -205,6 +219,9 @@ fn install(port: u16, datagrams: bool, has_six: bool) -> io::Result<()> {
         compare(list, EQUAL, &53u16.to_be_bytes());
         redirect(list, port);
     });
+    if nested {
+        containers(&mut batch, port);
+    }
     let filter = "filter";
     new_chain(&mut batch, TABLE, filter, "filter", HOOK_OUTPUT, 0);
     rule(&mut batch, TABLE, filter, 0, |list| {
@@ -229,6 +246,14 @@ fn install(port: u16, datagrams: bool, has_six: bool) -> io::Result<()> {
             compare(list, EQUAL, &[REPLY]);
             verdict(list, ACCEPT);
         });
+        // Of the guest's containers: the resolver gets it.
+        rule(&mut batch, TABLE, take, 0, |list| {
+            meta(list, L4PROTO);
+            compare(list, EQUAL, &[UDP]);
+            payload(list, TRANSPORT, 2, 2);
+            compare(list, EQUAL, &53u16.to_be_bytes());
+            verdict(list, ACCEPT);
+        });
         to_datagrams(&mut batch, (take, port + 1), IPV4, &Ipv4Addr::LOCALHOST.octets());
         if has_six {
             to_datagrams(&mut batch, (take, port + 1), IPV6, &Ipv6Addr::LOCALHOST.octets());
@@ -249,6 +274,61 @@ fn install(port: u16, datagrams: bool, has_six: bool) -> io::Result<()> {
         verdict(list, DROP);
     });
     Socket::open(Some(rustix::net::netlink::NETFILTER))?.call(&end(batch), 1)
+}
+
+/// What containers in the guest send to somebody who is neither the guest nor another one of them goes to the gate,
+/// as what the guest itself sends.
+fn containers(batch: &mut Batch, port: u16) {
+    let nested = "nested";
+    new_chain(batch, TABLE, nested, "nat", HOOK_PREROUTING, BEHIND_OTHERS);
+    rule(batch, TABLE, nested, 0, |list| {
+        meta(list, IIFNAME);
+        compare(list, EQUAL, b"lo\0");
+        verdict(list, ACCEPT);
+    });
+    own(batch, nested);
+    // Every address leads here, and those that lead elsewhere are the containers'.
+    rule(batch, TABLE, nested, 0, |list| {
+        leads(list, DADDR);
+        compare(list, DIFFERS, &LOCAL.to_ne_bytes());
+        verdict(list, ACCEPT);
+    });
+    // The guest's own on that interface.
+    rule(batch, TABLE, nested, 0, |list| {
+        leads(list, DADDR | IIF);
+        compare(list, EQUAL, &LOCAL.to_ne_bytes());
+        verdict(list, ACCEPT);
+    });
+    for (protocol, only) in [(TCP, None), (UDP, Some(53u16))] {
+        rule(batch, TABLE, nested, 0, |list| {
+            meta(list, NFPROTO);
+            compare(list, EQUAL, &[IPV4]);
+            meta(list, L4PROTO);
+            compare(list, EQUAL, &[protocol]);
+            if let Some(only) = only {
+                payload(list, TRANSPORT, 2, 2);
+                compare(list, EQUAL, &only.to_be_bytes());
+            }
+            load(list, 1, &ADDRESS.octets());
+            load(list, 2, &port.to_be_bytes());
+            expression(list, "nat", |set| {
+                // To another destination.
+                set.put(1, &1u32.to_be_bytes());
+                set.put(2, &u32::from(IPV4).to_be_bytes());
+                set.put(3, &1u32.to_be_bytes());
+                set.put(5, &2u32.to_be_bytes());
+            });
+        });
+    }
+}
+
+/// What kind of address a packet is for.
+fn leads(list: &mut Batch, flags: u32) {
+    expression(list, "fib", |set| {
+        set.put(1, &1u32.to_be_bytes());
+        set.put(2, &3u32.to_be_bytes());
+        set.put(3, &flags.to_be_bytes());
+    });
 }
 
 /// UDP goes to the gate's socket at an address of the loopback interface: the kernel would choose any.
