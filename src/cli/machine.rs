@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 
 use super::args::FormatArg;
 use super::session::Session;
-use super::{CommandError, Result, view};
+use super::{CommandError, Result, egress, view};
 use crate::backend::nspawn::machine::host::{Host, ThisHost};
 use crate::backend::nspawn::machine::render::{Context, Plan, stamp};
 use crate::backend::nspawn::machine::{
-    Edit, Machine, MachineError, adopt::Adoption, bundle, cdi, checks, import, starter, templates,
+    Edit, Image, Machine, MachineError, Network, adopt::Adoption, bundle, cdi, checks, import,
+    starter, templates,
 };
+use crate::egress::{Asked, Origin};
 use crate::sandbox::{Spec, Verdict, check_name};
 use crate::workflow::exit;
 
@@ -277,17 +279,41 @@ fn list(session: &Session<'_>, json: bool) -> Result {
 }
 
 fn create(session: &Session<'_>, file: &FileArgs, bare: bool, json: bool) -> Result {
-    let (name, machine) = bundle::bundle(&file.file, &file.given())?;
-    let spec = Spec { machine, bare, ..Spec::new(name) };
+    let (name, files) = bundle::bundle(&file.file, &file.given())?;
+    let machine = file.load()?;
+    let asked = asked(session, &machine)?;
+    let mut spec = Spec { machine: files, bare, ..Spec::new(name) };
     spec.check()?;
-    let info = session
-        .work(false, |work| async move { Ok(work.backend.create(&spec, &work.cancel).await?) })?;
+    let (image, sha256) = match &machine.image {
+        Some(Image::Tarball { from, sha256 }) => (Some(from.clone()), sha256.clone()),
+        image => (image.as_ref().map(Image::reference), None),
+    };
+    let origin = Origin::Image { image, sha256 };
+    let env = machine.env.iter().cloned().collect();
+    let info = session.work(false, |work| async move {
+        spec.egress = egress::resolve(session, &work, &asked, origin, env, None).await?;
+        Ok(work.backend.create(&spec, &work.cancel).await?)
+    })?;
     if json {
         session.output.json(&view::sandbox_json(&info));
     } else {
         session.output.note(format!("{} is {}", info.name, info.state.word()));
     }
     Ok(exit::OK)
+}
+
+/// What a new machine may reach.
+fn asked(session: &Session<'_>, machine: &Machine) -> Result<Asked> {
+    let catalog = &session.settings.egress;
+    match (&machine.network, catalog.held_by()) {
+        (Network::Gate, _) => Ok(machine.egress.clone().unwrap_or_else(|| catalog.standard())),
+        (Network::Own(_) | Network::Host, Some(_)) => Err(CommandError::usage(
+            "a profile holds, and nobody keeps to it for interfaces that a machine is plugged into the host's network with",
+        )
+        .hint("leave nics and network out of the file, so that all it sends goes through the gate")
+        .code(exit::UNSUPPORTED)),
+        _ => Ok(Asked::None),
+    }
 }
 
 fn check(session: &Session<'_>, file: &FileArgs, host: &dyn Host, json: bool) -> Result {

@@ -164,7 +164,7 @@ impl Asked {
     }
 
     /// The policy, where it has no preset.
-    pub(super) fn plain(&self) -> Option<Policy> {
+    pub fn plain(&self) -> Option<Policy> {
         match self {
             Asked::None => Some(Policy::None),
             Asked::Unrestricted => Some(Policy::Unrestricted),

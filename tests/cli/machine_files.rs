@@ -92,7 +92,7 @@ fn a_change_leaves_the_rest_alone() {
 #[test]
 fn what_a_gui_wrote_stays_unless_it_is_adopted() {
     let environment = TestEnvironment::fake();
-    environment.write("web.toml", "image = \"debian/12\"\n");
+    environment.write("web.toml", "image = \"debian/12\"\nnics = [{ veth = true }]\n");
     let render = ["machine", "render", "web.toml", "--into", "out"];
     environment.ok(render);
     let path = environment.path("project/out/run/systemd/nspawn/web.nspawn");

@@ -131,6 +131,84 @@ fn a_file_is_a_machine_where_systemd_is_not_the_first_process() {
     assert!(lacks.stderr.contains("/dev/nothing"), "{lacks:?}");
 }
 
+/// What has no interface is behind the gate, as a machine that no file says.
+fn gated(place: &Place) {
+    let line = |more: &str| {
+        format!("image = {{ tarball = \"{}\" }}\nhostname = \"first\"\n{more}", place.image())
+    };
+    let egress = "egress = { allow = [\"203.0.113.10\"], deny = [\"203.0.113.10:81\"] }\n";
+    place.write("gated.toml", &line(egress));
+    place.ok(&["machine", "create", "gated.toml"]);
+    let shown = place.ok(&["egress", "show", "gated"]);
+    assert!(shown.contains("deny 203.0.113.10:81"), "{shown}");
+    // Nothing but the way to the gate.
+    assert_eq!(place.exec("gated", "ls /sys/class/net"), "lo\n");
+    assert_eq!(place.exec("gated", "cat /etc/resolv.conf"), "nameserver 192.0.0.1\n");
+    let connect = |port: u16| {
+        let line = format!("timeout 5 bash -c '</dev/tcp/198.51.100.9/{port}' 2>&1; echo over");
+        place.exec("gated", &line)
+    };
+    connect(80);
+    place.until("it is in the log", || {
+        place.ok(&["egress", "log", "gated"]).contains("198.51.100.9")
+    });
+    place.ok(&["egress", "allow", "gated", "example.com"]);
+    // No socket that leads past it.
+    let other = "python3 -c 'import socket; socket.socket(socket.AF_VSOCK)' 2>&1 | tail -1";
+    let said = place.exec("gated", other);
+    assert!(said.contains("Errno"), "{said}");
+    place.ok(&["clone", "gated", "twin"]);
+    assert!(place.ok(&["egress", "show", "twin"]).contains("example.com"));
+    place.ok(&["delete", "twin", "--yes"]);
+    // What a file says anew holds from the next start on; what it may reach stays as it was set.
+    let own = place.own_file("gated");
+    place.ok(&[
+        "machine",
+        "set",
+        &own,
+        "hostname=second",
+        "env.COLOUR=red",
+        "limits.processes=300",
+    ]);
+    place.ok(&["stop", "gated"]);
+    place.ok(&["start", "gated"]);
+    assert_eq!(place.exec("gated", "hostname; echo $COLOUR"), "second\nred\n");
+    let info = place.ok(&["list", "--format", "json"]);
+    assert!(info.contains("300"), "{info}");
+    assert!(place.ok(&["egress", "show", "gated"]).contains("example.com"));
+    place.ok(&["delete", "gated", "--yes"]);
+    // None when nothing is said.
+    place.write("closed.toml", &line(""));
+    place.ok(&["machine", "create", "closed.toml", "--bare"]);
+    assert!(place.ok(&["egress", "show", "closed"]).contains("none"));
+    place.ok(&["delete", "closed", "--yes"]);
+    for (more, word) in [
+        ("nics = [{ veth = true }]\negress = \"agent\"\n", "leave nics"),
+        ("network = \"host\"\negress = \"none\"\n", "leave nics"),
+        ("[nspawn.Network]\nBridge = \"br0\"\n[variables]\n", ""),
+        ("network = \"gate\"\n[nspawn.Network]\nBridge = \"br0\"\n", "past the gate"),
+    ] {
+        place.write("refused.toml", &line(more));
+        let said = place.call(&["machine", "explain", "refused.toml"]);
+        match word {
+            "" => assert_eq!(said.code, 0, "{more}: {said:?}"),
+            word => assert!(said.code == 11 && said.stderr.contains(word), "{more}: {said:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_file_without_interfaces_is_behind_the_gate_where_systemd_is_not_the_first_process() {
+    let Some(place) = Place::alone() else { return };
+    gated(&place);
+}
+
+#[test]
+fn a_file_without_interfaces_is_behind_the_gate_where_systemd_is() {
+    let Some(place) = Place::booted() else { return };
+    gated(&place);
+}
+
 /// The note of a run as it is before anybody knows its first process.
 fn forget(run: &std::path::Path) {
     let text = std::fs::read_to_string(run).unwrap();

@@ -113,6 +113,15 @@ impl Place {
         self.disk.path().join("nspawn")
     }
 
+    /// A machine's own file, as the host sees it.
+    pub fn own_file(&self, name: &str) -> String {
+        let store = match self.holder {
+            Some(_) => self.store().display().to_string(),
+            None => "/var/lib/sandscript/nspawn".to_owned(),
+        };
+        format!("{store}/machines/{name}/file/machine.toml")
+    }
+
     /// The archive that machines are made from, as the host sees it.
     pub fn image(&self) -> String {
         let image = booted::image().unwrap();

@@ -22,6 +22,7 @@ use super::record::{Machine, RANGE};
 use super::{BACKEND, Inner};
 use crate::backend::guest::{Ask, Record, guarded};
 use crate::backend::local::store_error;
+use crate::egress::Asked;
 use crate::sandbox::{
     Cancel, Capability, Error, Info, Policy, Result, Spec, Verdict, check_name, wall_clock,
 };
@@ -53,6 +54,24 @@ fn write(folder: &Path, files: &BTreeMap<String, String>) -> Result<PathBuf> {
         true => Ok(place.join(OWN)),
         false => Err(Error::invalid("machine", format!("there is no {OWN}"))),
     }
+}
+
+/// What a machine of a file may reach, for which a policy was asked.
+fn reaches(file: &machine::Machine, policy: &Policy) -> Policy {
+    match &file.network {
+        Network::Gate => policy.clone(),
+        Network::Nothing => Policy::None,
+        // That is up to its interfaces, and nobody looks.
+        Network::Own(_) | Network::Host => Policy::Unrestricted,
+    }
+}
+
+fn disk_elsewhere() -> Error {
+    Error::unsupported(
+        "limits.disk of a machine whose files are somebody else's folder",
+        BACKEND,
+        "leave it out, or make the machine of an image",
+    )
 }
 
 /// What this host has not that the machine can't start without, in one sentence.
@@ -88,7 +107,7 @@ impl Inner {
         let known = self.store.machine_name(name);
         let record = &machine.record;
         let hostname = match (&record.source, &file.hostname) {
-            (None, Some(hostname)) => hostname.clone(),
+            (None, hostname) => hostname.clone().unwrap_or_else(|| name.to_owned()),
             _ => record.hostname.clone(),
         };
         if let Some(cloud) = &mut file.cloud_init
@@ -230,13 +249,11 @@ impl Inner {
         let file = machine::Machine::load(&path, &BTreeMap::new())?;
         self.check_limits(&file.limits)?;
         if file.limits.disk.is_some() && matches!(file.image, Some(machine::Image::Folder(_))) {
-            return Err(Error::unsupported(
-                "limits.disk of a machine whose files are somebody else's folder",
-                BACKEND,
-                "leave it out, or make the machine of an image",
-            ));
+            return Err(disk_elsewhere());
         }
         self.starts_with_host(&file)?;
+        let gate = file.network == Network::Gate;
+        self.is_kept(&file, &spec.egress)?;
         let named = machine::Machine { name: spec.name.clone(), ..file.clone() };
         // What must not be is refused before anything is fetched for it.
         render::Plan::new(&named, &Context::usual(&named), &spec.name)?;
@@ -268,13 +285,9 @@ impl Inner {
         record.limits = file.limits.clone();
         record.env = file.env.iter().cloned().collect();
         record.hostname = file.hostname.clone().unwrap_or_else(|| spec.name.clone());
-        // What it reaches is up to its interfaces, and nobody looks.
-        record.egress = match &file.network {
-            Network::Nothing => Policy::None,
-            Network::Own(_) | Network::Host => Policy::Unrestricted,
-        };
+        record.egress = reaches(&file, &spec.egress);
         let taken = self.taken()?;
-        let mut machine = Machine { authored: true, ..Machine::new(record, &taken) };
+        let mut machine = Machine { authored: true, gate, ..Machine::new(record, &taken) };
         let plain = file.users.namespace
             && file.users.size == RANGE
             && file.users.ownership == Ownership::Auto;
@@ -356,7 +369,7 @@ impl Inner {
         if done.exists() {
             fs::copy(&done, making.join("setup.json")).map_err(failed)?;
         }
-        machine.authored = true;
+        (machine.authored, machine.gate) = (true, source.gate);
         machine.chown = source.chown;
         if let Some(size) = source.size {
             let taken = self.taken()?;
@@ -372,14 +385,77 @@ impl Inner {
         Ok(())
     }
 
+    /// Refuses a policy that nobody could keep for a machine of this file.
+    fn is_kept(&self, file: &machine::Machine, policy: &Policy) -> Result<()> {
+        self.capabilities.require_egress(policy)?;
+        if *policy == Policy::None {
+            return Ok(());
+        }
+        if file.network != Network::Gate {
+            return self.is_ruled(&Machine { authored: true, ..Machine::default() });
+        }
+        match file.users.namespace {
+            true => Ok(()),
+            false => Err(Error::unsupported(
+                "an egress policy with users.namespace = false",
+                BACKEND,
+                "root of the machine would be root of the host's network, too: leave users.namespace alone, or say egress = \"none\"",
+            )),
+        }
+    }
+
+    /// What a machine's file says now, where that was changed since the last start: limits, environment, host name
+    /// and network. A clone has its own. Somebody holds the machine's lock.
+    pub(super) async fn refresh(&self, name: &str, machine: &Machine) -> Result<Machine> {
+        let Some(file) = self.file(name, machine)? else { return Ok(machine.clone()) };
+        let mut now = machine.clone();
+        let gate = file.network == Network::Gate;
+        if gate != machine.gate {
+            // What it reached by its interfaces is no policy.
+            let plain = file.egress.as_ref().and_then(Asked::plain).unwrap_or_default();
+            now.gate = gate;
+            now.record.egress = reaches(&file, &plain);
+        }
+        if machine.record.source.is_none() {
+            now.record.env = file.env.iter().cloned().collect();
+            now.record.hostname = file.hostname.clone().unwrap_or_else(|| name.to_owned());
+            self.check_limits(&file.limits)?;
+            now.record.limits = file.limits.clone();
+        }
+        if now == *machine {
+            return Ok(now);
+        }
+        self.is_kept(&file, if gate { &now.record.egress } else { &Policy::None })?;
+        if now.record.limits.disk != machine.record.limits.disk {
+            self.limit_anew(name, &mut now).await?;
+        }
+        self.store.save(name, &now)?;
+        Ok(now)
+    }
+
+    async fn limit_anew(&self, name: &str, machine: &mut Machine) -> Result<()> {
+        let tree = self.store.tree(name);
+        if machine.elsewhere.is_some() {
+            return Err(disk_elsewhere());
+        }
+        match machine.record.limits.disk {
+            Some(_) => self.measure_disk(machine, &tree).await,
+            None => Err(Error::unsupported(
+                "taking limits.disk away from a machine",
+                BACKEND,
+                "say a larger one: sandscript machine set FILE limits.disk=1TiB",
+            )),
+        }
+    }
+
     /// Refuses a policy for a machine that has interfaces of its own.
     pub(super) fn is_ruled(&self, machine: &Machine) -> Result<()> {
-        match machine.authored {
+        match machine.authored && !machine.gate {
             false => Ok(()),
             true => Err(Error::unsupported(
-                "an egress policy, or a published port, of a machine that a file says all about",
+                "an egress policy, or a published port, of a machine with interfaces of its own",
                 BACKEND,
-                "its interfaces are its own: give rules to what they are plugged into, or make the sandbox with 'sandscript create'",
+                "give rules to what they are plugged into; or leave nics and network out of its file, so that all it sends goes through the gate",
             )),
         }
     }
@@ -391,6 +467,7 @@ impl Inner {
             name: spec.name.clone(),
             machine: spec.machine.clone(),
             bare: spec.bare,
+            egress: spec.egress.clone(),
             labels: spec.labels.clone(),
             owner: spec.owner.clone(),
             expires: spec.expires,

@@ -12,8 +12,8 @@ use crate::sandbox::{
 
 /// Whether it takes a gate to keep what holds for a machine.
 pub(super) fn is_gated(machine: &Machine) -> bool {
-    // One of a file has interfaces of its own, or nothing at all.
-    !machine.authored
+    // Another one of a file has interfaces of its own, or nothing at all.
+    (machine.gate || !machine.authored)
         && (machine.record.egress != Policy::None || !machine.record.networks.is_empty())
 }
 

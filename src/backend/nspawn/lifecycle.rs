@@ -179,6 +179,7 @@ impl Inner {
 
     /// Starts a machine that does not run and waits until a command has run. Somebody holds its lock.
     pub(super) async fn boot(&self, name: &str, machine: &Machine, cancel: &Cancel) -> Result<()> {
+        let machine = &self.refresh(name, machine).await?;
         let last = self.store.last_run(name)?;
         // Before anything is ended: it may be somebody else's.
         claim(name, &self.store.machine_name(name), last.as_ref())?;

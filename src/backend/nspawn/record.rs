@@ -35,6 +35,9 @@ pub(super) struct Machine {
     /// Whether it is a machine of a file, which says all else about it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub authored: bool,
+    /// Whether its file gives it no interfaces, so that all it sends goes through the gate.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gate: bool,
     /// Where its files are, when that is not the store: those of a jail that was there before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<PathBuf>,

@@ -245,7 +245,10 @@ impl Inner {
         if !spec.caches.is_empty() {
             self.capabilities.require(crate::sandbox::Capability::Caches)?;
         }
-        self.store.machine(name)?;
+        let source = self.store.machine(name)?;
+        if spec.egress.is_some() || !spec.networks.is_empty() {
+            self.is_ruled(&source)?;
+        }
         if let Some(label) = &spec.label {
             self.store.saved(name, label)?;
         }

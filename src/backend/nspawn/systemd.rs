@@ -30,8 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The same where hooks are run, too, that have times of their own.
 const WITH_HOOKS: Duration = Duration::from_secs(300);
 
-/// What each machine's service is like. Sockets that reach past the network, io_uring and programs of other
+/// What keeps a machine to its gate: sockets that reach past the network, io_uring and programs of other
 /// architectures are denied as where systemd is not the first process.
+pub(super) const CONFINED: &[&str] = &[
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=~io_uring_setup io_uring_enter io_uring_register",
+    "SystemCallErrorNumber=EPERM",
+];
+
+/// What each machine's service is like besides.
 const PROPERTIES: &[&str] = &[
     "Type=notify",
     "KillMode=mixed",
@@ -45,10 +53,6 @@ const PROPERTIES: &[&str] = &[
     "CPUAccounting=yes",
     "MemoryAccounting=yes",
     "TasksAccounting=yes",
-    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET",
-    "SystemCallArchitectures=native",
-    "SystemCallFilter=~io_uring_setup io_uring_enter io_uring_register",
-    "SystemCallErrorNumber=EPERM",
     "PartOf=machines.target",
     "Before=machines.target",
 ];
@@ -194,7 +198,7 @@ impl Systemd {
             // The tree is ours alone: a lock of systemd-nspawn's would be in /run.
             "Environment=SYSTEMD_NSPAWN_LOCK=0".to_owned(),
         ];
-        let properties = PROPERTIES.iter().map(|one| (*one).to_owned());
+        let properties = PROPERTIES.iter().chain(CONFINED).map(|one| (*one).to_owned());
         for property in properties.chain(said).chain(limited(limits)) {
             command.args(["--property", &property]);
         }

@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_a_gui_changed_is_taken_over_when_that_is_asked_for() {
-        let rig = Rig::new("# mine\nimage = \"debian/12\" # stable\n");
+        let rig = Rig::new("# mine\nimage = \"debian/12\" # stable\nnics = [{ veth = true }]\n");
         let plan = rig.plan();
         assert_eq!(plan.write().unwrap().len(), 2);
         assert!(plan.write().unwrap().is_empty());
@@ -205,6 +205,7 @@ mod tests {
         insta::assert_snapshot!(text(&rig.path), @r#"
         # mine
         image = "debian/12" # stable
+        nics = [{ veth = true }]
 
         [nspawn]
 
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_fails_leaves_their_file_where_it_is() {
-        let rig = Rig::new("image = \"debian/12\"\n");
+        let rig = Rig::new("image = \"debian/12\"\nnics = [{ veth = true }]\n");
         let plan = rig.plan();
         plan.write().unwrap();
         let theirs = plan.nspawn.text.clone() + "Port=tcp:80\n";
@@ -256,6 +257,16 @@ mod tests {
         let after = Machine::read_as(&rig.path, &after, &BTreeMap::new()).unwrap();
         assert!(Plan::new(&after, &Context::usual(&after), "web.toml").is_err());
         stays(&bad);
+        // It would go past the gate, or has nothing to do with it.
+        let gated = Rig::new("image = \"debian/12\"\n");
+        let plan_of_it = gated.plan();
+        plan_of_it.write().unwrap();
+        let ported = plan_of_it.nspawn.text.clone() + "Port=tcp:80\n";
+        std::fs::write(&plan_of_it.nspawn.path, &ported).unwrap();
+        let after = Machine::read_as(&gated.path, &gated.read().unwrap().text(), &BTreeMap::new());
+        let after = after.unwrap();
+        let error = Plan::new(&after, &Context::usual(&after), "web.toml").unwrap_err();
+        assert!(error.to_string().contains("past the gate"), "{error}");
         // It was changed meanwhile.
         std::fs::write(&plan.nspawn.path, &theirs).unwrap();
         let adoption = rig.read().unwrap();

@@ -206,7 +206,8 @@ fn setting(sysctl: &Sysctl, host: &dyn Host) -> Check {
 
 /// Whether the machine can ask whom the host asks for names.
 fn names(machine: &Machine, host: &dyn Host) -> Option<Check> {
-    let usual = machine.resolv == Resolv::default() && machine.network != Network::Host;
+    let usual = machine.resolv == Resolv::default()
+        && !matches!(machine.network, Network::Host | Network::Gate);
     let lost = usual
         && is_stub(host)
         && machine.resolv.settled(&machine.network, host) == Resolv::default();

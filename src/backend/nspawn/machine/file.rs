@@ -22,6 +22,7 @@ use super::tree::{Node, Source, Value};
 use super::users::Users;
 use super::variables::{self, Variable};
 use super::{extends, nic, trust};
+use crate::egress::Asked;
 use crate::sandbox::{Limits, check_name};
 use crate::suggest;
 
@@ -40,6 +41,8 @@ pub struct Machine {
     pub limits: Limits,
     /// The network.
     pub network: Network,
+    /// What it may reach when it is made; what is usual where nothing is said.
+    pub egress: Option<Asked>,
     /// Folders of the host.
     pub binds: Vec<Bind>,
     /// Devices of the host.
@@ -145,6 +148,7 @@ impl Machine {
             hostname: reader.node("hostname").map(checked_name).transpose()?,
             limits: reader.node("limits").map(limits).transpose()?.unwrap_or_default(),
             network: nic::read(&reader)?,
+            egress: reader.node("egress").map(super::egress::read).transpose()?,
             binds: reader.list("binds")?.into_iter().map(Bind::read).collect::<Result<_>>()?,
             devices: reader
                 .list("devices")?

@@ -12,6 +12,7 @@ pub mod cdi;
 mod checks;
 mod device;
 mod edit;
+mod egress;
 mod error;
 mod extends;
 mod file;

@@ -7,20 +7,17 @@ use super::reader::{Reader, domain};
 use super::tree::{Node, Value};
 
 /// Which network the machine is on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Network {
-    /// Its own, with these interfaces: one pair of virtual cables where nothing is said.
+    /// Its own, with nothing but `lo`: all that it sends goes through the gate, which keeps to its policy.
+    #[default]
+    Gate,
+    /// Its own, with these interfaces.
     Own(Vec<Nic>),
     /// Its own, with nothing but `lo`.
     Nothing,
     /// The host's: it sees and can take the host's ports and addresses.
     Host,
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Network::Own(vec![Nic::new(Link::Veth)])
-    }
 }
 
 /// What an interface is plugged into.
@@ -161,34 +158,63 @@ fn check_name(name: &str, place: Place) -> Result<()> {
         .or_hint("it has 1 to 15 characters, and no space, '/', ':' or '%'"))
 }
 
-/// Reads `network = "host"` or `"none"`, and `nics`.
+/// Whether `network = "gate"` stands in a file that is laid over the one that says `nics`.
+fn is_over(root: &Reader<'_>) -> bool {
+    let source = |key| root.node(key).map(|node| node.origin.source.name.clone());
+    root.text("network").is_ok_and(|word| word.as_deref() == Some("gate"))
+        && source("network") != source("nics")
+}
+
+/// Keys by which systemd-nspawn is told of interfaces.
+const PASSED: &[&str] = &[
+    "Bridge",
+    "IPVLAN",
+    "Interface",
+    "MACVLAN",
+    "VirtualEthernet",
+    "VirtualEthernetExtra",
+    "Zone",
+];
+
+/// Whether interfaces are said by systemd-nspawn's own names.
+fn is_passed(root: &Reader<'_>) -> bool {
+    let Some(Node { value: Value::Table(table), .. }) = root.node("nspawn") else { return false };
+    match table.get("Network").map(|node| &node.value) {
+        Some(Value::Table(table)) => PASSED.iter().any(|key| table.get(key).is_some()),
+        _ => false,
+    }
+}
+
+/// Reads `network = "gate"`, `"own"`, `"host"` or `"none"`, and `nics`.
 pub(super) fn read(root: &Reader<'_>) -> Result<Network> {
     let nics = match root.node("nics") {
         None => None,
         Some(node @ Node { value: Value::List(list), .. }) => {
             let nics: Vec<Nic> = list.iter().map(Nic::read).collect::<Result<_>>()?;
             check_names(&nics, node)?;
-            Some(nics)
+            (!is_over(root)).then_some(nics)
         }
         Some(node) => return Err(super::reader::wrong(node, "a list", node.value.kind())),
     };
     let word = root.text("network")?;
     let place = root.place_of("network");
     match (word.as_deref(), nics) {
-        (None | Some("own"), None) => Ok(Network::default()),
+        (None, None) if !is_passed(root) => Ok(Network::Gate),
+        (None | Some("own"), None) => Ok(Network::Own(vec![Nic::new(Link::Veth)])),
         (None | Some("own"), Some(nics)) if nics.is_empty() => Ok(Network::Nothing),
         (None | Some("own"), Some(nics)) => Ok(Network::Own(nics)),
-        (Some("host" | "none"), Some(nics)) if !nics.is_empty() => {
+        (Some("gate" | "host" | "none"), Some(nics)) if !nics.is_empty() => {
             Err(MachineError::invalid(place, "a machine with nics has a network of its own")
                 .or_hint("leave network out, or say nics = []"))
         }
+        (Some("gate"), _) => Ok(Network::Gate),
         (Some("host"), _) => Ok(Network::Host),
         (Some("none"), _) => Ok(Network::Nothing),
         (Some(other), _) => {
             let error = crate::sandbox::Error::invalid_hint(
                 "network",
                 format!("there is no network '{other}'"),
-                "it is own, host or none; bridges and others are nics",
+                "it is gate, own, host or none; bridges and others are nics",
             );
             let node = root.node("network");
             Err(node.map_or_else(

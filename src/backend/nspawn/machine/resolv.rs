@@ -70,7 +70,8 @@ impl Resolv {
     /// The same for a host whose own servers are a stub of its own, which a machine with another network than
     /// the host's does not reach: those behind it, where systemd-resolved says them.
     pub fn settled(&self, network: &Network, host: &dyn Host) -> Resolv {
-        let stub = *self == Resolv::default() && *network != Network::Host && is_stub(host);
+        let own = !matches!(network, Network::Host | Network::Gate);
+        let stub = *self == Resolv::default() && own && is_stub(host);
         match stub && host.exists("/run/systemd/resolve/resolv.conf") {
             true => Resolv::Mode("copy-uplink".into()),
             false => self.clone(),
@@ -132,7 +133,7 @@ mod tests {
     fn a_stub_of_the_hosts_is_told_to_no_machine() {
         let stub = ("/etc/resolv.conf", "nameserver 127.0.0.53\noptions edns0\n");
         let uplink = ("/run/systemd/resolve/resolv.conf", "nameserver 192.0.2.1\n");
-        let own = Network::default();
+        let own = Network::Own(Vec::new());
         let usual = Resolv::default();
         let behind = Resolv::Mode("copy-uplink".into());
         assert_eq!(usual.settled(&own, &MadeUp::with([stub, uplink])), behind);

@@ -130,7 +130,7 @@ fn little_is_needed() {
     Boot=yes
     PrivateUsers=485949440:65536
     NotifyReady=yes
-    ResolvConf=copy-host
+    ResolvConf=off
     LinkJournal=try-guest
 
     [Files]
@@ -138,14 +138,17 @@ fn little_is_needed() {
 
     [Network]
     Private=yes
-    VirtualEthernet=yes
+    VirtualEthernet=no
     ");
     insta::assert_snapshot!(body(&plan.dropin.text), @r"
     [Unit]
     RequiresMountsFor=/var/lib/machines/web
 
     [Service]
-    ExecStartPost=/usr/sbin/ip link set ve-web up
+    RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
+    SystemCallArchitectures=native
+    SystemCallFilter=~io_uring_setup io_uring_enter io_uring_register
+    SystemCallErrorNumber=EPERM
     ");
     assert!(plan.files.is_empty());
 }
@@ -278,7 +281,8 @@ fn a_network_is_made_without_the_hosts_networkd() {
 
 #[test]
 fn a_root_elsewhere_is_named_on_the_command() {
-    let plan = plan("image = { folder = \"/tank/jails/web 1/rootfs\" }\n");
+    let plan =
+        plan("image = { folder = \"/tank/jails/web 1/rootfs\" }\nnics = [{ veth = true }]\n");
     insta::assert_snapshot!(body(&plan.dropin.text), @r#"
     [Unit]
     RequiresMountsFor="/tank/jails/web 1/rootfs"
@@ -288,6 +292,29 @@ fn a_root_elsewhere_is_named_on_the_command() {
     ExecStart=systemd-nspawn --quiet --keep-unit --boot --settings=override --machine=web "--directory=/tank/jails/web 1/rootfs"
     ExecStartPost=/usr/sbin/ip link set ve-web up
     "#);
+}
+
+#[test]
+fn what_it_may_reach_is_said_as_in_scripts() {
+    let read = |text: &str| {
+        Machine::parse("web.toml", text, "web", Path::new("/"), &BTreeMap::new()).unwrap()
+    };
+    let said = |text: &str| read(text).egress.unwrap().to_string();
+    assert_eq!(read("").egress, None);
+    assert_eq!(said("egress = \"unrestricted\""), "unrestricted");
+    assert_eq!(said("egress = [\"example.com:443\"]"), "allowlist (example.com:443)");
+    let both = "egress = { preset = \"git\", allow = [\"a.test\"], deny = [\"b.test\"] }";
+    assert_eq!(said(both), "git (deny b.test, a.test)");
+    assert_eq!(read("").network, Network::Gate);
+    // What is laid over a template's bridge takes it away; beside one it is a mistake.
+    let docker = read("extends = \"docker\"\nnetwork = \"gate\"\negress = \"agent\"\n");
+    assert_eq!(docker.network, Network::Gate);
+    let beside = "network = \"gate\"\nnics = [{ veth = true }]\n";
+    let error = Machine::parse("w", beside, "web", Path::new("/"), &BTreeMap::new()).unwrap_err();
+    assert!(error.to_string().contains("nics"), "{error}");
+    // Interfaces by systemd-nspawn's own names are interfaces.
+    let passed = read("[nspawn.Network]\nBridge = \"br0\"\n");
+    assert_eq!(passed.network, Network::Own(vec![Nic::new(Link::Veth)]));
 }
 
 #[test]
@@ -590,6 +617,9 @@ fn a_nspawn_file_becomes_a_machine() {
     binds = [
         { source = "/tank/a:b", target = "/a", idmap = "rootidmap" },
         { source = "/tank/c", readonly = true, optional = true, idmap = "noidmap" },
+    ]
+    nics = [
+        { veth = true },
     ]
 
     [env]

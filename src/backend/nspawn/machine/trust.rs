@@ -28,6 +28,9 @@ const RIGHTS: &str = "give the machine rights that it has not by itself";
 /// What chooses ids of the host.
 const IDS: &str = "choose which ids of the host the machine has";
 
+/// What opens no more than whoever chose the preset has looked at.
+const PRESETS: &[&str] = &["none", "agent", "ai", "git", "registries"];
+
 /// What to do about it.
 const HINT: &str = "look at it, then say trust_hooks = true in the machine's own file";
 
@@ -40,7 +43,8 @@ const ALL: &[Guarded] = &[
     guarded(&["devices"], &[], "put devices of the host into the machine"),
     guarded(&["gpu"], &[], "put devices of the host into the machine"),
     guarded(&["image", "folder"], &[], "make a folder of the host the machine's root"),
-    guarded(&["network"], &["own", "none"], "put the machine on the host's network"),
+    guarded(&["network"], &["gate", "own", "none"], "put the machine on the host's network"),
+    guarded(&["egress"], PRESETS, "open what its own preset does not"),
     guarded(&["nics", "interface"], &[], "take an interface away from the host"),
     guarded(&["users", "namespace"], &["true"], "make root of the machine root of the host"),
     guarded(&["users", "base"], &[], IDS),
@@ -152,6 +156,9 @@ mod tests {
             "network = \"host\"\n",
             "nics = [{ interface = \"eno1\" }]\n",
             "nics = [{ veth = true, address = \"8.8.8.7/1\", gateway = \"8.8.8.8\" }]\n",
+            "egress = \"unrestricted\"\n",
+            "egress = [\"10.0.0.0/8\"]\n",
+            "[egress]\npreset = \"agent\"\nallow = [\"10.0.0.0/8\"]\n",
             "[users]\nnamespace = false\n",
             "[users]\nbase = 1048576\n",
             "[security]\nprivileged = true\n",
@@ -168,6 +175,7 @@ mod tests {
         for theirs in [
             "extends = \"incus\"\n",
             "network = \"none\"\n",
+            "egress = \"agent\"\n",
             "nics = [{ bridge = \"br0\", address = \"192.0.2.7/24\", gateway = \"192.0.2.1\" }]\n",
             "nics = [{ veth = true }]\n",
             "image = \"debian/12\"\n",

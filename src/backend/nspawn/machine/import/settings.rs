@@ -262,16 +262,15 @@ fn network(settings: &Settings, from: From, draft: &mut Draft) {
     let silent =
         yes("Private").is_none() && yes("VirtualEthernet").is_none() && nics.is_empty() && !passed;
     if !nics.is_empty() {
-        // The pair that is the only thing said is the pair that there is anyway.
-        if !matches!(nics.as_slice(), [("veth", _)]) {
-            for (word, value) in nics {
-                draft.push(&["nics"], inline([(word, value)]));
-            }
+        for (word, value) in nics {
+            draft.push(&["nics"], inline([(word, value)]));
         }
     } else if yes("Private") == Some(true) || passed {
         draft.set(&["network"], "none");
     } else if !silent || from == From::CommandLine {
         draft.set(&["network"], "host");
         draft.note("it is on the host's network: it sees and can take the host's ports");
+    } else {
+        draft.push(&["nics"], inline([("veth", true.into())]));
     }
 }

@@ -15,12 +15,15 @@ use std::time::Duration;
 
 pub use command::CommandLine;
 
+use crate::egress::Asked;
+
 use super::cdi::Edits;
 use super::error::{MachineError, Result};
 use super::file::Machine;
 use super::hook::{When, Where};
 use super::image::Image;
 use super::native::Settings;
+use super::nic::Network;
 
 /// What is not in the machine's file, and is known when it is rendered.
 #[derive(Clone, Debug, PartialEq)]
@@ -255,6 +258,21 @@ fn refuse(machine: &Machine, settings: &Settings) -> Result<()> {
     let all = settings.get("Exec", "Capability").iter().any(|one| {
         one.split([' ', ',']).any(|word| matches!(word, "all" | "CAP_NET_ADMIN" | "CAP_SYS_ADMIN"))
     });
+    if machine.network == Network::Gate
+        && let Some(one) = machine.nspawn.iter().find(|one| one.section == "Network")
+    {
+        return host(
+            &format!("with nspawn.Network.{} it would go past the gate", one.key),
+            "say what it is plugged into as nics, and leave network = \"gate\" out",
+        );
+    }
+    let open = matches!(machine.network, Network::Own(_) | Network::Host);
+    if open && machine.egress.as_ref().is_some_and(|asked| *asked != Asked::Unrestricted) {
+        return host(
+            "nobody keeps an egress policy for interfaces that it is plugged into the host's network with",
+            "leave nics and network out, so that all it sends goes through the gate; or leave egress out, and give rules to the bridge",
+        );
+    }
     let yes = |key| settings.get("Network", key).iter().any(|one| is_yes(one));
     let links = ["VirtualEthernetExtra", "Interface", "MACVLAN", "IPVLAN", "Bridge", "Zone"];
     let own = yes("Private")

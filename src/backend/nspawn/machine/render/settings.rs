@@ -6,6 +6,7 @@ use crate::backend::nspawn::machine::bind::Bind;
 use crate::backend::nspawn::machine::file::Machine;
 use crate::backend::nspawn::machine::native::Settings;
 use crate::backend::nspawn::machine::nic::Network;
+use crate::backend::nspawn::machine::resolv::Resolv;
 use crate::backend::nspawn::machine::security::Seccomp;
 use crate::backend::nspawn::machine::users::Ownership;
 
@@ -22,7 +23,12 @@ pub fn make(machine: &Machine, context: &Context, net: &Made) -> Result<Settings
     if let Some(hostname) = &machine.hostname {
         all.add("Exec", "Hostname", hostname);
     }
-    all.add("Exec", "ResolvConf", machine.resolv.native());
+    let resolv = match machine.network == Network::Gate && machine.resolv == Resolv::default() {
+        // Whom it asks is said from inside.
+        true => "off",
+        false => machine.resolv.native(),
+    };
+    all.add("Exec", "ResolvConf", resolv);
     all.add("Exec", "LinkJournal", "try-guest");
     let namespace = machine.users.namespace;
     let mut bind = |bind: &Bind| {

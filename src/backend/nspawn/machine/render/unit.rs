@@ -4,6 +4,8 @@ use super::{Context, Prepare, Result, command, hooks, network, quote};
 use crate::backend::nspawn::machine::device::Device;
 use crate::backend::nspawn::machine::error::MachineError;
 use crate::backend::nspawn::machine::file::Machine;
+use crate::backend::nspawn::machine::nic::Network;
+use crate::backend::nspawn::systemd;
 
 /// How long systemd waits for a machine to be ready, in seconds, beside what hooks take.
 const READY: u64 = 90;
@@ -65,6 +67,14 @@ pub fn text(
         let log = quote::value(&log).ok_or_else(|| unsayable(&log))?;
         service.push("StandardOutput", format!("append:{log}"));
         service.push("StandardError", format!("append:{log}"));
+    }
+    if machine.network == Network::Gate {
+        // Sockets that reach past it, and what others could be made by.
+        for property in systemd::CONFINED {
+            if let Some((key, value)) = property.split_once('=') {
+                service.push(key, value);
+            }
+        }
     }
     limits(machine, &mut service);
     let devices = machine.devices.iter().chain(&context.edits.devices);
