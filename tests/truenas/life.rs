@@ -27,6 +27,7 @@ const VIRT: &[Release] = &[Release::V25_04];
 pub fn trials() -> Vec<Trial> {
     [
         big("second_client", ALL, |nas, _| Box::pin(second_client(nas))),
+        big("first_boot", TWO, |nas, _| Box::pin(first_boot(nas))),
         big("two_change_a_policy", TWO, |nas, _| Box::pin(two_change_a_policy(nas))),
         big("others_wait_for_the_same", VIRT, |nas, _| Box::pin(others_wait_for_the_same(nas))),
         big("round_trips", TWO, |nas, release| Box::pin(round_trips(nas, release))),
@@ -132,6 +133,24 @@ print(box.run("cat /one /two").stdout.split("\n").len());"#;
     for name in names(&second).await {
         second.delete(&name, &Cancel::new()).await.unwrap();
     }
+}
+
+/// One without a network has had none from its first boot on: nothing ever brought one up in there.
+async fn first_boot(nas: &Small) {
+    let backend = nas.backend().await;
+    let cancel = Cancel::new();
+    backend.create(&Spec::new("shy"), &cancel).await.unwrap();
+    let units = "networking.service systemd-networkd.service systemd-networkd.socket NetworkManager.service dhcpcd.service";
+    let began = format!(
+        "systemctl show -p ActiveEnterTimestampMonotonic {units} | sed -n 's/.*=//p' | sort -u"
+    );
+    assert_eq!(say(&backend, "shy", &began).await.trim(), "0");
+    // There is one as soon as it may have it, and nothing is left of what kept it away.
+    backend.set_policy("shy", &Policy::Unrestricted, &cancel).await.unwrap();
+    assert_ne!(say(&backend, "shy", &began).await.trim(), "0");
+    let left = "find /etc -name '*sandscript-offline*'";
+    assert_eq!(say(&backend, "shy", left).await, "");
+    backend.delete("shy", &cancel).await.unwrap();
 }
 
 /// What two clients allow at once is allowed, all of it, whether it runs or not.

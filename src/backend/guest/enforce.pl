@@ -112,7 +112,8 @@ sub set {
     if (defined $said && $said !~ / \Q$version\E$/) {
         guard('quit');
         undef $said;
-        for (1 .. 200) { last unless defined guard('status'); select undef, undef, undef, 0.02 }
+        my $pause;
+        for (1 .. 40) { last unless defined guard('status'); pause($pause) }
     }
     if (defined $said) { $said = guard('reload') // 'it went away' }
     else {

@@ -167,10 +167,12 @@ sub below {
 }
 
 my $slay = sub {
+    my $pause = 0.001;
     for (1 .. 1000) {
         my @all = below() or last;
         kill 'KILL', @all;
-        select undef, undef, undef, 0.005;
+        select undef, undef, undef, $pause;
+        $pause *= 1.5 if $pause < 0.1;
     }
 };
 $SIG{TERM} = $slay;

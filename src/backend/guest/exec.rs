@@ -24,6 +24,11 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// How often a guest that can't start a process is asked again.
 const TRIES: u32 = 10;
 
+/// How long is waited before the next try.
+fn pause(tries: u32) -> Duration {
+    Duration::from_millis(20 << tries.min(4))
+}
+
 /// Sources the profiles, then becomes the command.
 const LOGIN: &str = "for f in /etc/profile \"$HOME/.profile\"; do if [ -f \"$f\" ]; then . \"$f\"; fi; done; exec \"$@\"";
 
@@ -103,12 +108,12 @@ pub(in crate::backend) trait Exec: Guests {
                         return Err(error);
                     }
                     tries += 1;
-                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    tokio::time::sleep(pause(tries)).await;
                 }
                 code => match watching.told(code).await {
                     Err(Error::Exhausted { .. }) if tries < TRIES => {
                         tries += 1;
-                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        tokio::time::sleep(pause(tries)).await;
                     }
                     Err(error) => return Err(error),
                     Ok(exit) => {

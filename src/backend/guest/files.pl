@@ -612,7 +612,8 @@ sub unpack_tree {
 # meanwhile, another one lets them go on.
 sub stand_still {
     my (%seen, @stopped);
-    for my $round (1 .. 400) {
+    my $pause = 0.001;
+    for my $round (1 .. 100) {
         my $moving = 0;
         opendir my $folder, '/proc' or return failed();
         for my $process (grep { /^\d+$/ && $_ != 1 && $_ != $$ && $_ != getppid } readdir $folder) {
@@ -631,7 +632,8 @@ sub stand_still {
             }
         }
         last unless $moving;
-        select undef, undef, undef, 0.002;
+        select undef, undef, undef, $pause;
+        $pause *= 1.3 if $pause < 0.01;
     }
     pipe(my $told, my $tell) or return failed();
     my $watcher = fork // return failed();
@@ -699,6 +701,12 @@ sub online {
         open my $file, '<', $kept or return failed();
         my @mine = grep { (readlink("$etc/$_") // '') eq '/dev/null' } map { split } <$file>;
         unlink "$etc/$_" for @mine, $unit, "sysinit.target.wants/$unit";
+        # Those that were there before the first boot.
+        for my $one (@units) {
+            unlink "$etc/$one.d/sandscript-offline.conf" or next;
+            rmdir "$etc/$one.d";
+            push @mine, $one unless grep { $_ eq $one } @mine;
+        }
         unlink $kept;
         my ($until, $pause) = time + $seconds;
         until (quietly('systemctl daemon-reload')) {

@@ -735,7 +735,9 @@ sub begin {
         open STDOUT, '>', '/dev/null';
         open STDERR, '>', '/dev/null';
         chdir '/';
+        my $pause = 0.02;
         while (1) {
+            my $since = time;
             my $child = fork;
             if (defined $child && !$child) {
                 eval { serve($tell) };
@@ -747,7 +749,9 @@ sub begin {
             undef $tell;
             if (defined $child) { waitpid $child, 0; exit 0 if $? >> 8 == 9 }
             open $tell, '>', '/dev/null';
-            select undef, undef, undef, 0.3;
+            # One that ends again and again is not to take a processor.
+            $pause = time - $since > 10 ? 0.02 : $pause < 5 ? $pause * 2 : $pause;
+            select undef, undef, undef, $pause;
         }
     }
     close $tell;

@@ -13,7 +13,7 @@ use super::Inner;
 use super::api::{Api, doing};
 use super::row::Row;
 use super::snapshots::refused;
-use crate::sandbox::{EgressLog, Error, Result, State};
+use crate::sandbox::{EgressLog, Error, Policy, Result, State};
 use crate::transport::jsonrpc::RpcError;
 
 /// Takes a guest's policy away, below a root that somebody else filled: nothing of it is followed.
@@ -23,6 +23,9 @@ my $path = shift;
 for ('etc', 'sandscript') { $path .= "/$_"; exit 0 unless lstat $path; die "$path is no folder\n" unless -d _ && !-l _ }
 unlink "$path/policy" or $!{ENOENT} or die "$path/policy: $!\n";
 "#;
+
+/// What closes a machine that has never run.
+const BEFORE: &str = include_str!("before.sh");
 
 impl Inner {
     /// What is known of the place that guests are in: the NAS's own addresses, where the key may know them.
@@ -88,6 +91,24 @@ impl Inner {
         self.put_in_force(name, record, &ground, Boot::Init, false).await.map(drop)
     }
 
+    /// Keeps a machine that has never run off the network until its policy is in force, as far as the key may use the
+    /// NAS's shell as its root, and the image boots with systemd.
+    pub(super) async fn close_first(self: &Arc<Self>, row: &Row) -> Result<()> {
+        if row.record.egress == Policy::Unrestricted {
+            return Ok(());
+        }
+        let what = format!("closing sandbox '{}'", row.name);
+        let root = match self.api {
+            Api::Virt => String::new(),
+            Api::Container => root_of(row),
+        };
+        match self.host_again(&what, &["sh", "-c", BEFORE, "sh", &row.name, &root], None).await {
+            // It is open for the moment until its first command has run.
+            Ok(_) | Err(Error::Unsupported { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes the policy of a stopped guest away, whose files may be older than what holds for it: it starts
     /// closed.
     pub(super) async fn close(self: &Arc<Self>, row: &Row) -> Result<()> {
@@ -99,9 +120,7 @@ impl Inner {
                 self.host_again(&what, &argv, Some(b"closed\n".to_vec())).await?
             }
             Api::Container => {
-                let pool = row.dataset.split('/').next().unwrap_or_default();
-                let root = format!("/mnt/.truenas_containers/{pool}/containers/{}", row.name);
-                self.host_again(&what, &["perl", "-e", CLOSE, &root], None).await?
+                self.host_again(&what, &["perl", "-e", CLOSE, &root_of(row)], None).await?
             }
         };
         done.map(drop).map_err(|said| refused(&what, said))
@@ -115,6 +134,12 @@ impl Inner {
             _ => Err(Error::NotRunning { name: name.to_owned() }),
         }
     }
+}
+
+/// Where 26 has a machine's files.
+fn root_of(row: &Row) -> String {
+    let pool = row.dataset.split('/').next().unwrap_or_default();
+    format!("/mnt/.truenas_containers/{pool}/containers/{}", row.name)
 }
 
 /// The addresses of interfaces.

@@ -16,6 +16,13 @@ use super::row::Row;
 use super::snapshots::{instance, refused};
 use crate::sandbox::{Cancel, Error, Hardware, Policy, Result, Setup, Spec, parse_address};
 
+/// The gateway that is in the network of an address.
+fn near(summary: &Value, at: IpAddr, bits: u32) -> Option<IpAddr> {
+    let routes = summary["default_routes"].as_array()?;
+    let mut all = routes.iter().filter_map(|route| route.as_str()?.parse().ok());
+    all.find(|gateway| is_near(at, bits, *gateway) && *gateway != at)
+}
+
 /// A set of CPUs as 25.x has it, where one number alone is how many there are.
 pub(super) fn pinned(cpus: &str) -> String {
     match cpus.contains([',', '-']) {
@@ -173,15 +180,25 @@ impl Inner {
     pub(super) async fn address(&self, name: &str, hardware: &Hardware) -> Result<()> {
         let Some(address) = &hardware.address else { return Ok(()) };
         let (at, bits) = parse_address(address)?;
-        let first = match at {
+        let gateway = match at {
             IpAddr::V4(at) => {
                 let network = u32::from(at) & (u32::MAX << (32 - u32::from(bits)));
-                std::net::Ipv4Addr::from(network + 1).to_string()
+                let first = std::net::Ipv4Addr::from(network + 1);
+                let near = self.gateway_in(at.into(), bits.into()).await;
+                near.unwrap_or(first.into()).to_string()
             }
             // Routers of IPv6 say who they are.
             IpAddr::V6(_) => String::new(),
         };
-        self.insist(name, &["address", address, &first], None).await.map(drop)
+        self.insist(name, &["address", address, &gateway], None).await.map(drop)
+    }
+
+    /// The NAS's own gateway, where it is in the network of an address: its sandboxes' one, too, where they are
+    /// in that network. A key that may not read that has no answer.
+    async fn gateway_in(&self, at: IpAddr, bits: u32) -> Option<IpAddr> {
+        self.network.as_ref()?;
+        let summary = self.client.read("network.general.summary", json!([])).await.ok()?;
+        near(&summary, at, bits)
     }
 
     /// Puts into a guest what it is asked for. What is done is noted there, so that it is gone on with where
@@ -204,5 +221,20 @@ impl Inner {
                 text(2).unwrap_or_default()
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_in_the_network_of_the_address() {
+        let summary = json!({"default_routes": ["fe80::1", "192.168.1.254"]});
+        let of =
+            |at: &str, bits| near(&summary, at.parse().unwrap(), bits).map(|at| at.to_string());
+        assert_eq!(of("192.168.1.50", 24).as_deref(), Some("192.168.1.254"));
+        assert_eq!(of("192.168.2.50", 24), None);
+        assert_eq!(of("192.168.1.254", 24), None);
     }
 }

@@ -114,6 +114,8 @@ impl Inner {
         over()?;
         if !bare {
             let settling = self.lines.settle(name);
+            self.close_first(&row).await?;
+            over()?;
             self.boot(&row, &format!("starting sandbox '{name}'")).await?;
             over()?;
             match self.settle(name, &row.record).await {

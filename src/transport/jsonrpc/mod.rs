@@ -38,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const JOB_PATIENCE: Duration = Duration::from_secs(300);
 /// How often a login is sent elsewhere.
 const REDIRECTS: u32 = 3;
+/// After which time a job is looked at whose end was not told.
+const LONG: Duration = Duration::from_secs(300);
 
 /// The first release whose calls are known.
 const OLDEST: (u32, u32, u32) = (25, 4, 0);
@@ -345,7 +347,8 @@ impl Client {
         first: &Value,
     ) -> Result<Option<JobEnd>, RpcError> {
         loop {
-            if let Some(end) = connection.end_of(id).await {
+            // It may take hours. Should its end never be told, it is asked for after a while.
+            if let Ok(Some(end)) = tokio::time::timeout(LONG, connection.end_of(id)).await {
                 return Ok((end.method == method).then_some(end.result));
             }
             connection = self.connection(JOB_PATIENCE).await?;
