@@ -5,15 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
-use super::Inner;
-use super::control::{answer, ask};
+use super::control::{Line, answer, ask};
 use super::protocol::{FileRequest, Reply, Request};
 use crate::sandbox::{
     Error, FileEntry, ReadOptions, Reader, Result, WriteOptions, check_name, check_path,
 };
 use crate::transport::Link;
 
-impl Inner {
+/// Files by such a line.
+pub(in crate::backend) trait Files: Line {
+    /// Asks for something; the line, what was answered, and what came along.
     async fn file(
         &self,
         name: &str,
@@ -23,17 +24,15 @@ impl Inner {
     ) -> Result<(Link, Reply, Vec<OwnedFd>)> {
         check_name(name)?;
         check_path(path)?;
-        let mut link = self.connect_running(name).await?;
-        let (reply, fds) = ask(&mut link, name, &Request::File(request), fds).await?;
-        Ok((link, reply, fds))
+        let begun = async move {
+            let mut link = self.connect_running(name).await?;
+            let (reply, fds) = ask(&mut link, name, &Request::File(request), fds).await?;
+            Ok((link, reply, fds))
+        };
+        self.begun(name, begun).await
     }
 
-    pub(super) async fn read(
-        &self,
-        name: &str,
-        path: &str,
-        options: ReadOptions,
-    ) -> Result<Reader> {
+    async fn read(&self, name: &str, path: &str, options: ReadOptions) -> Result<Reader> {
         let request = FileRequest::Open { path: path.into() };
         let (_, _, mut fds) = self.file(name, path, request, &[]).await?;
         let mut file = opened(fds.pop())?;
@@ -47,7 +46,7 @@ impl Inner {
         })
     }
 
-    pub(super) async fn write(
+    async fn write(
         &self,
         name: &str,
         path: &str,
@@ -87,7 +86,7 @@ impl Inner {
         ask(&mut link, name, &Request::Commit, &[]).await.map(drop)
     }
 
-    pub(super) async fn entries(
+    async fn entries(
         &self,
         name: &str,
         path: &str,
@@ -99,7 +98,7 @@ impl Inner {
         }
     }
 
-    pub(super) async fn stat(&self, name: &str, path: &str) -> Result<FileEntry> {
+    async fn stat(&self, name: &str, path: &str) -> Result<FileEntry> {
         let entries = self.entries(name, path, FileRequest::Stat { path: path.into() }).await?;
         entries
             .into_iter()
@@ -107,11 +106,11 @@ impl Inner {
             .ok_or_else(|| Error::internal(format!("looking at {path}: nonsense")))
     }
 
-    pub(super) async fn change(&self, name: &str, path: &str, request: FileRequest) -> Result<()> {
+    async fn change(&self, name: &str, path: &str, request: FileRequest) -> Result<()> {
         self.file(name, path, request, &[]).await.map(drop)
     }
 
-    pub(super) async fn unpack(
+    async fn unpack(
         &self,
         name: &str,
         path: &str,
@@ -121,10 +120,13 @@ impl Inner {
         check_name(name)?;
         check_path(path)?;
         let (reader, writer) = std::io::pipe().map_err(|error| trouble(path, error))?;
-        let mut link = self.connect_running(name).await?;
         let request = FileRequest::Unpack { path: path.into(), owner: options.owner.clone() };
-        link.send(&Request::File(request), &[reader.as_fd()]).await?;
-        drop(reader);
+        let begun = async move {
+            let link = self.connect_running(name).await?;
+            link.send(&Request::File(request), &[reader.as_fd()]).await?;
+            Ok(link)
+        };
+        let mut link = self.begun(name, begun).await?;
         let mut writer =
             pipe::Sender::from_owned_fd(writer.into()).map_err(|error| trouble(path, error))?;
         let mut source = Ok(());
@@ -152,16 +154,19 @@ impl Inner {
         answered.map(drop)
     }
 
-    pub(super) async fn pack(&self, name: &str, path: &str) -> Result<Reader> {
+    async fn pack(&self, name: &str, path: &str) -> Result<Reader> {
         check_name(name)?;
         check_path(path)?;
         // Its kind is looked at first: what goes wrong later can only break the stream off.
         self.stat(name, path).await?;
         let (reader, writer) = std::io::pipe().map_err(|error| trouble(path, error))?;
-        let mut link = self.connect_running(name).await?;
-        link.send(&Request::File(FileRequest::Pack { path: path.into() }), &[writer.as_fd()])
-            .await?;
-        drop(writer);
+        let request = Request::File(FileRequest::Pack { path: path.into() });
+        let begun = async move {
+            let link = self.connect_running(name).await?;
+            link.send(&request, &[writer.as_fd()]).await?;
+            Ok(link)
+        };
+        let mut link = self.begun(name, begun).await?;
         let reader =
             pipe::Receiver::from_owned_fd(reader.into()).map_err(|error| trouble(path, error))?;
         let (sandbox, path) = (name.to_owned(), path.to_owned());
@@ -174,6 +179,8 @@ impl Inner {
         Ok(Box::new(Checked { reader, outcome: Some(outcome) }))
     }
 }
+
+impl<L: Line> Files for L {}
 
 /// A stream whose end counts only when the worker says that all is in it.
 struct Checked {

@@ -13,6 +13,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+#[cfg(feature = "nspawn")]
+pub use self::hierarchy::places;
 use self::hierarchy::{Found, find, words};
 use crate::sandbox::{Error, Limits, Result};
 
