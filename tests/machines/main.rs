@@ -6,10 +6,12 @@
 #[path = "../nspawn/rig.rs"]
 mod booted;
 mod jails;
+mod oci;
 mod place;
 mod reboot;
 #[path = "../nspawn/systemd.rs"]
 mod systemd;
+mod workflows;
 
 use place::Place;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Inner;
-use crate::image::{self, Fetch, LayerOptions, Source, Tarball};
+use crate::image::{self, Fetch, LayerOptions, OciImage, Reference, Source, Tarball};
 use crate::sandbox::{Cancel, Capabilities, Capability, Error, Result};
 use crate::transfer::{Owners, exists_inside};
 
@@ -19,6 +19,24 @@ enum Named {
     Archive(Source),
     /// What an image server calls so.
     Alias(String),
+    /// An image in a registry.
+    Oci(Reference),
+}
+
+/// What was fetched of an image.
+enum Fetched {
+    Tarball(Tarball),
+    /// Layers, lowest first, and the digest of the manifest that names them.
+    Layers(Vec<PathBuf>, String),
+}
+
+impl Fetched {
+    fn fingerprint(&self) -> String {
+        match self {
+            Fetched::Tarball(tarball) => tarball.fingerprint(),
+            Fetched::Layers(_, fingerprint) => fingerprint.clone(),
+        }
+    }
 }
 
 impl Images {
@@ -31,6 +49,9 @@ fn parse(image: &str, capabilities: &Capabilities) -> Result<Named> {
     if image == "host" {
         capabilities.require(Capability::HostImage)?;
     }
+    if let Some(reference) = Reference::parse(image) {
+        return reference.map(Named::Oci);
+    }
     if let Some(source) = Source::parse(image) {
         return Ok(Named::Archive(source));
     }
@@ -38,7 +59,7 @@ fn parse(image: &str, capabilities: &Capabilities) -> Result<Named> {
         Error::invalid_hint(
             "image",
             format!("'{image}' is not an image that backend 'nspawn' can start from"),
-            "use an alias such as \"debian/12\", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256",
+            "use an alias such as \"debian/12\", an image of a registry that has an init such as \"oci:REGISTRY/NAME\", a path to a .tar, .tar.gz, .tar.xz or .tar.zst, or an https:// address with its sha256",
         )
     })
 }
@@ -57,7 +78,14 @@ impl Inner {
                 let (_, found) = self.looked_up(alias, sha256, cancel).await?;
                 Ok(format!("sha256:{found}"))
             }
-            named => Ok(self.open_tarball(named, sha256, cancel).await?.fingerprint()),
+            Named::Oci(reference) => {
+                let sha256 = sha256.map(str::to_owned);
+                self.fetching(cancel, move |fetch| {
+                    Ok(OciImage::look_up(&reference, sha256.as_deref(), fetch)?.fingerprint())
+                })
+                .await
+            }
+            named => Ok(self.fetch(named, sha256, cancel).await?.fingerprint()),
         }
     }
 
@@ -68,8 +96,8 @@ impl Inner {
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<(PathBuf, String)> {
-        let tarball = self.open_tarball(parse(image, &self.capabilities)?, sha256, cancel).await?;
-        let fingerprint = tarball.fingerprint();
+        let fetched = self.fetch(parse(image, &self.capabilities)?, sha256, cancel).await?;
+        let fingerprint = fetched.fingerprint();
         let key: String = fingerprint.chars().filter(char::is_ascii_alphanumeric).collect();
         let folder = self.store.images().join(&key);
         let tree = folder.join("tree");
@@ -81,7 +109,7 @@ impl Inner {
             return Ok((tree, fingerprint));
         }
         let (making, lock) = self.store.new_folder()?;
-        let unpacked = self.unpack(tarball, image, making.join("tree"), cancel).await;
+        let unpacked = self.unpack(fetched, image, making.join("tree"), cancel).await;
         let placed = unpacked.and_then(|()| {
             fs::rename(&making, &folder)
                 .map_err(|error| Error::io(format!("keeping image '{image}'"), error))
@@ -95,7 +123,7 @@ impl Inner {
 
     async fn unpack(
         &self,
-        tarball: Tarball,
+        fetched: Fetched,
         image: &str,
         tree: PathBuf,
         cancel: &Cancel,
@@ -104,8 +132,27 @@ impl Inner {
         let (name, cancel) = (image.to_owned(), cancel.clone());
         let unpacked = blocking(move || {
             let options = LayerOptions::new(name.as_str(), Owners::Archive);
-            let archive = Until { archive: tarball.reader()?, cancel: &cancel };
-            match image::unpack_layer(archive, &place, &options) {
+            let unpacked = match &fetched {
+                Fetched::Tarball(tarball) => {
+                    let archive = Until { archive: tarball.reader()?, cancel: &cancel };
+                    image::unpack_layer(archive, &place, &options)
+                }
+                Fetched::Layers(layers, _) => {
+                    let (options, cancel) = (&options, &cancel);
+                    let open = |path: &PathBuf| {
+                        let (path, name) = (path.clone(), options.name.clone());
+                        move || {
+                            let archive = fs::File::open(&path).and_then(image::decompress);
+                            let archive = archive.map_err(|error| {
+                                Error::io(format!("reading image '{name}'"), error)
+                            })?;
+                            Ok(Until { archive, cancel })
+                        }
+                    };
+                    image::unpack_layers(layers.iter().map(open), &place, options)
+                }
+            };
+            match unpacked {
                 Err(_) if cancel.is_cancelled() => return Err(Error::Cancelled),
                 done => done.map(drop)?,
             }
@@ -123,34 +170,45 @@ impl Inner {
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<(Source, String)> {
-        let (cache, sha256) = (self.store.images(), sha256.map(str::to_owned));
-        let (server, cancel) = (self.images.server.clone(), cancel.clone());
-        blocking(move || {
-            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
-            let fetch = Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on };
-            image::look_up(&server, &alias, sha256.as_deref(), &fetch)
+        let (server, sha256) = (self.images.server.clone(), sha256.map(str::to_owned));
+        self.fetching(cancel, move |fetch| {
+            image::look_up(&server, &alias, sha256.as_deref(), fetch)
         })
         .await
     }
 
-    async fn open_tarball(
+    /// Does what may download, beside everything else.
+    async fn fetching<T: Send + 'static>(
         &self,
-        named: Named,
-        sha256: Option<&str>,
         cancel: &Cancel,
-    ) -> Result<Tarball> {
+        work: impl FnOnce(&Fetch<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (cache, cancel) = (self.store.images(), cancel.clone());
+        blocking(move || {
+            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
+            work(&Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on })
+        })
+        .await
+    }
+
+    async fn fetch(&self, named: Named, sha256: Option<&str>, cancel: &Cancel) -> Result<Fetched> {
         let (source, sha256) = match named {
+            Named::Oci(reference) => {
+                let sha256 = sha256.map(str::to_owned);
+                let looked_up = move |fetch: &Fetch<'_>| {
+                    let image = OciImage::look_up(&reference, sha256.as_deref(), fetch)?;
+                    Ok(Fetched::Layers(image.layers(fetch)?, image.fingerprint()))
+                };
+                return self.fetching(cancel, looked_up).await;
+            }
             Named::Alias(alias) => {
                 let (source, found) = self.looked_up(alias, sha256, cancel).await?;
                 (source, Some(found))
             }
             Named::Archive(source) => (source, sha256.map(str::to_owned)),
         };
-        let (cache, cancel) = (self.store.images(), cancel.clone());
-        blocking(move || {
-            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
-            let fetch = Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on };
-            Tarball::open(&source, sha256.as_deref(), &fetch)
+        self.fetching(cancel, move |fetch| {
+            Tarball::open(&source, sha256.as_deref(), fetch).map(Fetched::Tarball)
         })
         .await
     }
@@ -178,7 +236,7 @@ pub(super) fn check(tree: &Path, image: &str) -> Result<()> {
         return Err(Error::invalid_hint(
             "image",
             format!("'{image}' has no init system (/sbin/init), and a machine boots its image"),
-            "use an image of a whole system such as \"debian/12\", or backend 'local', which needs none",
+            "use an image of a whole system such as \"debian/12\" (those of registries seldom have one), or backend 'local', which needs none",
         ));
     }
     if !has("usr/lib/systemd/systemd") && !has("lib/systemd/systemd") {
