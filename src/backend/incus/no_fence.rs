@@ -53,6 +53,10 @@ pub async fn examine(config: IncusConfig) -> Vec<Check> {
 }
 
 impl Inner {
+    pub(super) async fn enclose_as_written(&self, name: &str, record: &Record) -> Result<()> {
+        self.enclose(name, record).await.map(drop)
+    }
+
     pub(super) async fn enclose(&self, name: &str, record: &Record) -> Result<bool> {
         match record.fence {
             false => Ok(false),
