@@ -62,6 +62,7 @@ const CHOSEN: &[&str] = &[
     "states_a_restart_keeps_files_and_identity",
     "streams_all_byte_values",
     "streams_twenty_megabytes_through_a_pipe",
+    "terminal_resize",
 ];
 
 /// Those that run on one of them besides, and of these the ones about egress where guests of a server

@@ -29,10 +29,10 @@ pub fn trials() -> Vec<Trial> {
         big("cut_create", &of(Release::V25_10), |nas, _| Box::pin(create(nas, LINE))),
         big("cut_clone", &of(Release::V26Rc), |nas, _| Box::pin(clone(nas, LINE))),
         big("cut_restore", &of(Release::V25_10), |nas, _| Box::pin(restore(nas, LINE))),
-        big("cut_create_shell", &all(TWO), |nas, _| Box::pin(create(nas, SHELL))),
+        big("cut_create_shell", &of(Release::V25_10), |nas, _| Box::pin(create(nas, SHELL))),
         big("cut_clone_shell", &of(Release::V25_10), |nas, _| Box::pin(clone(nas, SHELL))),
         big("cut_restore_shell", &of(Release::V26Rc), |nas, _| Box::pin(restore(nas, SHELL))),
-        big("restart_mid_job", TWO, |nas, release| Box::pin(restart(nas, release))),
+        big("restart_mid_job", &Release::ALL, |nas, release| Box::pin(restart(nas, release))),
     ]
     .into_iter()
     .flatten()

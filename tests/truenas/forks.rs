@@ -6,14 +6,18 @@ use sandscript::backend::truenas::TrueNasBackend;
 use sandscript::sandbox::{Backend, Cancel, CloneSpec, Error, Restore, SnapshotSpec, Spec};
 use serde_json::json;
 
+use crate::cuts::all;
 use crate::rig::{Small, big, names, say, works};
 
-const TWO: &[Release] = &[Release::V25_10, Release::V26Rc];
 const ONE: &[Release] = &[Release::V26Rc];
 
 pub fn trials() -> Vec<Trial> {
+    let mut releases = all(&Release::ALL);
+    if releases.is_empty() {
+        releases = vec![Release::V25_10, Release::V26Beta];
+    }
     [
-        big("fork_outlives", TWO, |nas, _| Box::pin(outlives(nas))),
+        big("fork_outlives", &releases, |nas, _| Box::pin(outlives(nas))),
         big("fork_in_the_way", ONE, |nas, _| Box::pin(in_the_way(nas))),
         big("fork_abandoned", ONE, |nas, _| Box::pin(abandoned(nas))),
     ]

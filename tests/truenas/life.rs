@@ -13,26 +13,32 @@ use sandscript::sandbox::{
     Backend, Cancel, CloneSpec, Error, Mount, Owner, Policy, ReadOptions, Restore, SnapshotSpec,
     Spec, StopOptions, WriteOptions,
 };
+use sandscript::transport::jsonrpc::Login;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 
+use crate::forks::on_the_nas;
 use crate::program::call;
 use crate::rig::{Small, big, each, names, say, small, works};
+use crate::walk::USER;
 
 const ALL: &[Release] = &Release::ALL;
 const TWO: &[Release] = &[Release::V25_10, Release::V26Rc];
 const ONE: &[Release] = &[Release::V25_10];
+/// Those on which nobody walks as the manual says, with more rights.
+const NOT_WALKED: &[Release] = &[Release::V25_04, Release::V26Rc];
 const VIRT: &[Release] = &[Release::V25_04];
 
 pub fn trials() -> Vec<Trial> {
     [
         big("second_client", ALL, |nas, _| Box::pin(second_client(nas))),
         big("first_boot", TWO, |nas, _| Box::pin(first_boot(nas))),
+        big("no_root", NOT_WALKED, |nas, release| Box::pin(no_root(nas, release))),
         big("two_change_a_policy", TWO, |nas, _| Box::pin(two_change_a_policy(nas))),
         big("others_wait_for_the_same", VIRT, |nas, _| Box::pin(others_wait_for_the_same(nas))),
         big("round_trips", TWO, |nas, release| Box::pin(round_trips(nas, release))),
         big("odds", TWO, |nas, _| Box::pin(odds(nas))),
-        big("planted_links", TWO, |nas, release| Box::pin(planted_links(nas, release))),
+        big("planted_links", ALL, |nas, release| Box::pin(planted_links(nas, release))),
         big("devices", TWO, |nas, release| Box::pin(devices(nas, release))),
         big("wrong_pool", TWO, |nas, release| Box::pin(wrong_pool(nas, release))),
         big("large_file", ONE, |nas, _| Box::pin(large_file(nas))),
@@ -139,18 +145,55 @@ print(box.run("cat /one /two").stdout.split("\n").len());"#;
 async fn first_boot(nas: &Small) {
     let backend = nas.backend().await;
     let cancel = Cancel::new();
+    let bare = Spec { bare: true, egress: Policy::Unrestricted, ..Spec::new("bare") };
+    backend.create(&bare, &cancel).await.unwrap();
+    let twin = CloneSpec { egress: Some(Policy::None), ..CloneSpec::new("shy-too") };
+    Backend::clone(&*backend, "bare", &twin, &cancel).await.unwrap();
     backend.create(&Spec::new("shy"), &cancel).await.unwrap();
     let units = "networking.service systemd-networkd.service systemd-networkd.socket NetworkManager.service dhcpcd.service";
     let began = format!(
         "systemctl show -p ActiveEnterTimestampMonotonic {units} | sed -n 's/.*=//p' | sort -u"
     );
-    assert_eq!(say(&backend, "shy", &began).await.trim(), "0");
+    for name in ["shy", "shy-too"] {
+        assert_eq!(say(&backend, name, &began).await.trim(), "0", "{name}");
+    }
+    backend.delete("shy-too", &cancel).await.unwrap();
+    backend.delete("bare", &cancel).await.unwrap();
     // There is one as soon as it may have it, and nothing is left of what kept it away.
     backend.set_policy("shy", &Policy::Unrestricted, &cancel).await.unwrap();
     assert_ne!(say(&backend, "shy", &began).await.trim(), "0");
     let left = "find /etc -name '*sandscript-offline*'";
     assert_eq!(say(&backend, "shy", left).await, "");
     backend.delete("shy", &cancel).await.unwrap();
+}
+
+/// A user with the rights of the manual's table who is not root: what takes the NAS's own shell as its root can't be
+/// done, and says so.
+async fn no_root(nas: &Small, release: Release) {
+    let root = nas.backend().await;
+    let cancel = Cancel::new();
+    on_the_nas(&root, &format!("id -u {USER} >/dev/null 2>&1 || useradd -m -s /bin/bash {USER}"))
+        .await;
+    let wanted = json!({"name": "no-root", "username": USER});
+    let client: &dyn Backend = &*root;
+    let made = client.call("api_key.create", vec![wanted], true, &cancel).await.unwrap();
+    let key = made["key"].as_str().unwrap().to_owned();
+    let login = Login::ApiKey { user: USER.into(), key };
+    let config = TrueNasConfig::new(nas.config(login));
+    let backend = Arc::new(TrueNasBackend::open(config).await.unwrap());
+    backend.create(&Spec::new("lent"), &cancel).await.unwrap();
+    works(&backend, "lent").await;
+    let taken = backend.snapshot("lent", &SnapshotSpec::new("a"), &cancel).await.unwrap_err();
+    let clone = Backend::clone(&*backend, "lent", &CloneSpec::new("twin"), &cancel).await;
+    root.snapshot("lent", &SnapshotSpec::new("b"), &cancel).await.unwrap();
+    let restored = backend.restore("lent", "b", Restore::default(), &cancel).await.unwrap_err();
+    for error in [taken, clone.unwrap_err(), restored] {
+        assert!(matches!(error, Error::Unsupported { .. }), "{release:?}: {error:?}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("as its root") || hint.contains("administrator"), "{hint}");
+    }
+    works(&backend, "lent").await;
+    root.delete("lent", &cancel).await.unwrap();
 }
 
 /// What two clients allow at once is allowed, all of it, whether it runs or not.

@@ -12,12 +12,11 @@ use tokio::io::AsyncReadExt;
 
 use crate::rig::{Small, big, say, until, works};
 
-const TWO: &[Release] = &[Release::V25_10, Release::V26Rc];
 const ONE: &[Release] = &[Release::V25_10];
 
 pub fn trials() -> Vec<Trial> {
     [
-        big("ssh_contract", TWO, |nas, _| Box::pin(contract(nas))),
+        big("ssh_contract", &Release::ALL, |nas, _| Box::pin(contract(nas))),
         big("ssh_other_machine", ONE, |nas, _| Box::pin(other_machine(nas))),
         big("ssh_port", ONE, |nas, _| Box::pin(port(nas))),
         big("ssh_late", ONE, |nas, _| Box::pin(late(nas))),

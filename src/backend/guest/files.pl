@@ -702,10 +702,10 @@ sub online {
         my @mine = grep { (readlink("$etc/$_") // '') eq '/dev/null' } map { split } <$file>;
         unlink "$etc/$_" for @mine, $unit, "sysinit.target.wants/$unit";
         # Those that were there before the first boot.
-        for my $one (@units) {
+        for my $one (@units, 'ifup@.service') {
             unlink "$etc/$one.d/sandscript-offline.conf" or next;
             rmdir "$etc/$one.d";
-            push @mine, $one unless grep { $_ eq $one } @mine;
+            push @mine, $one unless $one =~ /@/ || grep { $_ eq $one } @mine;
         }
         unlink $kept;
         my ($until, $pause) = time + $seconds;

@@ -245,7 +245,7 @@ impl Inner {
     pub(super) async fn api_delete(&self, row: &Row) -> Result<(), RpcError> {
         match self.api {
             Api::Virt => self.client.job("virt.instance.delete", json!([row.name])).await,
-            Api::Container if self.early => {
+            Api::Container if self.early.get() == Some(&true) => {
                 self.client.job("container.delete", json!([row.id])).await
             }
             Api::Container => {

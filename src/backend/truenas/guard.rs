@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -24,6 +25,8 @@ for ('etc', 'sandscript') { $path .= "/$_"; exit 0 unless lstat $path; die "$pat
 unlink "$path/policy" or $!{ENOENT} or die "$path/policy: $!\n";
 "#;
 
+/// How long the NAS's shell may take to close one. A user's may be a program that takes no commands.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What closes a machine that has never run.
 const BEFORE: &str = include_str!("before.sh");
 
@@ -65,7 +68,11 @@ impl Inner {
     }
 
     /// What a method answers; inside, why it may not be asked.
-    async fn look(&self, method: &str, right: &str) -> Result<std::result::Result<Value, String>> {
+    pub(super) async fn look(
+        &self,
+        method: &str,
+        right: &str,
+    ) -> Result<std::result::Result<Value, String>> {
         match self.client.read(method, json!([])).await {
             Ok(value) => Ok(Ok(value)),
             Err(RpcError::Refused(refusal)) if refusal.is_denied() => {
@@ -92,9 +99,9 @@ impl Inner {
     }
 
     /// Keeps a machine that has never run off the network until its policy is in force, as far as the key may use the
-    /// NAS's shell as its root, and the image boots with systemd.
-    pub(super) async fn close_first(self: &Arc<Self>, row: &Row) -> Result<()> {
-        if row.record.egress == Policy::Unrestricted {
+    /// NAS's shell as its root, and the image boots with systemd. One that is not started now may be cloned before.
+    pub(super) async fn close_first(self: &Arc<Self>, row: &Row, bare: bool) -> Result<()> {
+        if row.record.egress == Policy::Unrestricted && !bare {
             return Ok(());
         }
         let what = format!("closing sandbox '{}'", row.name);
@@ -102,10 +109,12 @@ impl Inner {
             Api::Virt => String::new(),
             Api::Container => root_of(row),
         };
-        match self.host_again(&what, &["sh", "-c", BEFORE, "sh", &row.name, &root], None).await {
-            // It is open for the moment until its first command has run.
-            Ok(_) | Err(Error::Unsupported { .. }) => Ok(()),
-            Err(error) => Err(error),
+        let argv = ["sh", "-c", BEFORE, "sh", &row.name, &root];
+        match tokio::time::timeout(PATIENCE, self.host_again(&what, &argv, None)).await {
+            Ok(Ok(done)) => done.map(drop).map_err(|said| refused(&what, said)),
+            // What the image starts is not kept from the network then: no root's shell answers.
+            Ok(Err(Error::Unsupported { .. })) | Err(_) => Ok(()),
+            Ok(Err(error)) => Err(error),
         }
     }
 
@@ -190,5 +199,42 @@ mod tests {
         assert_eq!(of(new), "172.200.0.0 172.200.0.1 fd42:4c58:: fd42:4c58::1");
         assert_eq!(of(json!({"v4_network": null, "v6_network": "x/y"})), "");
         assert_eq!(of(json!({"v4_network": "10.0.0.9/0", "v6_network": ""})), "10.0.0.9 0.0.0.1");
+    }
+
+    /// Runs what closes a machine on 26, on files that an image may have.
+    fn closed_first(root: &std::path::Path) -> std::process::Output {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", BEFORE, "sh", "a"]).arg(root).output().unwrap()
+    }
+
+    #[test]
+    fn what_has_never_run_is_closed_by_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
+        std::fs::create_dir(&outside).unwrap();
+        // Nothing to say about what does not boot with systemd; what is not there is a failure.
+        assert!(!closed_first(&root).status.success());
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        assert!(closed_first(&root).status.success());
+        assert_eq!(std::fs::read_dir(root.join("etc")).unwrap().count(), 0);
+        let system = root.join("etc/systemd/system");
+        std::fs::create_dir_all(&system).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("etc/.sandscript-offline")).unwrap();
+        let service = system.join("sandscript-offline.service");
+        std::os::unix::fs::symlink(outside.join("x"), &service).unwrap();
+        let done = closed_first(&root);
+        assert!(done.status.success(), "{done:?}");
+        assert!(root.join("etc/.sandscript-offline").symlink_metadata().unwrap().is_file());
+        assert!(service.symlink_metadata().unwrap().is_file());
+        for unit in ["networking.service", "ifup@.service"] {
+            let text =
+                std::fs::read_to_string(system.join(format!("{unit}.d/sandscript-offline.conf")));
+            assert!(text.unwrap().contains("ConditionPathExists=!/etc/.sandscript-offline"));
+        }
+        // A folder of the image's that leads out is not gone through.
+        std::fs::remove_dir_all(system.join("ifup@.service.d")).unwrap();
+        std::os::unix::fs::symlink(&outside, system.join("ifup@.service.d")).unwrap();
+        assert!(!closed_first(&root).status.success());
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
     }
 }

@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -168,7 +167,7 @@ impl Inner {
             };
             match asked {
                 Err(Error::Transport { .. }) if tries + 1 < TRIES => {
-                    tokio::time::sleep(Duration::from_millis(50 << tries)).await;
+                    tokio::time::sleep(super::lifecycle::pause(tries)).await;
                     tries += 1;
                 }
                 done => return done,
@@ -184,7 +183,7 @@ impl Inner {
             IpAddr::V4(at) => {
                 let network = u32::from(at) & (u32::MAX << (32 - u32::from(bits)));
                 let first = std::net::Ipv4Addr::from(network + 1);
-                let near = self.gateway_in(at.into(), bits.into()).await;
+                let near = self.gateway_in(at.into(), bits.into()).await?;
                 near.unwrap_or(first.into()).to_string()
             }
             // Routers of IPv6 say who they are.
@@ -195,10 +194,12 @@ impl Inner {
 
     /// The NAS's own gateway, where it is in the network of an address: its sandboxes' one, too, where they are
     /// in that network. A key that may not read that has no answer.
-    async fn gateway_in(&self, at: IpAddr, bits: u32) -> Option<IpAddr> {
-        self.network.as_ref()?;
-        let summary = self.client.read("network.general.summary", json!([])).await.ok()?;
-        near(&summary, at, bits)
+    async fn gateway_in(&self, at: IpAddr, bits: u32) -> Result<Option<IpAddr>> {
+        if self.network.is_none() {
+            return Ok(None);
+        }
+        let summary = self.look("network.general.summary", "NETWORK_GENERAL_READ").await?;
+        Ok(summary.ok().and_then(|summary| near(&summary, at, bits)))
     }
 
     /// Puts into a guest what it is asked for. What is done is noted there, so that it is gone on with where

@@ -112,10 +112,10 @@ impl Inner {
         let (name, bare) = (row.name.as_str(), spec.bare);
         let over = || if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) };
         over()?;
+        self.close_first(&row, bare).await?;
+        over()?;
         if !bare {
             let settling = self.lines.settle(name);
-            self.close_first(&row).await?;
-            over()?;
             self.boot(&row, &format!("starting sandbox '{name}'")).await?;
             over()?;
             match self.settle(name, &row.record).await {
@@ -367,12 +367,25 @@ impl Inner {
         Err(Error::Busy { name: name.to_owned(), what: "somebody else works on it".into() })
     }
 
+    /// Whether it is one of 26's betas.
+    async fn is_early(&self) -> Result<bool> {
+        if self.api == Api::Virt {
+            return Ok(false);
+        }
+        let early = self.early.get_or_try_init(async || {
+            let version = self.client.read("system.version_short", json!([])).await;
+            let version = version.map_err(|error| doing(error, "asking for the NAS's release"))?;
+            Ok::<_, Error>(version.as_str().is_some_and(|version| version.contains("BETA")))
+        });
+        early.await.copied()
+    }
+
     pub(super) async fn delete(self: &Arc<Self>, name: &str) -> Result<()> {
         for tries in 0..TRIES {
             let row = self.row(name).await?;
             self.forget(name);
             // A beta would leave the files behind.
-            if self.early && self.has_snapshots(&row).await? {
+            if self.is_early().await? && self.has_snapshots(&row).await? {
                 self.zfs_free(&row).await?;
             }
             #[cfg(feature = "ssh")]

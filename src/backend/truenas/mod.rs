@@ -33,7 +33,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use self::api::Api;
 use self::host::HOST;
@@ -177,7 +176,7 @@ pub(super) struct Inner {
     client: Arc<Client>,
     api: Api,
     /// A beta of 26.
-    early: bool,
+    early: tokio::sync::OnceCell<bool>,
     /// The release's name, where it is not known: then it is only looked at.
     unknown: Option<String>,
     pool: Option<String>,
@@ -210,19 +209,12 @@ impl TrueNasBackend {
         let client = Client::open(config.nas).await?;
         let release::Release { api, unknown } =
             release::of(client.versions().newest(), config.assume_release.as_deref())?;
-        let early = match api {
-            Api::Virt => false,
-            Api::Container => {
-                let version = client.read("system.version_short", json!([])).await?;
-                version.as_str().is_some_and(|version| version.contains("BETA"))
-            }
-        };
         let mut capabilities = capabilities::of(api, config.image, !config.mounts.is_empty());
         capabilities.verbs = rights::means(api, config.ways, config.ssh.is_some());
         let inner = Inner {
             client: Arc::new(client),
             api,
-            early,
+            early: tokio::sync::OnceCell::new(),
             unknown,
             pool: config.pool,
             network: config.network,

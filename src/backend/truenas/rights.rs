@@ -56,6 +56,7 @@ pub(super) fn means(api: Api, ways: Ways, ssh: bool) -> BTreeMap<String, Means> 
         (Ways::Any, true) => "SSH where that works, else the NAS's shell",
     };
     add("exec, console, files", by, &[SHELL]);
+    add("closed from the first boot", "the NAS's shell, as its root", &[SHELL, SUDO]);
     let program = if api == Api::Virt { "incus" } else { "zfs" };
     let by = format!("{program} in the NAS's shell, as its root");
     match api {

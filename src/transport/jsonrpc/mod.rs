@@ -244,8 +244,8 @@ impl Client {
             match self.call(method, params.clone()).await {
                 Err(RpcError::Broken { .. }) if tries < 3 => tries += 1,
                 Err(RpcError::Refused(refusal)) if refusal.is_passing() && tries < 3 => {
+                    tokio::time::sleep(Duration::from_millis(20 << (2 * tries))).await;
                     tries += 1;
-                    tokio::time::sleep(Duration::from_millis(10 << (2 * tries))).await;
                 }
                 done => return done,
             }
