@@ -132,6 +132,9 @@ fn sandboxes_go_where_they_should(cluster: &mut Cluster) {
         for name in ["twin", "far"] {
             assert_eq!(sh(&backend, name, "cat /root/f; hostname").await, format!("kept\n{name}"));
         }
+        // A copy that is refused leaves nothing behind, either.
+        let taken = clone("twin", on("a")).await.unwrap_err();
+        assert!(matches!(taken, Error::AlreadyExists { .. }), "{taken:?}");
         assert_eq!(backend.snapshots("on-b", &cancel).await.unwrap(), []);
 
         let refused = async |target: &str| {
@@ -146,14 +149,17 @@ fn sandboxes_go_where_they_should(cluster: &mut Cluster) {
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
+    run(&["create", "by-flag", "--image", "small", "--target", "@blue"]);
+    run(&["clone", "by-flag", "by-flag-too", "--target", "b"]);
     let list: Value = serde_json::from_str(&run(&["list", "--format", "json"])).unwrap();
     let member = |name: &str| {
         let found = list.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
         found["member"].clone()
     };
     assert_eq!((member("on-b"), member("far")), ("b".into(), "a".into()));
+    assert_eq!((member("by-flag"), member("by-flag-too")), ("a".into(), "b".into()));
     assert!(run(&["list"]).contains("MEMBER"));
-    for name in ["on-b", "in-blue", "one", "two", "twin", "far"] {
+    for name in ["on-b", "in-blue", "one", "two", "twin", "far", "by-flag", "by-flag-too"] {
         run(&["delete", name, "--yes"]);
     }
 }
@@ -310,6 +316,15 @@ fn a_member_dies_mid_exec(cluster: &mut Cluster) {
         insta::assert_snapshot!(failed, @"looking at sandbox 'lives': member 'b' of the cluster does not answer");
         let failed = backend.delete("lives", &cancel).await.unwrap_err();
         assert!(matches!(failed, Error::MemberAway { .. }), "{failed:?}");
+        // As soon as the cluster knows, new ones go elsewhere.
+        cluster.offline("b").unwrap();
+        let members = backend.members(&cancel).await.unwrap();
+        assert_eq!(members[1].state, MemberState::Offline);
+        for name in ["one", "two"] {
+            let made = backend.create(&Spec::new(name), &cancel).await.unwrap();
+            assert_eq!(made.member.as_deref(), Some("a"));
+            backend.delete(name, &cancel).await.unwrap();
+        }
         let spec = Spec { target: on("b"), ..Spec::new("never") };
         let failed = backend.create(&spec, &cancel).await.unwrap_err();
         assert!(matches!(failed, Error::MemberAway { .. }), "{failed:?}");

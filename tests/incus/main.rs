@@ -403,6 +403,9 @@ fn a_daemon_that_is_gone(daemon: &mut rig::Daemon) {
         daemon.kill().unwrap();
         let error = backend.create(&Spec::new("never"), &cancel).await.unwrap_err();
         assert!(matches!(error, Error::Transport { .. }), "{error:?}");
+        std::fs::remove_file(daemon.socket()).unwrap();
+        let error = backend.list(&cancel).await.unwrap_err();
+        assert!(matches!(error, Error::Transport { .. }), "{error:?}");
         daemon.again().unwrap();
         let error = backend.get("never", &cancel).await.unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error:?}");

@@ -6,6 +6,11 @@ use std::path::Path;
 use super::devices::Pool;
 use crate::sandbox::{Capabilities, Capability, Enforcer, Member};
 
+/// Whether storage of this kind goes back to the newest snapshot only: ZFS, here or on a TrueNAS.
+pub(super) fn goes_back_to_newest(driver: &str) -> bool {
+    matches!(driver, "zfs" | "truenas")
+}
+
 /// The image when a spec names none.
 const IMAGE: &str = "debian/12";
 
@@ -86,7 +91,7 @@ pub(super) fn probe(
         missing.insert(Capability::LimitDisk, why);
     }
     match pool.driver.as_str() {
-        "zfs" => {
+        driver if goes_back_to_newest(driver) => {
             let why = "ZFS goes back to its newest snapshot only: clone the older one instead, or allow that newer ones go";
             missing.insert(Capability::RestoreAny, why.into());
         }

@@ -20,6 +20,8 @@ use crate::sandbox::{
 
 /// How often something is tried that another's work on the same instance may be in the way of.
 const PATIENT: u32 = 20;
+/// How long what only a copy is made of stays, should its maker be killed.
+const PASSING: Duration = Duration::from_secs(3600);
 
 /// How processes were made to stand still.
 pub(super) enum Standing {
@@ -311,7 +313,7 @@ impl Inner {
         ports::take(&mut instance);
         self.gate_of(&record)?;
         let driver = self.driver(&record.hardware).await?;
-        if driver == "zfs" {
+        if super::capabilities::goes_back_to_newest(&driver) {
             self.make_newest(name, &wanted, options).await?;
         }
         let (inner, name) = (Arc::clone(self), name.to_owned());
@@ -445,9 +447,6 @@ impl Inner {
         let moves = target.as_ref().is_some_and(|target| !is_at(&instance, target));
         let running = record::state(&instance) == State::Running;
         let passing = (moves && running && spec.label.is_none()).then(|| format!("p-{}", token()));
-        if let Some(label) = &passing {
-            self.snapshot(name, &SnapshotSpec::new(label), cancel).await?;
-        }
         let from = match spec.label.as_ref().or(passing.as_ref()) {
             None => name.to_owned(),
             Some(label) => format!("{name}/{label}"),
@@ -458,6 +457,12 @@ impl Inner {
         self.check_limits_on(&limits, &record.hardware)?;
         self.check_hardware(&record).await?;
         self.capabilities.require_egress(&record.egress)?;
+        if let Some(label) = &passing {
+            // Should this program be killed, it goes by itself.
+            let expires = crate::sandbox::wall_clock().checked_add(PASSING);
+            let spec = SnapshotSpec { expires, ..SnapshotSpec::new(label) };
+            self.snapshot(name, &spec, cancel).await?;
+        }
         // Devices that the clone does not have are masked: those of the source are taken over.
         let mut devices = Map::new();
         let ours = super::devices::devices(&record, &self.pool);
