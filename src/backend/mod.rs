@@ -9,8 +9,6 @@ use crate::sandbox::{Backend, Check, Error, Kind, Result};
 
 pub mod fake;
 #[cfg(any(feature = "incus", feature = "nspawn", feature = "truenas"))]
-// Machines of nspawn are worked on by a process of ours: of these they have only what is kept of them.
-#[cfg_attr(not(any(feature = "incus", feature = "truenas")), allow(dead_code, unused_imports))]
 mod guest;
 #[cfg(feature = "incus")]
 pub mod incus;

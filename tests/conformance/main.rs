@@ -18,9 +18,6 @@ mod far;
 mod faults;
 mod hangs;
 #[cfg(feature = "nspawn")]
-#[path = "../nspawn/inside.rs"]
-mod inside;
-#[cfg(feature = "nspawn")]
 #[path = "../nspawn/native.rs"]
 mod native;
 mod orphans;
@@ -210,12 +207,7 @@ fn main() -> ExitCode {
                 _ if stores::is_one(&rig) => stores::of(&rig),
                 _ => &[],
             };
-            let inside = match rig.name {
-                "nspawn" => inside::ALL,
-                _ if rig.systemd.is_some() => inside::ALL,
-                _ => &[],
-            };
-            for (test, run) in all.iter().chain(inside) {
+            for (test, run) in all {
                 let (rig, handle) = (rig.clone(), runtime.handle().clone());
                 trials.push(Trial::test(format!("{name}::{test}"), move || {
                     handle.block_on(run(rig)).map_err(Failed::from)

@@ -50,7 +50,7 @@ pub fn cache() -> Result<PathBuf, String> {
     cache.canonicalize().map_err(|e| e.to_string())
 }
 
-/// The archive of a small Debian with systemd, built once.
+/// The archive of a small Debian with systemd and Perl, built once.
 pub fn image() -> Result<PathBuf, String> {
     let cache = cache()?;
     let lock = File::create(cache.join("golden.lock")).map_err(|e| e.to_string())?;

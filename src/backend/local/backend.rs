@@ -5,7 +5,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::LocalBackend;
-use super::files::Files;
 use super::protocol::{FileRequest, Request};
 use crate::sandbox::{
     Backend, CacheInfo, Cancel, Capabilities, CloneSpec, Command, Condition, EgressLog, Error,

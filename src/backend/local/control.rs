@@ -1,66 +1,19 @@
 //! Talking to a sandbox's init.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::errors::from_refusal;
-use super::protocol::{Reply, Request, Taken};
+use super::protocol::{Reply, Request};
 use super::{Inner, sys};
 use crate::sandbox::{Error, Result, State, Usage};
 use crate::transport::Link;
 
 /// How long a healthy init may take for anything but waiting for the guest.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How a backend reaches what runs commands in its sandboxes.
-pub(in crate::backend) trait Line: Send + Sync {
-    /// Connects, or says why that can't be.
-    async fn connect_running(&self, name: &str) -> Result<Link>;
-
-    /// Waits until what was asked for has begun.
-    async fn begun<T>(&self, _name: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        work.await
-    }
-
-    /// The host's id of a sandbox's root, where what it has open is to be its own.
-    fn root(&self, _name: &str) -> Option<u32> {
-        None
-    }
-
-    /// Takes note of what a sandbox has taken when a command of its ends.
-    fn meter(&self, _name: &str) -> Meter {
-        Box::new(|_| {})
-    }
-}
-
-/// Is told what a sandbox has taken.
-pub(in crate::backend) type Meter = Box<dyn Fn(Taken) + Send + Sync>;
-
-impl Line for Inner {
-    async fn connect_running(&self, name: &str) -> Result<Link> {
-        match self.connect(name).await? {
-            Some(link) => Ok(link),
-            None if self.store.folder(name).is_dir() => {
-                Err(Error::NotRunning { name: name.into() })
-            }
-            None => Err(Error::not_found(crate::sandbox::Kind::Sandbox, name)),
-        }
-    }
-
-    fn meter(&self, name: &str) -> Meter {
-        let (held, name) = (Arc::clone(&self.held), name.to_owned());
-        Box::new(move |taken| {
-            let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(own) = held.own.get_mut(&name) {
-                own.taken = Some(taken);
-            }
-        })
-    }
-}
 
 impl Inner {
     /// Connects; `None` when nothing runs there.
@@ -73,6 +26,17 @@ impl Inner {
                 }
                 _ => Err(Error::io(format!("connecting to sandbox '{name}'"), error)),
             },
+        }
+    }
+
+    /// Connects, or says why that can't be.
+    pub(super) async fn connect_running(&self, name: &str) -> Result<Link> {
+        match self.connect(name).await? {
+            Some(link) => Ok(link),
+            None if self.store.folder(name).is_dir() => {
+                Err(Error::NotRunning { name: name.into() })
+            }
+            None => Err(Error::not_found(crate::sandbox::Kind::Sandbox, name)),
         }
     }
 

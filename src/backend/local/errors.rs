@@ -1,7 +1,7 @@
 //! From failed steps to errors that say what to do.
 
 use super::mode::Mode;
-use super::protocol::{Failure, Refusal, STARTING};
+use super::protocol::{Failure, Refusal};
 use crate::sandbox::{Error, Kind};
 
 const BACKEND: &str = "local";
@@ -18,14 +18,6 @@ impl From<Failure> for Error {
         }
         if let libc::EMFILE | libc::ENFILE = failure.errno {
             return Error::too_many_files(&failure.what);
-        }
-        if let libc::EAGAIN | libc::ENOMEM = failure.errno
-            && failure.what == STARTING
-        {
-            return Error::Exhausted {
-                what: "the sandbox can't start another process".into(),
-                hint: "end some of its processes, or give it more with `pids` or `memory`".into(),
-            };
         }
         if failure.errno == 0 {
             return Error::internal(failure.what);

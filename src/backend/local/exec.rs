@@ -2,14 +2,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 
-use super::control::{Line, Meter, answer};
+use super::control::answer;
 use super::protocol::{Exec, Reply, Request};
-use super::{Inner, errors, sys};
+use super::{Held, Inner, errors, sys};
 use crate::sandbox::{
     Command, Error, Exit, Process, ProcessControl, Program, Reader, Result, Signal, Stdin,
     WindowSize, Writer,
@@ -21,14 +22,6 @@ impl Inner {
         crate::sandbox::check_name(name)?;
         command.check()?;
         self.revive_gate(name).await?;
-        self.execute(name, command).await
-    }
-}
-
-/// Commands by such a line.
-pub(in crate::backend) trait Execute: Line {
-    /// Starts one, whose arguments were looked at.
-    async fn execute(&self, name: &str, command: &Command) -> Result<Process> {
         let request = Request::Exec(Box::new(Exec {
             argv: argv(command),
             env: command.env.clone(),
@@ -42,81 +35,7 @@ pub(in crate::backend) trait Execute: Line {
             None => self.with_pipes(name, command, request).await,
         }
     }
-
-    async fn with_pipes(&self, name: &str, command: &Command, request: Request) -> Result<Process> {
-        let pair =
-            || std::io::pipe().map(|(r, w)| (OwnedFd::from(r), OwnedFd::from(w))).map_err(failed);
-        let (status, status_writer) = pair()?;
-        let (stdout, stdout_writer) = pair()?;
-        let (stderr, stderr_writer) = pair()?;
-        let (stdin, stdin_writer) = match command.stdin {
-            Stdin::Null => (std::fs::File::open("/dev/null").map_err(failed)?.into(), None),
-            _ => {
-                let (stdin, writer) = pair()?;
-                (stdin, Some(writer))
-            }
-        };
-        let own = [&stdin, &stdout_writer, &stderr_writer];
-        if let Some(root) = self.root(name).map(rustix::fs::Uid::from_raw) {
-            for pipe in own.into_iter().skip(usize::from(stdin_writer.is_none())) {
-                // Else it can't be opened by its name in there.
-                let _ = rustix::fs::fchown(pipe, Some(root), None);
-            }
-        }
-        let begun = async move {
-            // Last, so that init is woken once, by both.
-            let mut link = self.connect_running(name).await?;
-            let fds = [&status_writer, &stdin, &stdout_writer, &stderr_writer];
-            link.send(&request, &fds.map(AsFd::as_fd)).await?;
-            drop((status_writer, stdin, stdout_writer, stderr_writer));
-            started(name, &mut link, status).await?;
-            Ok(link)
-        };
-        let link = self.begun(name, begun).await?;
-        let stdin = stdin_writer.map(pipe::Sender::from_owned_fd).transpose().map_err(failed)?;
-        Ok(Process {
-            stdin: feed(stdin, &command.stdin),
-            stdout: Some(reader(stdout)?),
-            stderr: Some(reader(stderr)?),
-            pid: None,
-            control: Box::new(Control::new(name, link, None, self.meter(name))),
-        })
-    }
-
-    async fn with_terminal(
-        &self,
-        name: &str,
-        command: &Command,
-        request: Request,
-    ) -> Result<Process> {
-        let (status, status_writer) = std::io::pipe().map_err(failed)?;
-        let begun = async move {
-            let mut link = self.connect_running(name).await?;
-            link.send(&request, &[status_writer.as_fd()]).await?;
-            drop(status_writer);
-            started(name, &mut link, status.into()).await?;
-            let (_, fds) = answer(&mut link, name).await?;
-            Ok((link, fds))
-        };
-        let (link, mut fds) = self.begun(name, begun).await?;
-        let master = fds.pop().ok_or_else(|| Error::internal("the command has no terminal"))?;
-        let copy = |fd: &OwnedFd| fd.try_clone().map_err(failed);
-        let terminal = copy(&master)?;
-        let input = Terminal::new(copy(&master)?)?;
-        Ok(Process {
-            stdin: match command.stdin {
-                Stdin::Null => None,
-                _ => feed(Some(input), &command.stdin),
-            },
-            stdout: Some(Box::new(Terminal::new(master)?)),
-            stderr: None,
-            pid: None,
-            control: Box::new(Control::new(name, link, Some(terminal), self.meter(name))),
-        })
-    }
 }
-
-impl<L: Line> Execute for L {}
 
 fn argv(command: &Command) -> Vec<String> {
     let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -165,6 +84,70 @@ impl tokio::io::AsyncRead for Stream {
         }
         self.read = self.read.saturating_add(count);
         polled
+    }
+}
+
+impl Inner {
+    async fn with_pipes(&self, name: &str, command: &Command, request: Request) -> Result<Process> {
+        let pair =
+            || std::io::pipe().map(|(r, w)| (OwnedFd::from(r), OwnedFd::from(w))).map_err(failed);
+        let (status, status_writer) = pair()?;
+        let (stdout, stdout_writer) = pair()?;
+        let (stderr, stderr_writer) = pair()?;
+        let (stdin, stdin_writer) = match command.stdin {
+            Stdin::Null => (std::fs::File::open("/dev/null").map_err(failed)?.into(), None),
+            _ => {
+                let (stdin, writer) = pair()?;
+                (stdin, Some(writer))
+            }
+        };
+        // Last, so that init is woken once, by both.
+        let mut link = self.connect_running(name).await?;
+        let fds =
+            [status_writer.as_fd(), stdin.as_fd(), stdout_writer.as_fd(), stderr_writer.as_fd()];
+        link.send(&request, &fds).await?;
+        drop((status_writer, stdin, stdout_writer, stderr_writer));
+        started(name, &mut link, status).await?;
+        let stdin = stdin_writer.map(pipe::Sender::from_owned_fd).transpose().map_err(failed)?;
+        Ok(Process {
+            stdin: feed(stdin, &command.stdin),
+            stdout: Some(reader(stdout)?),
+            stderr: Some(reader(stderr)?),
+            pid: None,
+            control: Box::new(self.control(name, link, None)),
+        })
+    }
+
+    async fn with_terminal(
+        &self,
+        name: &str,
+        command: &Command,
+        request: Request,
+    ) -> Result<Process> {
+        let (status, status_writer) = std::io::pipe().map_err(failed)?;
+        let mut link = self.connect_running(name).await?;
+        link.send(&request, &[status_writer.as_fd()]).await?;
+        drop(status_writer);
+        started(name, &mut link, status.into()).await?;
+        let (_, mut fds) = answer(&mut link, name).await?;
+        let master = fds.pop().ok_or_else(|| Error::internal("the command has no terminal"))?;
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(failed);
+        let terminal = copy(&master)?;
+        let input = Terminal::new(copy(&master)?)?;
+        Ok(Process {
+            stdin: match command.stdin {
+                Stdin::Null => None,
+                _ => feed(Some(input), &command.stdin),
+            },
+            stdout: Some(Box::new(Terminal::new(master)?)),
+            stderr: None,
+            pid: None,
+            control: Box::new(self.control(name, link, Some(terminal))),
+        })
+    }
+
+    fn control(&self, name: &str, link: Link, terminal: Option<OwnedFd>) -> Control {
+        Control { name: name.into(), link, exit: None, terminal, held: Arc::clone(&self.held) }
     }
 }
 
@@ -217,13 +200,7 @@ struct Control {
     link: Link,
     exit: Option<Exit>,
     terminal: Option<OwnedFd>,
-    meter: Meter,
-}
-
-impl Control {
-    fn new(name: &str, link: Link, terminal: Option<OwnedFd>, meter: Meter) -> Control {
-        Control { name: name.into(), link, exit: None, terminal, meter }
-    }
+    held: Arc<Mutex<Held>>,
 }
 
 #[async_trait]
@@ -233,7 +210,10 @@ impl ProcessControl for Control {
             match answer(&mut self.link, &self.name).await? {
                 (Reply::Exited { exit, taken }, _) => {
                     self.exit = Some(exit);
-                    (self.meter)(taken);
+                    let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(own) = held.own.get_mut(&self.name) {
+                        own.taken = Some(taken);
+                    }
                 }
                 _ => continue,
             }

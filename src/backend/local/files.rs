@@ -5,16 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
-use super::control::{Line, answer, ask};
+use super::Inner;
+use super::control::{answer, ask};
 use super::protocol::{FileRequest, Reply, Request};
 use crate::sandbox::{
     Error, FileEntry, ReadOptions, Reader, Result, WriteOptions, check_name, check_path,
 };
 use crate::transport::Link;
 
-/// Files by such a line.
-pub(in crate::backend) trait Files: Line {
-    /// Asks for something; the line, what was answered, and what came along.
+impl Inner {
     async fn file(
         &self,
         name: &str,
@@ -24,15 +23,17 @@ pub(in crate::backend) trait Files: Line {
     ) -> Result<(Link, Reply, Vec<OwnedFd>)> {
         check_name(name)?;
         check_path(path)?;
-        let begun = async move {
-            let mut link = self.connect_running(name).await?;
-            let (reply, fds) = ask(&mut link, name, &Request::File(request), fds).await?;
-            Ok((link, reply, fds))
-        };
-        self.begun(name, begun).await
+        let mut link = self.connect_running(name).await?;
+        let (reply, fds) = ask(&mut link, name, &Request::File(request), fds).await?;
+        Ok((link, reply, fds))
     }
 
-    async fn read(&self, name: &str, path: &str, options: ReadOptions) -> Result<Reader> {
+    pub(super) async fn read(
+        &self,
+        name: &str,
+        path: &str,
+        options: ReadOptions,
+    ) -> Result<Reader> {
         let request = FileRequest::Open { path: path.into() };
         let (_, _, mut fds) = self.file(name, path, request, &[]).await?;
         let mut file = opened(fds.pop())?;
@@ -46,7 +47,7 @@ pub(in crate::backend) trait Files: Line {
         })
     }
 
-    async fn write(
+    pub(super) async fn write(
         &self,
         name: &str,
         path: &str,
@@ -86,7 +87,7 @@ pub(in crate::backend) trait Files: Line {
         ask(&mut link, name, &Request::Commit, &[]).await.map(drop)
     }
 
-    async fn entries(
+    pub(super) async fn entries(
         &self,
         name: &str,
         path: &str,
@@ -98,7 +99,7 @@ pub(in crate::backend) trait Files: Line {
         }
     }
 
-    async fn stat(&self, name: &str, path: &str) -> Result<FileEntry> {
+    pub(super) async fn stat(&self, name: &str, path: &str) -> Result<FileEntry> {
         let entries = self.entries(name, path, FileRequest::Stat { path: path.into() }).await?;
         entries
             .into_iter()
@@ -106,11 +107,11 @@ pub(in crate::backend) trait Files: Line {
             .ok_or_else(|| Error::internal(format!("looking at {path}: nonsense")))
     }
 
-    async fn change(&self, name: &str, path: &str, request: FileRequest) -> Result<()> {
+    pub(super) async fn change(&self, name: &str, path: &str, request: FileRequest) -> Result<()> {
         self.file(name, path, request, &[]).await.map(drop)
     }
 
-    async fn unpack(
+    pub(super) async fn unpack(
         &self,
         name: &str,
         path: &str,
@@ -120,13 +121,10 @@ pub(in crate::backend) trait Files: Line {
         check_name(name)?;
         check_path(path)?;
         let (reader, writer) = std::io::pipe().map_err(|error| trouble(path, error))?;
+        let mut link = self.connect_running(name).await?;
         let request = FileRequest::Unpack { path: path.into(), owner: options.owner.clone() };
-        let begun = async move {
-            let link = self.connect_running(name).await?;
-            link.send(&Request::File(request), &[reader.as_fd()]).await?;
-            Ok(link)
-        };
-        let mut link = self.begun(name, begun).await?;
+        link.send(&Request::File(request), &[reader.as_fd()]).await?;
+        drop(reader);
         let mut writer =
             pipe::Sender::from_owned_fd(writer.into()).map_err(|error| trouble(path, error))?;
         let mut source = Ok(());
@@ -154,19 +152,16 @@ pub(in crate::backend) trait Files: Line {
         answered.map(drop)
     }
 
-    async fn pack(&self, name: &str, path: &str) -> Result<Reader> {
+    pub(super) async fn pack(&self, name: &str, path: &str) -> Result<Reader> {
         check_name(name)?;
         check_path(path)?;
         // Its kind is looked at first: what goes wrong later can only break the stream off.
         self.stat(name, path).await?;
         let (reader, writer) = std::io::pipe().map_err(|error| trouble(path, error))?;
-        let request = Request::File(FileRequest::Pack { path: path.into() });
-        let begun = async move {
-            let link = self.connect_running(name).await?;
-            link.send(&request, &[writer.as_fd()]).await?;
-            Ok(link)
-        };
-        let mut link = self.begun(name, begun).await?;
+        let mut link = self.connect_running(name).await?;
+        link.send(&Request::File(FileRequest::Pack { path: path.into() }), &[writer.as_fd()])
+            .await?;
+        drop(writer);
         let reader =
             pipe::Receiver::from_owned_fd(reader.into()).map_err(|error| trouble(path, error))?;
         let (sandbox, path) = (name.to_owned(), path.to_owned());
@@ -179,8 +174,6 @@ pub(in crate::backend) trait Files: Line {
         Ok(Box::new(Checked { reader, outcome: Some(outcome) }))
     }
 }
-
-impl<L: Line> Files for L {}
 
 /// A stream whose end counts only when the worker says that all is in it.
 struct Checked {

@@ -12,8 +12,6 @@ mod control;
 mod copy;
 mod disk;
 mod egress;
-#[cfg(feature = "nspawn")]
-pub(in crate::backend) mod enter;
 mod errors;
 mod exec;
 mod files;
@@ -55,15 +53,7 @@ use self::mode::Mode;
 use self::store::Store;
 
 #[cfg(feature = "nspawn")]
-pub(in crate::backend) use self::control::Line;
-#[cfg(feature = "nspawn")]
-pub(in crate::backend) use self::exec::Execute;
-#[cfg(feature = "nspawn")]
-pub(in crate::backend) use self::files::Files;
-#[cfg(feature = "nspawn")]
-pub(in crate::backend) use self::protocol::{FileRequest, Identity};
-#[cfg(feature = "nspawn")]
-pub(in crate::backend) use self::record::{boot, load, save, started, store_error};
+pub(in crate::backend) use self::record::{boot, load, save, store_error};
 #[cfg(feature = "incus")]
 pub(in crate::backend) use self::store::Lock;
 #[cfg(not(feature = "incus"))]

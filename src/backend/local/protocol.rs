@@ -43,9 +43,6 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     }
 }
 
-/// What was being done when no process could be made.
-pub const STARTING: &str = "starting a process";
-
 /// Written into the lifeline of a sandbox that is to outlive it.
 pub const LET_GO: &[u8] = b"k";
 
@@ -385,24 +382,6 @@ pub enum FileRequest {
         /// Path in the guest.
         path: String,
     },
-    /// See whether there is such a user.
-    User {
-        /// `user:group`.
-        user: String,
-    },
-    /// Be this machine and no other, once what it starts with is done with its files.
-    Identify(Identity),
-}
-
-/// Which machine one with an init of its own is.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Identity {
-    /// Host name.
-    pub hostname: String,
-    /// Whom it asks for names where it has nobody to ask.
-    pub server: Option<String>,
-    /// Environment of its logins.
-    pub env: BTreeMap<String, String>,
 }
 
 /// What those processes of a sandbox have taken that have ended.

@@ -107,18 +107,6 @@ pub fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// When a process started, unless it has ended.
-#[cfg(feature = "nspawn")]
-pub fn started(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-    // The name may hold anything, brackets and blanks too.
-    let mut rest = stat.rsplit_once(") ")?.1.split(' ');
-    match rest.next()? {
-        "Z" | "X" => None,
-        _ => rest.nth(18)?.parse().ok(),
-    }
-}
-
 /// Reads a record; `None` when there is none.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {

@@ -1,57 +1,150 @@
-//! What starts commands in a machine: a process of ours that has what the machine's own have, and listens outside.
-//! It is started at the first need, and ends with the machine: whoever comes next finds it.
+//! A program in each machine that starts the commands there. It is a service of the machine's own systemd, and
+//! with that in the machine's cgroup, with the capabilities and the system calls that the machine has.
 
-use std::fs;
-use std::io;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 
-use super::command::reap;
+use super::Inner;
+use super::command::{PATH, reap};
 use super::groups::is_frozen;
-use super::launch::{SOCKETS, register};
-use super::record::Run;
+use super::launch::register;
+use super::record::{Machine, Run};
 use super::systemd::REGISTER;
-use super::{BACKEND, Inner};
-use crate::backend::local::enter::{Enter, Entering};
-use crate::backend::local::{FileRequest, Files, Line};
-use crate::sandbox::{Command, Error, Process, Result, State};
-use crate::transport::Link;
+use crate::backend::guest::{AGENT, Agent, Fail};
 
-/// How long one may take until it listens.
+/// How long it may take until one listens, in a machine that has just been started.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long the machine's systemd may take for its answer.
 const ANSWER: Duration = Duration::from_secs(30);
-/// After this time a machine that says nothing is looked at.
-const SILENCE: Duration = Duration::from_secs(2);
-/// How often a machine that has no process to spare is asked again.
-const TRIES: u32 = 10;
 
-/// Where the one of a run listens. Another version of this program has another one.
-fn socket(run: &Run) -> PathBuf {
-    let version = env!("CARGO_PKG_VERSION");
-    let run = format!("{} {} {} {version}", run.boot, run.leader, run.started);
-    Path::new(SOCKETS).join(format!("agent-{}", &blake3::hash(run.as_bytes()).to_hex()[..24]))
+/// The agents that run, by machine.
+#[derive(Default)]
+pub(super) struct Agents(Mutex<HashMap<String, Arc<Slot>>>);
+
+type Slot = tokio::sync::Mutex<Option<Arc<Known>>>;
+
+/// An agent, and what is known of the machine since it runs there.
+pub(super) struct Known {
+    pub agent: Agent,
+    pub machine: Arc<Machine>,
 }
 
-/// Forgets the one of a run that is over.
-pub(super) fn end(run: &Run) {
-    let _ = fs::remove_file(socket(run));
+impl Agents {
+    /// Lets go of a machine whose processes go or are gone.
+    pub fn end(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    fn slot(&self, name: &str) -> Arc<Slot> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(name.to_owned()).or_default())
+    }
+
+    /// The agent of a machine, started where none runs.
+    pub async fn of(&self, inner: &Inner, name: &str) -> Result<Arc<Known>, Fail> {
+        let slot = self.slot(name);
+        let mut known = slot.lock().await;
+        if let Some(known) = known.as_ref().filter(|known| !known.agent.is_over()) {
+            return Ok(Arc::clone(known));
+        }
+        let lost = |error: crate::sandbox::Error| Fail::Lost(error.to_string());
+        let run = inner.store.run(name).map_err(lost)?;
+        let run = run.ok_or_else(|| Fail::Lost("it does not run".into()))?;
+        // Whoever started it may have been killed before it could say where it is.
+        if run.unit.is_none() && !Path::new(REGISTER).join(&run.machine).exists() {
+            let _ = register(&run);
+        }
+        let machine = Arc::new(inner.store.machine(name).map_err(lost)?);
+        let started = Arc::new(Known { agent: begin(&run).await?, machine });
+        *known = Some(Arc::clone(&started));
+        Ok(started)
+    }
 }
 
-/// Whether a socket's agent is gone.
-pub(super) fn is_left(path: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(path).is_err()
+/// Waits until a machine's systemd may take orders, by what it lays out for those who give them. What a guest lays
+/// out in its stead makes the first of them come too soon, and be given again.
+pub(super) async fn bus(run: &Run) {
+    let socket = format!("/proc/{}/root/run/dbus/system_bus_socket", run.leader);
+    let until = Instant::now() + ANSWER;
+    while std::fs::symlink_metadata(&socket).is_err() && run.is_alive() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
 }
 
-async fn reach(path: &Path) -> Option<Link> {
-    UnixStream::connect(path).await.ok().map(Link::over)
+/// Starts one, as soon as the machine's systemd takes orders.
+async fn begin(run: &Run) -> Result<Agent, Fail> {
+    let until = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(4);
+    loop {
+        let fail = match start(run).await {
+            Ok(agent) => return Ok(agent),
+            Err(fail) => fail,
+        };
+        let frozen = run.whole.as_ref().is_some_and(|whole| is_frozen(whole));
+        if matches!(fail, Fail::NoWay(_)) || !run.is_alive() || frozen || Instant::now() > until {
+            return Err(fail);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
 }
 
-/// Ends what was started and has not come in.
+async fn start(run: &Run) -> Result<Agent, Fail> {
+    if run.whole.as_ref().is_some_and(|whole| is_frozen(whole)) {
+        return Err(Fail::Lost("its processes are frozen".into()));
+    }
+    let lost = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Fail::NoWay(super::capabilities::INSTALL.into()),
+        _ => Fail::Lost(error.to_string()),
+    };
+    let (line, theirs) = UnixStream::pair().map_err(lost)?;
+    let (mut stderr, errors) = UnixStream::pair().map_err(lost)?;
+    let mut command = service(&run.machine);
+    let input = given(theirs).map_err(lost)?;
+    command.stdout(Stdio::from(input.try_clone().map_err(lost)?)).stdin(Stdio::from(input));
+    command.stderr(Stdio::from(given(errors).map_err(lost)?));
+    let child = command.spawn().map_err(lost)?;
+    let mut starter = Starter::of(&child);
+    let ended = reap(child);
+    // They hold its ends of the lines.
+    drop(command);
+    let (from, to) = line.into_split();
+    let greeted = Agent::greet(from, to, BytesMut::new());
+    match tokio::time::timeout(ANSWER, greeted).await {
+        Ok(Ok(agent)) => {
+            starter.0 = None;
+            tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
+            Ok(agent)
+        }
+        Ok(Err(fail)) => {
+            let mut said = Vec::new();
+            // No more than a message: whoever runs in the agent's stead may say anything.
+            let mut some = (&mut stderr).take(64 << 10);
+            let _ = tokio::time::timeout(ANSWER, some.read_to_end(&mut said)).await;
+            Err(why(&String::from_utf8_lossy(&said), code(ended).await).unwrap_or(fail))
+        }
+        Err(_) => Err(Fail::Lost("its systemd does not answer".into())),
+    }
+}
+
+/// What starts an agent; it is ended where none came of it.
 struct Starter(Option<OwnedFd>);
+
+impl Starter {
+    fn of(child: &Child) -> Starter {
+        let pid = rustix::process::Pid::from_child(child);
+        Starter(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok())
+    }
+}
 
 impl Drop for Starter {
     fn drop(&mut self) {
@@ -61,156 +154,48 @@ impl Drop for Starter {
     }
 }
 
-impl Inner {
-    /// Connects to the one in a machine, which is started where none runs.
-    async fn agent(&self, name: &str) -> Result<Link> {
-        let Some(run) = self.store.run(name)? else {
-            self.store.machine(name)?;
-            return Err(Error::NotRunning { name: name.to_owned() });
-        };
-        if run.whole.as_ref().is_some_and(|whole| is_frozen(whole)) {
-            return Err(frozen(name));
-        }
-        let path = socket(&run);
-        if let Some(link) = reach(&path).await {
-            return Ok(link);
-        }
-        let mut pause = Duration::from_millis(1);
-        let until = Instant::now() + ANSWER;
-        let _one = loop {
-            if let Some(lock) = self.store.try_changing(&format!("{name}.agent")) {
-                break lock;
-            }
-            if Instant::now() > until {
-                return Err(Error::Timeout { what: format!("sandbox '{name}'"), after: ANSWER });
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(20));
-        };
-        // Somebody else may have started it until now.
-        if let Some(link) = reach(&path).await {
-            return Ok(link);
-        }
-        // Whoever started the machine may have been killed before it could say where it is.
-        if run.unit.is_none() && !Path::new(REGISTER).join(&run.machine).exists() {
-            let _ = register(&run);
-        }
-        self.start_agent(&run, &path).await?;
-        reach(&path).await.ok_or_else(|| Error::Transport {
-            message: format!("what runs commands in sandbox '{name}' is gone"),
-        })
-    }
-
-    async fn start_agent(&self, run: &Run, path: &Path) -> Result<()> {
-        let failed = |error: io::Error| Error::io("starting what runs commands", error);
-        let listener = listen(path).map_err(failed)?;
-        let enter = Enter { leader: run.leader, started: run.started };
-        let (child, entering) =
-            Entering::start(self.helper.as_deref(), &enter, listener).map_err(failed)?;
-        let pid = rustix::process::Pid::from_child(&child);
-        let flags = rustix::process::PidfdFlags::empty();
-        let mut starter = Starter(rustix::process::pidfd_open(pid, flags).ok());
-        drop(reap(child));
-        let done = tokio::time::timeout(ANSWER, entering.done()).await;
-        match done.unwrap_or_else(|_| {
-            Err(Error::Timeout { what: "starting what runs commands".into(), after: ANSWER })
-        }) {
-            Ok(()) => {
-                starter.0 = None;
-                Ok(())
-            }
-            Err(error) => {
-                let _ = fs::remove_file(path);
-                Err(error)
-            }
-        }
-    }
-
-    /// What a failure at a sandbox means, by the state that it is in now.
-    fn explain(&self, name: &str, error: Error) -> Error {
-        match (error, self.state(name)) {
-            (
-                Error::Transport { .. } | Error::Timeout { .. },
-                Err(error @ Error::NotFound { .. }),
-            ) => error,
-            (Error::Transport { .. } | Error::Timeout { .. }, Ok(State::Stopped)) => {
-                Error::NotRunning { name: name.to_owned() }
-            }
-            (Error::Transport { .. } | Error::Timeout { .. }, Ok(State::Frozen)) => frozen(name),
-            (Error::Unsupported { verb, hint, .. }, _) => Error::unsupported(verb, BACKEND, hint),
-            (error, _) => error,
-        }
-    }
-
-    /// Starts a command in a running machine, with its defaults.
-    pub(super) async fn spawn(&self, name: &str, command: &Command) -> Result<Process> {
-        use crate::backend::local::Execute;
-        let record = self.store.machine(name)?.record;
-        let mut whole = command.clone();
-        whole.env = record.env;
-        whole.env.extend(command.env.clone());
-        whole.user = command.user.clone().or(record.user);
-        whole.cwd = command.cwd.clone().or(record.cwd);
-        let mut tries = 0;
-        loop {
-            match self.execute(name, &whole).await {
-                // Nothing has run yet.
-                Err(Error::Exhausted { .. }) if tries < TRIES => {
-                    tries += 1;
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// Asks for something small about a machine's files.
-    pub(super) async fn work(&self, name: &str, request: FileRequest) -> Result<()> {
-        self.change(name, "/", request).await
-    }
+/// A stream as a program is given it.
+fn given(stream: UnixStream) -> std::io::Result<OwnedFd> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream.into())
 }
 
-fn frozen(name: &str) -> Error {
-    Error::Busy { name: name.to_owned(), what: "its processes are frozen".into() }
+async fn code(ended: oneshot::Receiver<Option<ExitStatus>>) -> Option<i32> {
+    let ended = tokio::time::timeout(ANSWER, ended).await;
+    ended.ok()?.ok()??.code()
 }
 
-/// Listens there, for this machine's root alone.
-fn listen(path: &Path) -> io::Result<OwnedFd> {
-    fs::create_dir_all(SOCKETS)?;
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// What starts the agent: what it has started outlives it where that was asked for.
+fn service(machine: &str) -> Command {
+    let mut command = Command::new("systemd-run");
+    command.args(["--machine", machine, "--pipe", "--quiet", "--collect"]);
+    command.arg("--description=commands of sandscript");
+    for property in [
+        "Type=exec",
+        "KillMode=process",
+        "SendSIGHUP=no",
+        "TasksMax=infinity",
+        "OOMPolicy=continue",
+        "TimeoutStopSec=2",
+    ] {
+        command.args(["--property", property]);
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener.into())
+    // systemd takes a dollar sign for the beginning of a variable's name, and two for one.
+    command.args(["--", "perl", "-e", &AGENT.replace('$', "$$")]);
+    command.env("SYSTEMD_LOG_LEVEL", "err").env("LC_ALL", "C").env("PATH", PATH);
+    command
 }
 
-impl Line for Inner {
-    async fn connect_running(&self, name: &str) -> Result<Link> {
-        self.agent(name).await
+/// What was said in the agent's stead.
+fn why(said: &str, code: Option<i32>) -> Option<Fail> {
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim();
+    if code == Some(203)
+        || said.contains("203/EXEC")
+        || said.contains("Unable to locate executable")
+    {
+        let text = "there is no perl in its image: use one that has it, such as debian/12";
+        return Some(Fail::NoWay(text.into()));
     }
-
-    async fn begun<T>(&self, name: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.settle(name).await?;
-        let turn = self.turns.of(name);
-        let _turn = turn.read().await;
-        let mut work = std::pin::pin!(work);
-        loop {
-            match tokio::time::timeout(SILENCE, &mut work).await {
-                Ok(done) => return done.map_err(|error| self.explain(name, error)),
-                // One that stands still does not answer, and may not for long.
-                Err(_) => match self.state(name) {
-                    Ok(State::Frozen) => return Err(frozen(name)),
-                    Ok(State::Stopped) => return Err(Error::NotRunning { name: name.to_owned() }),
-                    Err(error @ Error::NotFound { .. }) => return Err(error),
-                    _ => {}
-                },
-            }
-        }
-    }
-
-    fn root(&self, name: &str) -> Option<u32> {
-        self.store.machine(name).ok().map(|machine| machine.base)
-    }
+    (!last.is_empty()).then(|| Fail::Lost(last.to_owned()))
 }

@@ -20,8 +20,7 @@ use super::machine::render::{self, Context};
 use super::machine::{self, Network, Ownership, cdi, checks};
 use super::record::{Machine, RANGE};
 use super::{BACKEND, Inner};
-use crate::backend::guest::{Record, guarded};
-use crate::backend::local::FileRequest;
+use crate::backend::guest::{Ask, Record, guarded};
 use crate::backend::local::store_error;
 use crate::egress::Asked;
 use crate::sandbox::{
@@ -191,13 +190,10 @@ impl Inner {
             return true;
         }
         let own = format!("/root/.sandscript-{}", machine.record.token);
-        let tried = [
-            FileRequest::Stat { path: "/root".into() },
-            FileRequest::Mkdir { path: own.clone(), mode: None, owner: None },
-            FileRequest::Remove { path: own, recursive: false },
-        ];
+        let tried: [&[&str]; 3] =
+            [&["stat", "/root"], &["mkdir", &own, "", ""], &["remove", &own, ""]];
         for request in tried {
-            if self.work(name, request).await.is_err() {
+            if self.ask_once(name, request).await.is_err() {
                 return false;
             }
         }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::super::guest::{guarded, until};
-use super::super::local::{FileRequest, Files};
+use super::super::guest::{Exec, Files, guarded, until};
 use super::NspawnBackend;
 use crate::sandbox::{
     Backend, Cancel, Capabilities, CloneSpec, Command, EgressLog, Error, FileEntry, GcReport, Info,
@@ -104,8 +103,8 @@ impl Backend for NspawnBackend {
         check_name(name)?;
         command.check()?;
         let spawn = async {
-            self.0.serve(name).await?;
-            self.0.spawn(name, command).await
+            let machine = self.0.known(name).await?;
+            self.0.spawn(name, machine.record.defaults(), command).await
         };
         until(cancel, spawn).await
     }
@@ -138,8 +137,7 @@ impl Backend for NspawnBackend {
     async fn read_dir(&self, name: &str, path: &str, cancel: &Cancel) -> Result<Vec<FileEntry>> {
         check_name(name)?;
         check_path(path)?;
-        let request = FileRequest::List { path: path.into() };
-        until(cancel, self.0.entries(name, path, request)).await
+        until(cancel, self.0.read_dir(name, path)).await
     }
 
     async fn stat(&self, name: &str, path: &str, cancel: &Cancel) -> Result<FileEntry> {
@@ -151,8 +149,7 @@ impl Backend for NspawnBackend {
     async fn remove(&self, name: &str, path: &str, recursive: bool, cancel: &Cancel) -> Result<()> {
         check_name(name)?;
         check_path(path)?;
-        let request = FileRequest::Remove { path: path.into(), recursive };
-        until(cancel, self.0.change(name, path, request)).await
+        until(cancel, self.0.remove(name, path, recursive)).await
     }
 
     async fn mkdir(
@@ -164,9 +161,7 @@ impl Backend for NspawnBackend {
     ) -> Result<()> {
         check_name(name)?;
         check_path(path)?;
-        let (path, mode, owner) = (path.to_owned(), options.mode, options.owner.clone());
-        let request = FileRequest::Mkdir { path: path.clone(), mode, owner };
-        until(cancel, self.0.change(name, &path, request)).await
+        until(cancel, self.0.mkdir(name, path, options)).await
     }
 
     async fn unpack(

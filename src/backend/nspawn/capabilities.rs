@@ -79,7 +79,7 @@ pub(super) fn of(host: &Host, storage: &Storage, image: Option<String>) -> Capab
         (Capability::StoragePool, "machines are in the store: name another one with --store"),
         (
             Capability::TarImage,
-            "any archive is not enough: it has to hold a whole system with systemd",
+            "any archive is not enough: it has to hold a whole system with systemd and perl",
         ),
     ]
     .map(|(capability, why)| (capability, why.to_owned()))

@@ -18,8 +18,8 @@ pub(super) fn is_gated(machine: &Machine) -> bool {
 }
 
 /// Whom its programs ask for names.
-pub(super) fn server(machine: &Machine) -> Option<String> {
-    is_gated(machine).then(|| SERVER.to_string())
+pub(super) fn server(machine: &Machine) -> String {
+    if is_gated(machine) { SERVER.to_string() } else { String::new() }
 }
 
 fn guest(name: &str, machine: &Machine) -> Guest {

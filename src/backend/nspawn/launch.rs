@@ -20,7 +20,7 @@ use super::machine::Network;
 use super::machine::host::ThisHost;
 use super::record::{Machine, RANGE, Run, started};
 use super::systemd::{self, Job, REGISTER, Service, Systemd};
-use super::{BACKEND, Inner, agents, hooks};
+use super::{BACKEND, Inner, hooks};
 use crate::sandbox::{Error, Result};
 
 /// How long it may take until there is a first process.
@@ -30,7 +30,7 @@ const SERVICES: Duration = Duration::from_secs(20);
 /// How much of what a console said is looked at, in bytes.
 const TAIL: u64 = 4096;
 /// Where the sockets are that machines tell of themselves by.
-pub(super) const SOCKETS: &str = "/run/sandscript/nspawn";
+const SOCKETS: &str = "/run/sandscript/nspawn";
 /// Goes into its cgroups, then becomes what follows.
 const JOIN: &str =
     r#"while [ "$1" != -- ]; do echo 0 >"$1" || exit 96; shift; done; shift; exec "$@""#;
@@ -345,7 +345,7 @@ impl Inner {
 
     /// Ends a run at once, whatever the machine does, and takes away what it had.
     pub(super) async fn end(&self, name: &str, run: &Run) -> Result<()> {
-        agents::end(run);
+        self.forget(name);
         let killed =
             run.boot == boot() && run.whole.as_ref().is_some_and(|whole| groups::kill(whole));
         if !killed && run.is_alive() {
@@ -384,12 +384,6 @@ pub(super) fn sweep() {
         let name = entry.file_name();
         // What is known of a store's file system until the next boot.
         if name.as_encoded_bytes().starts_with(b"layers-") {
-            continue;
-        }
-        if name.as_encoded_bytes().starts_with(b"agent-") {
-            if agents::is_left(&entry.path()) {
-                let _ = fs::remove_file(entry.path());
-            }
             continue;
         }
         let pid = name.to_string_lossy().split_once('-').and_then(|(pid, _)| pid.parse().ok());

@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::super::guest::{Record, guarded};
-use super::super::local::{FileRequest, Identity, save, send_signal, store_error};
+use super::super::guest::{Ask, Record, guarded};
+use super::super::local::{save, send_signal, store_error};
+use super::agents;
 use super::authored::Authored;
 use super::command;
 use super::egress::server;
@@ -161,7 +162,7 @@ impl Inner {
             if !plan.bare {
                 self.boot(name, &plan.machine, cancel).await?;
                 if let Some(user) = &plan.user {
-                    self.work(name, FileRequest::User { user: user.clone() }).await?;
+                    self.ask_once(name, &["user", user]).await?;
                 }
             }
             match cancel.is_cancelled() {
@@ -185,6 +186,7 @@ impl Inner {
         if let Some(last) = last {
             self.end(name, &last).await?;
         }
+        self.forget(name);
         let lasting = machine.record.owner.is_none();
         self.storage.ready(&self.store.tree(name), machine.base, lasting).await?;
         // Each time: it may have laid out something else since, and systemd-nspawn follows it on the host.
@@ -202,7 +204,13 @@ impl Inner {
         let longer = authored.as_ref().map_or(Duration::ZERO, |one| one.plan.starting);
         let up = async {
             let identified = async {
-                if !services.up(longer).await {
+                // What starts commands need not wait for the last of its services.
+                let agent = async {
+                    agents::bus(&run).await;
+                    let _ = self.agents.of(self, name).await;
+                };
+                let (up, ()) = tokio::join!(services.up(longer), agent);
+                if !up {
                     return Err(self.unready(name));
                 }
                 self.identify(name, machine).await
@@ -256,12 +264,11 @@ impl Inner {
 
     /// Makes a machine the one that it is, once a command can run.
     pub(super) async fn identify(&self, name: &str, machine: &Machine) -> Result<()> {
-        let identity = Identity {
-            hostname: machine.record.hostname.clone(),
-            server: server(machine),
-            env: machine.record.env.clone(),
-        };
-        self.work(name, FileRequest::Identify(identity)).await
+        let (record, server) = (&machine.record, server(machine));
+        let pairs = record.env.iter().flat_map(|(name, value)| [name.as_str(), value]);
+        let request: Vec<&str> =
+            ["identity", &record.hostname, &server].into_iter().chain(pairs).collect();
+        self.ask_once(name, &request).await.map(drop)
     }
 
     /// The state that a machine is in.
@@ -352,6 +359,7 @@ impl Inner {
             if let Some(run) = inner.store.run(&name)?.filter(|_| !options.force) {
                 // One that stands still can't end.
                 inner.thaw_run(&run).await?;
+                inner.forget(&name);
                 match inner.authored(&name, &inner.store.machine(&name)?) {
                     Ok(Some(authored)) => inner.power_off(&name, &authored, &run).await?,
                     // A file that can't be read any more is no reason to let it run.

@@ -37,13 +37,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
+use self::agents::Agents;
 use self::host::Host;
 use self::image::Images;
+use self::record::Machine;
 use self::storage::Storage;
 use self::store::Store;
-use super::guest::Turns;
+use super::guest::{Attached, Fail, Guests, Sessions, Turns};
 use super::local::gatehouse::Gatehouse;
-use crate::sandbox::{Capabilities, Error, Result};
+use crate::sandbox::{Capabilities, Error, Result, State, WindowSize};
 
 const BACKEND: &str = "nspawn";
 
@@ -79,6 +83,8 @@ pub(super) struct Inner {
     /// What starts machines, where this program can't.
     helper: Option<PathBuf>,
     capabilities: Capabilities,
+    agents: Agents,
+    sessions: Sessions,
     turns: Turns,
 }
 
@@ -108,6 +114,8 @@ impl NspawnBackend {
             gatehouse,
             helper: config.helper,
             capabilities,
+            agents: Agents::default(),
+            sessions: Sessions::default(),
             turns: Turns::default(),
         };
         Ok(NspawnBackend(Arc::new(inner)))
@@ -115,16 +123,83 @@ impl NspawnBackend {
 }
 
 impl Inner {
-    /// Refuses a machine that is not whole, and serves one whose gate was killed.
-    async fn serve(&self, name: &str) -> Result<()> {
+    /// What is known of a running machine.
+    async fn known(&self, name: &str) -> Result<Arc<Machine>> {
         self.settle(name).await?;
-        let machine = self.store.machine(name)?;
-        if !machine.ready {
+        if !self.store.machine(name)?.ready {
             return Err(Error::Busy {
                 name: name.to_owned(),
                 what: "it is not made yet, or its maker was killed: start or delete it".into(),
             });
         }
-        self.keep_serving(name, &machine).await
+        match self.agents.of(self, name).await {
+            Ok(known) => {
+                let machine = Arc::clone(&known.machine);
+                self.keep_serving(name, &machine).await?;
+                Ok(machine)
+            }
+            Err(fail) => Err(self.explain(name, fail, "running a command").await),
+        }
+    }
+
+    /// Lets go of a machine whose processes go or are gone.
+    fn forget(&self, name: &str) {
+        self.sessions.end(name);
+        self.agents.end(name);
+    }
+}
+
+#[async_trait]
+impl Guests for Inner {
+    fn backend(&self) -> &'static str {
+        BACKEND
+    }
+
+    fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    async fn attach(
+        &self,
+        name: &str,
+        script: &'static str,
+        tty: Option<WindowSize>,
+        detached: bool,
+    ) -> std::result::Result<Attached, Fail> {
+        let mut tries = 0;
+        loop {
+            let known = self.agents.of(self, name).await?;
+            match known.agent.attach(script, tty, detached).await {
+                // The machine was started anew since it was last asked.
+                Err(Fail::Lost(_)) if known.agent.is_over() && tries < 2 => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn explain(&self, name: &str, fail: Fail, doing: &str) -> Error {
+        let doing = format!("{doing} in sandbox '{name}'");
+        match self.state(name) {
+            Err(error @ Error::NotFound { .. }) => error,
+            Err(_) => fail.plain(&doing),
+            Ok(State::Stopped) => Error::NotRunning { name: name.to_owned() },
+            Ok(State::Frozen) => {
+                Error::Busy { name: name.to_owned(), what: "its processes are frozen".into() }
+            }
+            Ok(State::Transitional(what)) => Error::Busy { name: name.to_owned(), what },
+            Ok(State::Running | State::Error(_)) => match fail {
+                Fail::NoWay(why) => Error::unsupported("working in this sandbox", BACKEND, why),
+                fail => fail.plain(&doing),
+            },
+        }
+    }
+
+    async fn word(&self, name: &str, id: &str) -> Option<Vec<u8>> {
+        let known = self.agents.of(self, name).await.ok()?;
+        known.agent.word(id).await.map(|word| word.to_vec())
     }
 }

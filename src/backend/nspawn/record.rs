@@ -1,14 +1,13 @@
 //! What is kept of a machine beside its tree: one file for what it is, and one for the run that is under way.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::guest::Record;
 use super::super::local::boot;
-pub(super) use super::super::local::started;
 use crate::sandbox::Snapshot;
 
 /// The first of the ids that machines' users get: those that systemd keeps for containers.
@@ -112,6 +111,18 @@ impl Run {
     /// Whether it is of this boot of the host, and its process 1 is there.
     pub fn is_alive(&self) -> bool {
         self.leader > 0 && self.boot == boot() && started(self.leader) == Some(self.started)
+    }
+}
+
+/// When a process started, unless it has ended.
+pub(super) fn started(pid: i32) -> Option<u64> {
+    let stat =
+        std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    // The name may hold anything, brackets and blanks too.
+    let mut rest = stat.rsplit_once(") ")?.1.split(' ');
+    match rest.next()? {
+        "Z" | "X" => None,
+        _ => rest.nth(18)?.parse().ok(),
     }
 }
 

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
-use super::super::guest::until;
+use super::super::guest::{Exec, until};
 use super::super::local::{load, save};
 use super::machine::{self, Image, Network, Step};
+use super::record::Machine;
 use super::{BACKEND, Inner};
 use crate::sandbox::{Cancel, Command, Error, Exit, Output, Result, Stdin};
 
@@ -101,7 +102,7 @@ impl Inner {
             done.steps.insert(step.name.clone(), State::Begun);
             save(&place, &done)?;
             let waits = at == 0 && asks(&file);
-            let output = until(cancel, self.step(name, step, waits)).await?;
+            let output = until(cancel, self.step(name, &machine, step, waits)).await?;
             let opened = File::options().create(true).append(true).mode(0o600).open(&log);
             if let Ok(mut file) = opened {
                 let _ = writeln!(file, "=== {}", step.name);
@@ -130,14 +131,20 @@ impl Inner {
         Ok(())
     }
 
-    async fn step(self: &Arc<Self>, name: &str, step: &Step, waits: bool) -> Result<Output> {
+    async fn step(
+        self: &Arc<Self>,
+        name: &str,
+        machine: &Machine,
+        step: &Step,
+        waits: bool,
+    ) -> Result<Output> {
         let line = if waits { format!("{ONLINE}{RECEIVE}") } else { RECEIVE.to_owned() };
         let mut command = Command::shell(line);
         command.stdin = Stdin::Piped;
         command.cwd = Some("/".into());
         command.user = Some("root".into());
         command.env.insert("DEBIAN_FRONTEND".into(), "noninteractive".into());
-        let mut process = self.spawn(name, &command).await?;
+        let mut process = self.spawn(name, machine.record.defaults(), &command).await?;
         let script = step.file();
         if let Some(mut stdin) = process.stdin.take() {
             // One that ends without reading it says why.

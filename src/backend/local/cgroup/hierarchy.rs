@@ -33,26 +33,6 @@ struct Mount {
     options: String,
 }
 
-/// The folders of the groups that a process is in by its `cgroup`, with the names of what each is for.
-#[cfg(feature = "nspawn")]
-pub fn places<'a>(cgroup: &'a str, mountinfo: &str) -> Vec<(&'a str, PathBuf)> {
-    let mounts = mounts(mountinfo);
-    let place = |line: &'a str| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (names, own) = (fields.next()?, fields.next()?);
-        Some((names, matching(&mounts, names)?.locate(own)?))
-    };
-    cgroup.lines().filter_map(place).collect()
-}
-
-fn matching<'a>(mounts: &'a [Mount], names: &str) -> Option<&'a Mount> {
-    mounts.iter().find(|mount| {
-        let options = || mount.options.split(',');
-        mount.unified == names.is_empty()
-            && (mount.unified || names.split(',').all(|name| options().any(|o| o == name)))
-    })
-}
-
 /// Looks at `cgroup` and `mountinfo` of `/proc/self`.
 pub(super) fn find(cgroup: &str, mountinfo: &str, pid: u32) -> Found {
     let mounts = mounts(mountinfo);
@@ -63,7 +43,12 @@ pub(super) fn find(cgroup: &str, mountinfo: &str, pid: u32) -> Found {
         else {
             continue;
         };
-        let Some(mount) = matching(&mounts, names) else { continue };
+        let matching = mounts.iter().find(|mount| {
+            let options = || mount.options.split(',');
+            mount.unified == names.is_empty()
+                && (mount.unified || names.split(',').all(|name| options().any(|o| o == name)))
+        });
+        let Some(mount) = matching else { continue };
         let Some(own) = mount.locate(own) else { continue };
         if mount.unified {
             found.unified(&own, &mount.point, pid);

@@ -13,8 +13,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-#[cfg(feature = "nspawn")]
-pub use self::hierarchy::places;
 use self::hierarchy::{Found, find, words};
 use crate::sandbox::{Error, Limits, Result};
 

@@ -48,13 +48,6 @@ impl Connection {
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|count| count > 0)
     }
-
-    /// Whether the peer has gone.
-    pub fn has_left(&self) -> bool {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
-        let polled = poll(&mut fds, Some(&Timespec::default()));
-        polled.is_ok() && fds[0].revents().contains(PollFlags::HUP)
-    }
 }
 
 /// The answer of a sandbox that is frozen.

@@ -11,35 +11,12 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::account::{self, Account};
 use super::connection::{Connection, Next};
-use super::sys;
-use crate::backend::local::protocol::{Defaults, Doing, Exec, Failure, Refusal, Reply, STARTING};
+use super::{Init, sys};
+use crate::backend::local::protocol::{Defaults, Doing, Exec, Failure, Refusal, Reply};
 
-pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where programs are in NixOS; the last one is looked at first.
-const FURTHER: [&str; 2] = ["/run/current-system/sw/bin", "/run/wrappers/bin"];
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What commands, and whoever works on files, are started with.
-pub struct Starter {
-    /// `cgroup.procs` of the commands' groups; none where they stay in their parent's.
-    pub payload: Vec<OwnedFd>,
-    /// The version 2 cgroup folder that they are born in.
-    pub birth: Option<OwnedFd>,
-    /// For commands that say nothing else.
-    pub defaults: Defaults,
-    /// What they may not do.
-    pub bounds: Bounds,
-}
-
-/// What holds for whoever is started.
-pub enum Bounds {
-    /// The capabilities of a sandbox's root, and this filter: compiled once.
-    Sandbox(sys::SyscallFilter),
-    /// What holds for the process that starts them, which has those of its machine.
-    #[cfg_attr(not(feature = "nspawn"), expect(dead_code, reason = "there are no machines"))]
-    Inherited,
-}
-
-impl Starter {
+impl Init {
     /// Forks the command. Failures before its exec go over the status pipe, which the exec closes.
     pub(super) fn exec(
         &self,
@@ -60,7 +37,7 @@ impl Starter {
         connection.tag = Some(tag);
         let control = connection.socket.as_fd();
         let birth = self.birth.as_ref().map(AsFd::as_fd);
-        let forked = sys::fork_into(birth, |born| {
+        let pid = sys::fork_into(birth, |born| {
             let reply = match self.join(tag, born) {
                 Ok(()) => self.become_command(&exec, &streams, control, status.as_fd()),
                 Err(failure) => Reply::Failed(failure),
@@ -68,17 +45,9 @@ impl Starter {
             let report = serde_json::to_vec(&reply).unwrap_or_default();
             let _ = rustix::io::write(&status, &report);
             127
-        });
-        match forked.doing(STARTING) {
-            Ok(pid) => {
-                connection.command = Some(pid);
-                Ok(Next::Stay)
-            }
-            Err(failure) => {
-                sys::send(control, &Reply::Failed(failure), &[])?;
-                Ok(Next::Leave)
-            }
-        }
+        })?;
+        connection.command = Some(pid);
+        Ok(Next::Stay)
     }
 
     fn become_command(
@@ -109,15 +78,14 @@ impl Starter {
         rustix::process::setsid().doing("starting a session").map_err(Reply::Failed)?;
         match exec.tty {
             Some(size) => terminal(size, &account, control),
-            None => redirect(streams, &account),
+            None => redirect(streams),
         }
         .map_err(Reply::Failed)?;
         let env = environment(exec, &self.defaults, &account);
-        self.bounds.keep_capabilities().map_err(Reply::Failed)?;
         become_user(&account)?;
         let cwd = exec.cwd.as_ref().or(self.defaults.cwd.as_ref());
         enter(cwd, &account.home)?;
-        self.bounds.restrict().map_err(Reply::Failed)?;
+        restrict(&self.filter).map_err(Reply::Failed)?;
         let mut keep = vec![status.as_raw_fd()];
         sys::close_all_except(&mut keep);
         let _ = rustix::io::write(status, b"+");
@@ -134,43 +102,15 @@ impl Starter {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         Ok(())
     }
-
-    /// The `cgroup.procs` that a command has to join by itself.
-    fn to_join(&self, born: bool) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.payload[..self.payload.len() - usize::from(born)].iter().map(AsFd::as_fd)
-    }
 }
 
-impl Bounds {
-    /// Drops the capabilities that the guest's root is not to have.
-    pub fn keep_capabilities(&self) -> Result<(), Failure> {
-        match self {
-            Bounds::Sandbox(_) => sys::keep_guest_capabilities().doing("dropping capabilities"),
-            Bounds::Inherited => Ok(()),
-        }
-    }
-
-    /// Drops what else a process of the guest may not do.
-    pub fn restrict(&self) -> Result<(), Failure> {
-        let Bounds::Sandbox(filter) = self else {
-            sys::restore_file_limit();
-            return Ok(());
-        };
-        rustix::thread::set_no_new_privs(true).doing("setting no_new_privs")?;
-        sys::apply_filter(filter).doing("applying the system call filter")
-    }
+/// Drops what a process of the guest may not do.
+pub fn restrict(filter: &sys::SyscallFilter) -> Result<(), Failure> {
+    rustix::thread::set_no_new_privs(true).doing("setting no_new_privs")?;
+    sys::apply_filter(filter).doing("applying the system call filter")
 }
 
-fn redirect(streams: &[OwnedFd], account: &Account) -> Result<(), Failure> {
-    for pipe in streams {
-        // Whoever has it as its own may open it by its name, too: /dev/stderr. Where it is none of the guest's
-        // users' before, this is refused.
-        if rustix::fs::fstat(pipe).is_ok_and(|stat| {
-            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo
-        }) {
-            let _ = rustix::fs::fchown(pipe, Some(rustix::fs::Uid::from_raw(account.uid)), None);
-        }
-    }
+fn redirect(streams: &[OwnedFd]) -> Result<(), Failure> {
     rustix::stdio::dup2_stdin(&streams[0]).doing("connecting stdin")?;
     rustix::stdio::dup2_stdout(&streams[1]).doing("connecting stdout")?;
     rustix::stdio::dup2_stderr(&streams[2]).doing("connecting stderr")
@@ -212,11 +152,6 @@ fn environment(exec: &Exec, defaults: &Defaults, account: &Account) -> BTreeMap<
     if exec.tty.is_some() {
         env.insert("TERM".into(), "xterm-256color".into());
     }
-    for folder in FURTHER {
-        if fs::metadata(folder).is_ok_and(|found| found.is_dir()) {
-            env.entry("PATH".into()).and_modify(|path| *path = format!("{folder}:{path}"));
-        }
-    }
     env.extend(defaults.env.clone());
     env.extend(exec.env.clone());
     env
@@ -247,6 +182,7 @@ fn become_user(account: &Account) -> Result<(), Reply> {
             Reply::Failed(Failure { what: "changing the user".into(), errno: other.raw_os_error() })
         }
     };
+    sys::keep_guest_capabilities().doing("dropping capabilities").map_err(Reply::Failed)?;
     let groups: Vec<_> = account.groups.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
     match set_thread_groups(&groups) {
         Ok(()) => {}

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use super::account;
 use super::connection::{Connection, Next};
-use super::exec::Starter;
-use super::{identity, sys};
-use crate::backend::local::protocol::{Doing, FileRequest, Refusal, Reply, Request, STARTING};
+use super::exec::restrict;
+use super::{Init, sys};
+use crate::backend::local::protocol::{Doing, FileRequest, Refusal, Reply, Request};
 use crate::sandbox::{FileEntry, FileKind};
 
-impl Starter {
+impl Init {
     /// Hands the connection to a child that does the work.
     pub(super) fn work(
         &self,
@@ -25,11 +25,13 @@ impl Starter {
     ) -> io::Result<Next> {
         let socket = connection.socket.as_fd();
         let birth = self.birth.as_ref().map(AsFd::as_fd);
-        let forked = sys::fork_into(birth, |born| {
+        sys::fork_into(birth, |born| {
             let reply = (|| {
                 self.join(tag, born).map_err(Reply::Failed)?;
-                self.bounds.keep_capabilities().map_err(Reply::Failed)?;
-                self.bounds.restrict().map_err(Reply::Failed)?;
+                sys::keep_guest_capabilities()
+                    .doing("dropping capabilities")
+                    .map_err(Reply::Failed)?;
+                restrict(&self.filter).map_err(Reply::Failed)?;
                 let mut keep = vec![socket.as_raw_fd()];
                 keep.extend(fds.iter().map(AsRawFd::as_raw_fd));
                 sys::close_all_except(&mut keep);
@@ -38,10 +40,7 @@ impl Starter {
             let reply = reply.unwrap_or_else(|refusal| refusal);
             let _ = sys::send(socket, &reply, &[]);
             0
-        });
-        if let Err(failure) = forked.doing(STARTING) {
-            sys::send(socket, &Reply::Failed(failure), &[])?;
-        }
+        })?;
         Ok(Next::Leave)
     }
 }
@@ -62,11 +61,6 @@ fn perform(request: &FileRequest, socket: BorrowedFd<'_>, fds: &[OwnedFd]) -> An
         FileRequest::Mkdir { path, mode, owner } => mkdir(path, *mode, owner.as_deref()),
         FileRequest::Unpack { path, owner } => unpack(path, owner.as_deref(), stream(fds)?),
         FileRequest::Pack { path } => pack(path, stream(fds)?),
-        FileRequest::User { user } => account::look_up(user).map(|_| Reply::Ok),
-        FileRequest::Identify(identity) => {
-            identity::identify(identity).map_err(|(path, error)| refuse(path, &error))?;
-            Ok(Reply::Ok)
-        }
     }
 }
 

@@ -1,5 +1,4 @@
-//! Process 1 of a sandbox: starts commands, reaps, freezes, seals, and ends with its run. In a machine that has
-//! an init of its own, the process that starts commands there.
+//! Process 1 of a sandbox: starts commands, reaps, freezes, seals, and ends with its run.
 //!
 //! It has one thread and never waits for the guest: whatever may block on the guest's files or
 //! processes is done in a child.
@@ -9,7 +8,6 @@ mod connection;
 mod exec;
 mod files;
 mod freeze;
-mod identity;
 pub mod owner;
 mod processes;
 mod root;
@@ -25,64 +23,45 @@ use rustix::process::{WaitOptions, wait};
 use self::connection::{Connection, Next};
 use super::copy::copy_tree;
 use super::net::{self, Inside};
-#[cfg(feature = "nspawn")]
-use super::protocol::Defaults;
-use super::protocol::{Doing, Failure, LET_GO, Reply, Request, Taken, Tree};
+use super::protocol::{Defaults, Doing, LET_GO, Reply, Request, Taken, Tree};
 use super::sys;
 use crate::sandbox::Exit;
 
-pub use exec::{Bounds, Starter};
 pub use freeze::Freezer;
 pub use root::{Stage, System, assemble, attach, enter, system_mounts, write_identity};
 
-/// What process 1, or a machine's agent, works with.
+/// What process 1 works with.
 pub struct Init {
     /// The control socket.
     pub listener: OwnedFd,
     /// Closes when the run ends.
     pub lifeline: Option<OwnedFd>,
-    /// What commands are started with.
-    pub starter: Starter,
+    /// `cgroup.procs` of the commands' groups.
+    pub payload: Vec<OwnedFd>,
+    /// The version 2 cgroup folder that commands are born in.
+    pub birth: Option<OwnedFd>,
     /// Freezes the commands.
     pub freezer: Freezer,
     /// Held open for their locks.
     #[expect(dead_code, reason = "held for their locks")]
     pub locks: Vec<OwnedFd>,
-    /// Where the root is assembled; none for an agent, which is one process of many.
-    pub stage: Option<Stage>,
+    /// Where the root is assembled.
+    pub stage: Stage,
     /// The trees.
     pub trees: Vec<Tree>,
     /// The layers below `upper`, top first.
     pub layers: Vec<String>,
     /// The layer that is written to.
     pub upper: String,
+    /// For commands that say nothing else.
+    pub defaults: Defaults,
     /// The gate's sockets: whoever serves them may be replaced.
     pub gate: Option<Inside>,
+    /// Compiled once.
+    pub filter: sys::SyscallFilter,
 }
 
 impl Init {
-    /// Of a machine that has an init of its own: it starts commands, works on files, and no more.
-    #[cfg(feature = "nspawn")]
-    pub fn agent(listener: OwnedFd) -> Init {
-        Init {
-            listener,
-            lifeline: None,
-            starter: Starter {
-                payload: Vec::new(),
-                birth: None,
-                defaults: Defaults::default(),
-                bounds: Bounds::Inherited,
-            },
-            freezer: Freezer::new(None),
-            locks: Vec::new(),
-            stage: None,
-            trees: Vec::new(),
-            layers: Vec::new(),
-            upper: String::new(),
-            gate: None,
-        }
-    }
-
     /// Serves until told to stop or the lifeline closes. The kernel then ends every process of the
     /// sandbox and drops its mounts.
     pub fn run(mut self) -> i32 {
@@ -90,9 +69,6 @@ impl Init {
             Ok(()) => 0,
             Err(_) => 70,
         };
-        if self.stage.is_none() {
-            return code;
-        }
         // The kernel would do it too, but after it has closed the connections that tell of the end.
         let _ = self.freezer.thaw();
         sys::kill_all(libc::SIGKILL);
@@ -105,7 +81,7 @@ impl Init {
         sys::reset_signals();
         let children = sys::SignalFd::child()?;
         let mut connections: Vec<Connection> = Vec::new();
-        let mut tag = first_tag();
+        let mut tag = 1 << 40;
         let mut ending: Option<Instant> = None;
         loop {
             let mut ready = Vec::with_capacity(connections.len() + 3);
@@ -161,7 +137,7 @@ impl Init {
                 if events.is_empty() {
                     continue;
                 }
-                tag -= 1;
+                tag += 1;
                 match self.talk(&mut connections[index], tag) {
                     Ok(Next::Stay) => {}
                     Ok(Next::End { grace }) => ending = Some(Instant::now() + grace),
@@ -177,11 +153,11 @@ impl Init {
                 while let Ok(socket) =
                     accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
                 {
-                    tag -= 1;
+                    tag += 1;
                     let mut connection = Connection::new(tag, socket);
                     // Most have said already what they want.
                     if self.freezer.held_by().is_none() && connection.has_spoken() {
-                        tag -= 1;
+                        tag += 1;
                         match self.talk(&mut connection, tag) {
                             Ok(Next::Stay) => {}
                             Ok(Next::End { grace }) => ending = Some(Instant::now() + grace),
@@ -220,13 +196,8 @@ impl Init {
             Request::Exec(_) | Request::File(_) | Request::Seal { .. } if self.freezer.frozen() => {
                 connection::frozen()
             }
-            // Whoever gave up waiting was told that it was not done.
-            Request::Exec(_) | Request::File(_) if connection.has_left() => return Ok(Next::Leave),
-            Request::Exec(exec) => return self.starter.exec(connection, *exec, fds, tag),
-            Request::File(request) => return self.starter.work(connection, request, fds, tag),
-            _ if self.stage.is_none() && !is_for_commands(&request) => {
-                Reply::Failed(Failure::new("a machine with an init of its own does this itself"))
-            }
+            Request::Exec(exec) => return self.exec(connection, *exec, fds, tag),
+            Request::File(request) => return self.work(connection, request, fds, tag),
             Request::Copy { to } => return self.copy(connection, &to),
             Request::Hold => match self.freezer.hold(connection.id) {
                 Ok(()) => Reply::Ok,
@@ -290,7 +261,7 @@ impl Init {
         sys::fork(|| {
             sys::unblock_signals();
             rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-            let copied = self.stage().and_then(Stage::enter).and_then(|()| {
+            let copied = self.stage.enter().and_then(|()| {
                 let layers = Path::new("/layers");
                 copy_tree(&layers.join(&self.upper), &layers.join(to))
             });
@@ -323,9 +294,7 @@ impl Init {
         if processes::count() > 0 {
             return Reply::Alive;
         }
-        let switched =
-            self.stage().and_then(|stage| stage.switch(&self.trees, layers, &self.upper, upper));
-        match switched {
+        match self.stage.switch(&self.trees, layers, &self.upper, upper) {
             Ok(()) => {
                 self.layers = layers.to_vec();
                 upper.clone_into(&mut self.upper);
@@ -359,22 +328,10 @@ impl Init {
         }
     }
 
-    fn stage(&self) -> Result<&Stage, Failure> {
-        self.stage.as_ref().ok_or_else(|| Failure::new("there are no layers"))
+    /// The `cgroup.procs` that a command has to join by itself.
+    fn to_join(&self, born: bool) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.payload[..self.payload.len() - usize::from(born)].iter().map(AsFd::as_fd)
     }
-}
-
-/// Whether a request is about commands that were started here.
-fn is_for_commands(request: &Request) -> bool {
-    matches!(request, Request::Kill | Request::Signal(_) | Request::Usage)
-}
-
-/// The mark of the first command; those of the next ones are lower. A process may lower its mark and not raise it,
-/// so this works in a guest of a guest, too; and whoever comes after this process has lower ones than it had.
-fn first_tag() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let millis = now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000;
-    (1 << 62) - (millis << 20)
 }
 
 fn taken() -> Taken {

@@ -14,7 +14,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::backend::local::disk;
 use crate::backend::local::errors::MOUNT_TARGET;
-use crate::backend::local::init::{self, Bounds, Freezer, Init, Stage, Starter};
+use crate::backend::local::init::{self, Freezer, Init, Stage};
 use crate::backend::local::mode::RANGE;
 use crate::backend::local::net;
 use crate::backend::local::protocol::{
@@ -333,14 +333,17 @@ fn become_init(
     let init = Init {
         listener,
         lifeline: Some(lifeline),
-        starter: Starter { payload: fds.payload, birth, defaults, bounds: Bounds::Sandbox(filter) },
+        payload: fds.payload,
+        birth,
         freezer: Freezer::new(fds.freeze),
         locks: fds.locks,
-        stage: Some(Stage { guest, namespace }),
+        stage: Stage { guest, namespace },
         trees: launch.trees.clone(),
         layers: launch.layers.clone(),
         upper: launch.upper.clone(),
+        defaults,
         gate,
+        filter,
     };
     close(reply, socket);
     Ok(init.run())

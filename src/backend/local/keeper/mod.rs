@@ -9,6 +9,4 @@ mod program;
 mod serve;
 
 pub use client::Keeper;
-#[cfg(feature = "nspawn")]
-pub use program::execute_read_only;
 pub use serve::{ready_to_serve, serve_if_asked};

@@ -15,8 +15,6 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::super::confine;
-#[cfg(feature = "nspawn")]
-use super::super::enter;
 use super::{flatten, launch, program};
 use crate::backend::local::mode::Mode;
 use crate::backend::local::protocol::{Doing, Done, Failure, Task};
@@ -50,7 +48,7 @@ pub enum Welcome {
     Failed(Failure),
 }
 
-/// Becomes the keeper, a gate, a porter, a confined program or a machine's agent, and never returns when this process was executed as one; else remembers
+/// Becomes the keeper, a gate, a porter or a confined program, and never returns when this process was executed as one; else remembers
 /// that the program is ready for it.
 pub fn serve_if_asked() {
     ASKED.store(true, Ordering::Release);
@@ -63,10 +61,6 @@ pub fn serve_if_asked() {
     }
     if name.as_bytes() == confine::ARGV0.as_bytes() {
         sys::exit_now(confine::serve().map_or(70, |()| 0));
-    }
-    #[cfg(feature = "nspawn")]
-    if name.as_bytes() == enter::ARGV0.as_bytes() {
-        sys::exit_now(enter::serve().map_or(70, |()| 0));
     }
     if name.as_bytes() == ARGV0.as_bytes() {
         let code = serve().map_or(70, |()| 0);

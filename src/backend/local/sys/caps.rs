@@ -28,25 +28,9 @@ const GUEST: CapabilitySet = CapabilitySet::CHOWN
 
 /// Takes everything but the guest's set out of the bounding set, for the caller and all it will fork.
 pub fn bound_capabilities() -> io::Result<()> {
-    bound(GUEST)
-}
-
-/// Takes everything but these, as bits, out of the bounding set, for the caller and all it will fork.
-#[cfg(feature = "nspawn")]
-pub fn bound_capabilities_to(bits: u64) -> io::Result<()> {
-    bound(CapabilitySet::from_bits_retain(bits))
-}
-
-/// Drops everything but these, as bits.
-#[cfg(feature = "nspawn")]
-pub fn set_capabilities_to(bits: u64) -> io::Result<()> {
-    set(CapabilitySet::from_bits_retain(bits))
-}
-
-fn bound(kept: CapabilitySet) -> io::Result<()> {
     for bit in 0..64 {
         let Some(one) = CapabilitySet::from_bits(1 << bit) else { continue };
-        if kept.contains(one) {
+        if GUEST.contains(one) {
             continue;
         }
         match capability_is_in_bounding_set(one) {

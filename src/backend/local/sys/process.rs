@@ -273,14 +273,6 @@ pub fn set_no_file_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Lowers it again, to what programs count on that know of no more.
-pub fn restore_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = Some(limit.maximum.unwrap_or(1024).min(1024));
-    let _ = setrlimit(Resource::Nofile, limit);
-}
-
 /// Writes everything of the file system that `fd` is on to its disk.
 pub fn sync_file_system(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: a valid descriptor for the length of the call.
