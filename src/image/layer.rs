@@ -1,8 +1,10 @@
 //! A root file system archive as an overlay layer.
 
+use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::compression::decompress;
 use crate::sandbox::{Error, Result};
 use crate::transfer::{Devices, Extractor, Owners, Rules, Stats, exists_inside};
 
@@ -59,6 +61,27 @@ pub fn unpack_layers<R: Read>(
     let stats = extractor.finish()?;
     checked(dest, &rules.what)?;
     Ok(stats)
+}
+
+/// Unpacks an image's archives, compressed or not, lowest first: as [`unpack_layers`] where they are layers, else as
+/// [`unpack_layer`]. `watched` is put around each stream, and may end it with an error.
+pub fn unpack_archives<R: Read>(
+    archives: &[PathBuf],
+    layered: bool,
+    dest: &Path,
+    options: &LayerOptions,
+    watched: impl Fn(Box<dyn Read + Send>) -> R,
+) -> Result<Stats> {
+    let open = |archive: &PathBuf| {
+        let stream = File::open(archive).and_then(decompress);
+        let stream = stream
+            .map_err(|error| Error::invalid("image", format!("{}: {error}", archive.display())))?;
+        Ok(watched(stream))
+    };
+    match archives {
+        [archive] if !layered => unpack_layer(open(archive)?, dest, options),
+        layers => unpack_layers(layers.iter().map(|layer| || open(layer)), dest, options),
+    }
 }
 
 fn rules(options: &LayerOptions, layered: bool) -> Rules {

@@ -8,7 +8,7 @@ use super::Inner;
 use super::mode::Mode;
 use super::protocol::{Task, Tree};
 use super::record;
-use crate::image::{self, Fetch, HostImage, OciImage, Reference, Source, Tarball};
+use crate::image::{Archives, Fetch, HostImage, Named, Source};
 use crate::sandbox::{Cancel, Error, Result};
 
 /// An image that is ready to start from.
@@ -22,30 +22,12 @@ pub struct Image {
     pub trees: Vec<Tree>,
 }
 
-/// What an image's name means here.
-enum Named {
-    /// This machine's own programs.
-    Host,
-    /// An archive.
-    Archive(Source),
-    /// What an image server calls so.
-    Alias(String),
-    /// An image in a registry.
-    Oci(Reference),
-}
-
-/// Says what an image name means here, before any work.
-fn parse(image: &str) -> Result<Named> {
+/// Says what an image name means here, before any work: nothing but this machine's own programs, or what is fetched.
+fn parse(image: &str) -> Result<Option<Named>> {
     if image == "host" {
-        return Ok(Named::Host);
+        return Ok(None);
     }
-    if let Some(reference) = Reference::parse(image) {
-        return reference.map(Named::Oci);
-    }
-    if let Some(source) = Source::parse(image) {
-        return Ok(Named::Archive(source));
-    }
-    image::alias(image).map(|alias| Named::Alias(alias.to_owned())).ok_or_else(|| {
+    Named::parse(image)?.map(Some).ok_or_else(|| {
         Error::invalid_hint(
             "image",
             format!("'{image}' is not an image that backend 'local' can start from"),
@@ -63,11 +45,8 @@ impl Inner {
         cancel: &Cancel,
     ) -> Result<Image> {
         match parse(image)? {
-            Named::Host => {
-                self.host_image.get_or_try_init(|| self.make_host_image()).await.cloned()
-            }
-            Named::Oci(reference) => self.oci_image(reference, sha256, cancel).await,
-            named => self.tar_image(named, sha256, cancel).await,
+            None => self.host_image.get_or_try_init(|| self.make_host_image()).await.cloned(),
+            Some(named) => self.fetched_image(named, sha256, cancel).await,
         }
     }
 
@@ -79,23 +58,17 @@ impl Inner {
         cancel: &Cancel,
     ) -> Result<String> {
         match parse(image)? {
-            Named::Host => match self.host_image.get() {
+            None => match self.host_image.get() {
                 Some(image) => Ok(image.fingerprint.clone()),
                 None => Ok(self.plan().await?.fingerprint()),
             },
-            // What a server says is enough, nothing is downloaded for it.
-            Named::Alias(alias) => {
-                let (_, found) = self.looked_up(alias, sha256, cancel).await?;
-                Ok(format!("sha256:{found}"))
-            }
-            Named::Oci(reference) => {
-                let sha256 = sha256.map(str::to_owned);
-                self.fetching(cancel, move |fetch| {
-                    Ok(OciImage::look_up(&reference, sha256.as_deref(), fetch)?.fingerprint())
+            Some(named) => {
+                let (server, sha256) = (self.image_server.clone(), sha256.map(str::to_owned));
+                fetching(self.store.images(), cancel, move |fetch| {
+                    named.fingerprint(&server, sha256.as_deref(), fetch)
                 })
                 .await
             }
-            named => Ok(self.open_tarball(named, sha256, cancel).await?.fingerprint()),
         }
     }
 
@@ -120,101 +93,32 @@ impl Inner {
         blocking(move || HostImage::plan(&[], hide)).await
     }
 
-    async fn tar_image(
+    async fn fetched_image(
         &self,
         named: Named,
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<Image> {
-        let tarball = self.open_tarball(named, sha256, cancel).await?;
-        let trees = vec![Tree { name: "root".into(), target: "/".into(), host: None }];
-        let (archives, name) =
-            (vec![tarball.path().to_owned()], tarball.path().display().to_string());
-        let all_mine = matches!(self.mode, Mode::Single { .. });
-        self.make_ready(tarball.fingerprint(), trees, |to| Task::Unpack {
-            archives,
-            layered: false,
-            name,
-            to,
-            all_mine,
-        })
-        .await
-    }
-
-    /// All layers of an image of a registry as one of ours.
-    async fn oci_image(
-        &self,
-        reference: Reference,
-        sha256: Option<&str>,
-        cancel: &Cancel,
-    ) -> Result<Image> {
-        let (name, sha256) = (reference.to_string(), sha256.map(str::to_owned));
-        let looked_up = move |fetch: &Fetch<'_>| {
-            let image = OciImage::look_up(&reference, sha256.as_deref(), fetch)?;
-            Ok((image.fingerprint(), image.layers(fetch)?))
-        };
-        let (fingerprint, archives) = self.fetching(cancel, looked_up).await?;
+        let (server, sha256) = (self.image_server.clone(), sha256.map(str::to_owned));
+        let fetched = fetching(self.store.images(), cancel, move |fetch| {
+            let named = match named {
+                // The keeper works in another folder.
+                Named::Archive(Source::File(path)) => {
+                    Named::Archive(Source::File(path.canonicalize().unwrap_or(path)))
+                }
+                other => other,
+            };
+            named.fetch(&server, sha256.as_deref(), fetch)
+        });
+        let Archives { fingerprint, paths, layered, name } = fetched.await?;
         let trees = vec![Tree { name: "root".into(), target: "/".into(), host: None }];
         let all_mine = matches!(self.mode, Mode::Single { .. });
         self.make_ready(fingerprint, trees, |to| Task::Unpack {
-            archives,
-            layered: true,
+            archives: paths,
+            layered,
             name,
             to,
             all_mine,
-        })
-        .await
-    }
-
-    /// Does what may download, beside everything else.
-    async fn fetching<T: Send + 'static>(
-        &self,
-        cancel: &Cancel,
-        work: impl FnOnce(&Fetch<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let (cache, cancel) = (self.store.images(), cancel.clone());
-        blocking(move || {
-            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
-            work(&Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on })
-        })
-        .await
-    }
-
-    /// Where the image behind an alias is, and its digest.
-    async fn looked_up(
-        &self,
-        alias: String,
-        sha256: Option<&str>,
-        cancel: &Cancel,
-    ) -> Result<(Source, String)> {
-        let (server, sha256) = (self.image_server.clone(), sha256.map(str::to_owned));
-        self.fetching(cancel, move |fetch| {
-            image::look_up(&server, &alias, sha256.as_deref(), fetch)
-        })
-        .await
-    }
-
-    async fn open_tarball(
-        &self,
-        named: Named,
-        sha256: Option<&str>,
-        cancel: &Cancel,
-    ) -> Result<Tarball> {
-        let (source, sha256) = match named {
-            Named::Alias(alias) => {
-                let (source, found) = self.looked_up(alias, sha256, cancel).await?;
-                (source, Some(found))
-            }
-            Named::Archive(source) => (source, sha256.map(str::to_owned)),
-            Named::Host | Named::Oci(_) => return Err(Error::internal("this image is no archive")),
-        };
-        self.fetching(cancel, move |fetch| {
-            // The keeper works in another folder.
-            let source = match source {
-                Source::File(path) => Source::File(path.canonicalize().unwrap_or(path)),
-                url => url,
-            };
-            Tarball::open(&source, sha256.as_deref(), fetch)
         })
         .await
     }
@@ -275,7 +179,21 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// Does what may download, beside everything else.
+pub(in crate::backend) async fn fetching<T: Send + 'static>(
+    cache: PathBuf,
+    cancel: &Cancel,
+    work: impl FnOnce(&Fetch<'_>) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let cancel = cancel.clone();
+    blocking(move || {
+        let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
+        work(&Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on })
+    })
+    .await
+}
+
+pub(in crate::backend) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work)

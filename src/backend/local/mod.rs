@@ -53,6 +53,8 @@ use self::mode::Mode;
 use self::store::Store;
 
 #[cfg(feature = "nspawn")]
+pub(in crate::backend) use self::images::{blocking, fetching};
+#[cfg(feature = "nspawn")]
 pub(in crate::backend) use self::record::{boot, load, save, store_error};
 #[cfg(feature = "incus")]
 pub(in crate::backend) use self::store::Lock;

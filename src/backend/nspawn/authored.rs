@@ -66,6 +66,14 @@ fn reaches(file: &machine::Machine, policy: &Policy) -> Policy {
     }
 }
 
+fn has_interfaces() -> Error {
+    Error::unsupported(
+        "an egress policy, or a published port, of a machine with interfaces of its own",
+        BACKEND,
+        "give rules to what they are plugged into; or leave nics and network out of its file, so that all it sends goes through the gate",
+    )
+}
+
 fn disk_elsewhere() -> Error {
     Error::unsupported(
         "limits.disk of a machine whose files are somebody else's folder",
@@ -392,7 +400,7 @@ impl Inner {
             return Ok(());
         }
         if file.network != Network::Gate {
-            return self.is_ruled(&Machine { authored: true, ..Machine::default() });
+            return Err(has_interfaces());
         }
         match file.users.namespace {
             true => Ok(()),
@@ -452,11 +460,7 @@ impl Inner {
     pub(super) fn is_ruled(&self, machine: &Machine) -> Result<()> {
         match machine.authored && !machine.gate {
             false => Ok(()),
-            true => Err(Error::unsupported(
-                "an egress policy, or a published port, of a machine with interfaces of its own",
-                BACKEND,
-                "give rules to what they are plugged into; or leave nics and network out of its file, so that all it sends goes through the gate",
-            )),
+            true => Err(has_interfaces()),
         }
     }
 

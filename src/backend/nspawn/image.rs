@@ -4,39 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Inner;
-use crate::image::{self, Fetch, LayerOptions, OciImage, Reference, Source, Tarball};
+use crate::backend::local::{blocking, fetching};
+use crate::image::{self, Archives, LayerOptions, Named};
 use crate::sandbox::{Cancel, Capabilities, Capability, Error, Result};
 use crate::transfer::{Owners, exists_inside};
 
 /// What is known of images.
 pub(super) struct Images {
     server: String,
-}
-
-/// What an image's name means here.
-enum Named {
-    /// An archive.
-    Archive(Source),
-    /// What an image server calls so.
-    Alias(String),
-    /// An image in a registry.
-    Oci(Reference),
-}
-
-/// What was fetched of an image.
-enum Fetched {
-    Tarball(Tarball),
-    /// Layers, lowest first, and the digest of the manifest that names them.
-    Layers(Vec<PathBuf>, String),
-}
-
-impl Fetched {
-    fn fingerprint(&self) -> String {
-        match self {
-            Fetched::Tarball(tarball) => tarball.fingerprint(),
-            Fetched::Layers(_, fingerprint) => fingerprint.clone(),
-        }
-    }
 }
 
 impl Images {
@@ -49,13 +24,7 @@ fn parse(image: &str, capabilities: &Capabilities) -> Result<Named> {
     if image == "host" {
         capabilities.require(Capability::HostImage)?;
     }
-    if let Some(reference) = Reference::parse(image) {
-        return reference.map(Named::Oci);
-    }
-    if let Some(source) = Source::parse(image) {
-        return Ok(Named::Archive(source));
-    }
-    image::alias(image).map(|alias| Named::Alias(alias.to_owned())).ok_or_else(|| {
+    Named::parse(image)?.ok_or_else(|| {
         Error::invalid_hint(
             "image",
             format!("'{image}' is not an image that backend 'nspawn' can start from"),
@@ -72,21 +41,12 @@ impl Inner {
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<String> {
-        match parse(image, &self.capabilities)? {
-            // What a server says is enough, nothing is downloaded for it.
-            Named::Alias(alias) => {
-                let (_, found) = self.looked_up(alias, sha256, cancel).await?;
-                Ok(format!("sha256:{found}"))
-            }
-            Named::Oci(reference) => {
-                let sha256 = sha256.map(str::to_owned);
-                self.fetching(cancel, move |fetch| {
-                    Ok(OciImage::look_up(&reference, sha256.as_deref(), fetch)?.fingerprint())
-                })
-                .await
-            }
-            named => Ok(self.fetch(named, sha256, cancel).await?.fingerprint()),
-        }
+        let named = parse(image, &self.capabilities)?;
+        let (server, sha256) = (self.images.server.clone(), sha256.map(str::to_owned));
+        fetching(self.store.images(), cancel, move |fetch| {
+            named.fingerprint(&server, sha256.as_deref(), fetch)
+        })
+        .await
     }
 
     /// An image's tree, unpacked if it is not, and its digest.
@@ -96,8 +56,13 @@ impl Inner {
         sha256: Option<&str>,
         cancel: &Cancel,
     ) -> Result<(PathBuf, String)> {
-        let fetched = self.fetch(parse(image, &self.capabilities)?, sha256, cancel).await?;
-        let fingerprint = fetched.fingerprint();
+        let named = parse(image, &self.capabilities)?;
+        let (server, sha256) = (self.images.server.clone(), sha256.map(str::to_owned));
+        let fetched = fetching(self.store.images(), cancel, move |fetch| {
+            named.fetch(&server, sha256.as_deref(), fetch)
+        });
+        let fetched = fetched.await?;
+        let fingerprint = fetched.fingerprint.clone();
         let key: String = fingerprint.chars().filter(char::is_ascii_alphanumeric).collect();
         let folder = self.store.images().join(&key);
         let tree = folder.join("tree");
@@ -123,7 +88,7 @@ impl Inner {
 
     async fn unpack(
         &self,
-        fetched: Fetched,
+        archives: Archives,
         image: &str,
         tree: PathBuf,
         cancel: &Cancel,
@@ -132,26 +97,13 @@ impl Inner {
         let (name, cancel) = (image.to_owned(), cancel.clone());
         let unpacked = blocking(move || {
             let options = LayerOptions::new(name.as_str(), Owners::Archive);
-            let unpacked = match &fetched {
-                Fetched::Tarball(tarball) => {
-                    let archive = Until { archive: tarball.reader()?, cancel: &cancel };
-                    image::unpack_layer(archive, &place, &options)
-                }
-                Fetched::Layers(layers, _) => {
-                    let (options, cancel) = (&options, &cancel);
-                    let open = |path: &PathBuf| {
-                        let (path, name) = (path.clone(), options.name.clone());
-                        move || {
-                            let archive = fs::File::open(&path).and_then(image::decompress);
-                            let archive = archive.map_err(|error| {
-                                Error::io(format!("reading image '{name}'"), error)
-                            })?;
-                            Ok(Until { archive, cancel })
-                        }
-                    };
-                    image::unpack_layers(layers.iter().map(open), &place, options)
-                }
-            };
+            let unpacked = image::unpack_archives(
+                &archives.paths,
+                archives.layered,
+                &place,
+                &options,
+                |archive| Until { archive, cancel: &cancel },
+            );
             match unpacked {
                 Err(_) if cancel.is_cancelled() => return Err(Error::Cancelled),
                 done => done.map(drop)?,
@@ -162,55 +114,6 @@ impl Inner {
         .await;
         unpacked?;
         self.storage.seal(&tree).await
-    }
-
-    async fn looked_up(
-        &self,
-        alias: String,
-        sha256: Option<&str>,
-        cancel: &Cancel,
-    ) -> Result<(Source, String)> {
-        let (server, sha256) = (self.images.server.clone(), sha256.map(str::to_owned));
-        self.fetching(cancel, move |fetch| {
-            image::look_up(&server, &alias, sha256.as_deref(), fetch)
-        })
-        .await
-    }
-
-    /// Does what may download, beside everything else.
-    async fn fetching<T: Send + 'static>(
-        &self,
-        cancel: &Cancel,
-        work: impl FnOnce(&Fetch<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let (cache, cancel) = (self.store.images(), cancel.clone());
-        blocking(move || {
-            let going_on = |_: u64, _: Option<u64>| !cancel.is_cancelled();
-            work(&Fetch { cache: &cache, max_bytes: Fetch::MAX_BYTES, progress: &going_on })
-        })
-        .await
-    }
-
-    async fn fetch(&self, named: Named, sha256: Option<&str>, cancel: &Cancel) -> Result<Fetched> {
-        let (source, sha256) = match named {
-            Named::Oci(reference) => {
-                let sha256 = sha256.map(str::to_owned);
-                let looked_up = move |fetch: &Fetch<'_>| {
-                    let image = OciImage::look_up(&reference, sha256.as_deref(), fetch)?;
-                    Ok(Fetched::Layers(image.layers(fetch)?, image.fingerprint()))
-                };
-                return self.fetching(cancel, looked_up).await;
-            }
-            Named::Alias(alias) => {
-                let (source, found) = self.looked_up(alias, sha256, cancel).await?;
-                (source, Some(found))
-            }
-            Named::Archive(source) => (source, sha256.map(str::to_owned)),
-        };
-        self.fetching(cancel, move |fetch| {
-            Tarball::open(&source, sha256.as_deref(), fetch).map(Fetched::Tarball)
-        })
-        .await
     }
 }
 
@@ -259,12 +162,4 @@ fn tidy(tree: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Error::internal(format!("preparing the image: {error}"))))
 }

@@ -21,7 +21,7 @@ use crate::backend::local::protocol::{Doing, Done, Failure, Task};
 use crate::backend::local::sys;
 use crate::backend::local::{copy, spare};
 use crate::backend::local::{gate, porter};
-use crate::image::{HostImage, LayerOptions, decompress, unpack_layer, unpack_layers};
+use crate::image::{HostImage, LayerOptions, unpack_archives};
 use crate::sandbox::{Error, Result as Outcome};
 use crate::transfer::{Owners, Stats};
 
@@ -288,21 +288,13 @@ fn unpack(
     to: &Path,
     (all_mine, asker): (bool, &OwnedFd),
 ) -> Outcome<Stats> {
-    let open = |archive: &PathBuf| {
-        let file = fs::File::open(archive).and_then(decompress);
-        let file = file
-            .map_err(|error| Error::invalid("image", format!("{}: {error}", archive.display())))?;
-        Ok(WhileAsked { from: file, asker, read: 0 })
-    };
     let owners = if all_mine { Owners::Mine } else { Owners::Archive };
     let root = to.join("root");
     fs::create_dir(&root)
         .map_err(|error| Error::internal(format!("{}: {error}", root.display())))?;
     let options = LayerOptions::new(name, owners);
-    let stats = match archives {
-        [archive] if !layered => unpack_layer(open(archive)?, &root, &options)?,
-        layers => unpack_layers(layers.iter().map(|layer| move || open(layer)), &root, &options)?,
-    };
+    let watched = |from| WhileAsked { from, asker, read: 0 };
+    let stats = unpack_archives(archives, layered, &root, &options, watched)?;
     // What every program expects, however bare the archive is.
     for (folder, mode) in [("tmp", 0o1777), ("root", 0o700), ("etc", 0o755)] {
         let place = root.join(folder);

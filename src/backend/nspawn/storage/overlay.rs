@@ -24,11 +24,11 @@ use serde::{Deserialize, Serialize};
 
 use super::super::super::guest::token;
 use super::super::super::local::{idmap_mount, load, save, store_error};
-use super::super::image::blocking;
 use super::super::store::{Lock, hold};
 use super::copy;
 use super::links::{self, Link, is_mounted};
 use super::owners::map_of;
+use crate::backend::local::blocking;
 use crate::sandbox::{Error, Result};
 
 /// The folder of the store that machines' trees are mounted in.

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::super::super::guest::token;
 use super::super::super::local::store_error;
-use super::super::image::blocking;
 use super::super::store::{Lock, hold};
 use super::super::{BACKEND, command};
 use super::copy;
 use super::links::{self, Link, is_mounted};
 use super::owners;
+use crate::backend::local::blocking;
 use crate::sandbox::{Error, Result};
 
 /// The folder of the store that datasets are mounted in.
