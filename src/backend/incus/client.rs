@@ -47,16 +47,16 @@ impl Client {
         Client { http, project, operations, members: OnceLock::new() }
     }
 
-    /// Says that the server is this member of a cluster, and where the others are: they are asked when it can't
+    /// Says that the server is this member of a cluster, and where all are, by name and URL: the others are asked when it can't
     /// be reached any more. Their trust is the same.
-    pub fn is_member(&self, own: &str, others: &[(String, String)]) {
+    pub fn is_member(&self, own: &str, all: impl Iterator<Item = (String, String)>) {
         let mut names = vec![own.to_owned()];
         let mut places = Vec::new();
         if let Place::Tls(server) = self.place() {
-            for (name, url) in others.iter().filter(|(name, _)| name != own) {
-                let Some((host, port)) = authority(url) else { continue };
+            for (name, url) in all.filter(|(name, _)| name != own) {
+                let Some((host, port)) = authority(&url) else { continue };
                 places.push(Place::Tls(server.elsewhere(&host, port)));
-                names.push(name.clone());
+                names.push(name);
             }
         }
         if self.members.set(names).is_ok() {

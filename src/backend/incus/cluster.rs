@@ -73,22 +73,32 @@ impl Cluster {
 
     /// Its members, without what only they know themselves.
     pub async fn roster(&self) -> Result<Vec<Member>> {
-        let all = self.client.get("/1.0/cluster/members?recursion=1").await;
-        let all = all.map_err(|fail| fail.plain("asking for the cluster's members"))?;
-        Ok(all.as_array().into_iter().flatten().map(member).collect())
+        Ok(self.told().await?.iter().map(member).collect())
     }
 
-    /// Where its members are, as each is told by its name and its URL.
-    pub async fn addresses(&self) -> Vec<(String, String)> {
-        let all = self.client.get("/1.0/cluster/members?recursion=1").await.unwrap_or_default();
+    async fn told(&self) -> Result<Vec<Value>> {
+        match self.client.get("/1.0/cluster/members?recursion=1").await {
+            Ok(Value::Array(all)) => Ok(all),
+            Ok(_) => Ok(Vec::new()),
+            Err(fail) => Err(fail.plain("asking for the cluster's members")),
+        }
+    }
+
+    /// Its members, where `own` is the one that is spoken to. The others are asked when that one goes away.
+    pub async fn meet(&self, own: &str) -> Result<Vec<Member>> {
+        let all = self.told().await?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let told = |member: &Value| Some((text(&member["server_name"])?, text(&member["url"])?));
-        all.as_array().into_iter().flatten().filter_map(told).collect()
+        self.client.is_member(own, all.iter().filter_map(told));
+        Ok(self.measured(all.iter().map(member).collect()).await)
     }
 
     /// Its members, with their processors and load. One that does not answer is offline.
     pub async fn members(&self) -> Result<Vec<Member>> {
-        let mut all = self.roster().await?;
+        Ok(self.measured(self.roster().await?).await)
+    }
+
+    async fn measured(&self, mut all: Vec<Member>) -> Vec<Member> {
         join_all(all.iter_mut().filter(|member| member.state == MemberState::Online).map(
             async |member| match tokio::time::timeout(ANSWER, self.measure(&member.name)).await {
                 Ok(Ok((cpus, load))) => (member.cpus, member.load) = (cpus, load),
@@ -96,7 +106,7 @@ impl Cluster {
             },
         ))
         .await;
-        Ok(all)
+        all
     }
 
     async fn measure(&self, name: &str) -> std::result::Result<(usize, f64), Fail> {

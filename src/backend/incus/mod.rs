@@ -176,9 +176,7 @@ impl IncusBackend {
         }
         if let Some(cluster) = &cluster {
             let own = server["environment"]["server_name"].as_str().unwrap_or_default();
-            let (members, addresses) = tokio::join!(cluster.members(), cluster.addresses());
-            client.is_member(own, &addresses);
-            capabilities::of_cluster(&mut capabilities, &members?);
+            capabilities::of_cluster(&mut capabilities, &cluster.meet(own).await?);
         }
         let inner = Inner {
             client,
