@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod cluster;
+#[path = "../compiler/mod.rs"]
+mod compiler;
 mod devices;
 mod faults;
 mod hardware;

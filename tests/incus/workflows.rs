@@ -4,26 +4,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::compiler::{self, FILES};
 use crate::rig::Daemon;
 use crate::{Home, SOON};
 
 /// An image with a C compiler, `cc`: this machine's own packages, in the image `small`.
-fn compiler(daemon: &Daemon) -> Option<()> {
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !release.contains("VERSION_CODENAME=bookworm") {
-        let why = "this machine is not of the image's release, its compiler does not run there";
-        assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{why}");
-        println!("skip: {why}");
+fn with_compiler(daemon: &Daemon) -> Option<()> {
+    if !compiler::fits() {
         return None;
     }
     daemon.incus(&["launch", "small", "cc"]).unwrap();
-    let list = "apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks \
-        --no-replaces --no-enhances gcc libc6-dev | grep '^[a-z]' | grep -vx 'libc6.*:.*\\|libc6\\|libgcc-s1\\|perl.*' | sort -u \
-        | xargs dpkg-query -W -f '${binary:Package} ${db:Status-Status}\\n' 2>/dev/null | sed -n 's/ installed$//p' \
-        | xargs dpkg -L | sort -u | grep '^/usr/\\(bin\\|lib\\|include\\)/\\|^/lib' \
-        | while read -r f; do [ -d \"$f\" ] || printf '%s/%s\\n' \"$(readlink -f \"${f%/*}\")\" \"${f##*/}\"; done | sort -u";
     let line = format!(
-        "set -eo pipefail; {list} | tar -c --no-recursion -P -T - --ignore-failed-read | \
+        "set -eo pipefail; {FILES} | \
         incus exec cc -- tar -x -P -C / --keep-directory-symlink; incus stop -f cc; incus publish cc --alias cc --compression none >/dev/null; incus delete cc"
     );
     let made = Command::new("bash")
@@ -38,7 +30,7 @@ fn compiler(daemon: &Daemon) -> Option<()> {
 }
 
 pub fn the_scripts(daemon: &mut Daemon) {
-    let Some(()) = compiler(daemon) else { return };
+    let Some(()) = with_compiler(daemon) else { return };
     // What is meant when nobody says which: the scripts run as they are.
     for (from, to) in [("debian/12", "plain"), ("cc", "debian/12")] {
         daemon.incus(&["image", "alias", "rename", from, to]).unwrap();

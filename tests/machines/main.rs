@@ -5,6 +5,8 @@
 
 #[path = "../nspawn/rig.rs"]
 mod booted;
+#[path = "../compiler/mod.rs"]
+mod compiler;
 mod jails;
 mod oci;
 mod place;

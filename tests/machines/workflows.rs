@@ -1,32 +1,20 @@
 //! The workflows that people start from, as they are.
 
+use crate::compiler::{self, FILES};
 use crate::place::Place;
-
-/// What belongs to this machine's C compiler, put into the root file system of an image.
-const COMPILER: &str = r#"
-set -eo pipefail
-mkdir cc && tar -x --numeric-owner -C cc -f "$1"
-apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks \
-    --no-replaces --no-enhances gcc libc6-dev | grep '^[a-z]' | grep -vx 'libc6.*:.*\|libc6\|libgcc-s1\|perl.*' | sort -u |
-    xargs dpkg-query -W -f '${binary:Package} ${db:Status-Status}\n' 2>/dev/null | sed -n 's/ installed$//p' |
-    xargs dpkg -L | sort -u | grep '^/usr/\(bin\|lib\|include\)/\|^/lib' |
-    while read -r f; do [ -d "$f" ] || printf '%s/%s\n' "$(readlink -f "${f%/*}")" "${f##*/}"; done | sort -u |
-    tar -c --no-recursion -P -T - --ignore-failed-read | tar -x -P --transform "s|^/|$PWD/cc/|" --keep-directory-symlink
-tar -c --numeric-owner -C cc -f cc.tar .
-rm -rf cc
-"#;
 
 /// An image with a C compiler; none where this machine's does not run in it.
 fn image(place: &Place) -> Option<String> {
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !release.contains("VERSION_CODENAME=bookworm") {
-        let why = "this machine is not of the image's release, its compiler does not run there";
-        assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{why}");
-        println!("skipped: {why}");
+    if !compiler::fits() {
         return None;
     }
     let folder = place.folder("compiler");
-    place.write("compiler.sh", COMPILER);
+    let script = format!(
+        "set -eo pipefail; mkdir cc; tar -x --numeric-owner -C cc -f \"$1\"\n{FILES} |\n\
+         tar -x -P --transform \"s|^/|$PWD/cc/|\" --keep-directory-symlink\n\
+         tar -c --numeric-owner -C cc -f cc.tar .; rm -rf cc\n"
+    );
+    place.write("compiler.sh", &script);
     place.shell(&format!("here=$PWD; cd {folder} && bash $here/compiler.sh {}", place.image()));
     Some(format!("image={folder}/cc.tar"))
 }
