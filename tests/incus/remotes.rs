@@ -117,7 +117,20 @@ pub fn the_incus_clients_own(daemon: &mut Daemon) {
     // A remote may have a project of its own.
     incus(&["project", "switch", "srv:tests"]);
     assert!(ok(&["list", "--host", "srv"]).contains("apart"));
-    ok(&["delete", "apart", "--yes", "--host", "srv"]);
+    // The settings of the client are where it has them, too, and so is its project.
+    incus(&["project", "switch", "srv:default"]);
+    let (folder, usual) = (home.path().join(".config"), home.path().join(".config/incus"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(&conf, &usual).unwrap();
+    let list = |env: &[(&str, &Path)]| {
+        let (code, out, err) = home.run(env, &["list", "--host", "srv"]);
+        assert_eq!(code, Some(0), "{out}{err}");
+        out
+    };
+    assert!(!list(&[]).contains("apart"));
+    assert!(list(&[("INCUS_PROJECT", Path::new("tests"))]).contains("apart"));
+    std::fs::remove_file(&usual).unwrap();
+    ok(&["delete", "apart", "--yes", "--host", "srv/tests"]);
     daemon.incus(&["project", "delete", "tests"]).unwrap();
     // Without a word to the contrary it is this machine's daemon, and images have no sandboxes.
     let (code, _, err) = home.run(&env, &["list", "--host", "images"]);

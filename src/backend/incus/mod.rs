@@ -82,7 +82,7 @@ pub struct IncusConfig {
     pub socket: Option<PathBuf>,
     /// The image when a spec names none; `debian/12` when not given.
     pub image: Option<String>,
-    /// The project; the server's default when not given.
+    /// The project, where `host` names none; else it is the remote's own, or the server's default.
     pub project: Option<String>,
     /// A program that calls `local::init` first thing, for callers that can't; this one when not given.
     pub helper: Option<PathBuf>,

@@ -207,7 +207,8 @@ pub(super) fn find(host: &str, config: &IncusConfig) -> Result<(Place, Option<St
             protocol: "incus".into(),
             auth: "tls".into(),
         });
-        return Ok((place(&known, config)?, project.or(known.project)));
+        let project = project.or_else(|| config.project.clone()).or(known.project.clone());
+        return Ok((place(&known, config)?, project));
     }
     let (name, project) = match host.split_once('/') {
         Some((name, project)) => (name, Some(project.to_owned())),
@@ -240,7 +241,8 @@ pub(super) fn find(host: &str, config: &IncusConfig) -> Result<(Place, Option<St
             format!("name an image of it: --image {name}:debian/12"),
         ));
     }
-    let project = project.or_else(|| remote.project.clone());
+    // As the Incus client has it: what is said for this call is before what the remote is set to.
+    let project = project.or_else(|| config.project.clone()).or_else(|| remote.project.clone());
     match remote.address.strip_prefix("unix:") {
         Some(path) => {
             let path = path.strip_prefix("//").unwrap_or(path);
