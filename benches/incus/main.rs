@@ -99,6 +99,17 @@ async fn timed<T>(work: impl Future<Output = T>) -> Duration {
     start.elapsed()
 }
 
+/// An operation of the server's from its request to its end.
+async fn done(http: &Http, method: Method, path: &str, body: Value) {
+    let body = Bytes::from(body.to_string());
+    let answer = http.send(&method, path, &[], &body).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+    let path = format!("{}/wait", answer["operation"].as_str().unwrap());
+    let done = http.send(&Method::GET, &path, &[], &Bytes::new()).await.unwrap();
+    let done: Value = serde_json::from_slice(&done.body).unwrap();
+    assert_eq!(done["metadata"]["status_code"], 200, "{done}");
+}
+
 impl Drop for Bench {
     /// Ends the process that keeps the backend open between commands.
     fn drop(&mut self) {
@@ -189,8 +200,12 @@ impl Bench {
 
     async fn snapshots(&self, table: &mut Table) {
         let (mut ours, mut theirs, mut library) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..11 {
+        let http = Arc::new(Http::new(Place::Unix(self.daemon.socket())));
+        let mut raw = Vec::new();
+        for round in 0..15 {
             let label = |who: &str| format!("{who}{round}");
+            let body = json!({"name": label("r")});
+            raw.push(timed(done(&http, Method::POST, "/1.0/instances/b/snapshots", body)).await);
             ours.push(self.ours(&["snapshot", "create", "b", &label("o")]));
             theirs.push(self.theirs(&["snapshot", "create", "b", &label("t")]));
             let spec = SnapshotSpec::new(label("l"));
@@ -199,6 +214,13 @@ impl Bench {
         let (ours, theirs, library) = (median(ours), median(theirs), median(library));
         let goal = "≤ 0.9 × `incus snapshot create`";
         let peer = "`incus snapshot create`";
+        let raw = median(raw);
+        table.row(
+            "snapshot by a raw request, of no one moment",
+            ms(raw),
+            ratio(raw, theirs, peer),
+            "",
+        );
         table.row(
             "snapshot of a running sandbox, whole process",
             ms(ours),
@@ -215,8 +237,13 @@ impl Bench {
 
     async fn clones(&self, table: &mut Table) {
         self.backend.snapshot("b", &SnapshotSpec::new("s"), &self.cancel).await.unwrap();
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs, mut whole) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..9 {
+            whole.push(
+                self.ours(&["clone", "b", "three", "--label", "s"])
+                    + self.ours(&["exec", "three", "--", "true"]),
+            );
+            self.ours(&["delete", "--yes", "three"]);
             let clone = async {
                 let spec = CloneSpec::of("s", "one");
                 Backend::clone(self.backend.as_ref(), "b", &spec, &self.cancel).await.unwrap();
@@ -232,7 +259,13 @@ impl Bench {
             );
             self.theirs(&["delete", "--force", "two"]);
         }
-        let (ours, theirs) = (median(ours), median(theirs));
+        let (ours, theirs, whole) = (median(ours), median(theirs), median(whole));
+        table.row(
+            "clone of a snapshot, start and first `exec true`, two whole processes",
+            ms(whole),
+            ratio(whole, theirs, "`incus copy`, `start`, `exec`"),
+            "≤ 0.9 × `incus copy`, `start`, `exec`",
+        );
         table.row(
             "clone of a snapshot, start and first `exec true`, library",
             ms(ours),
@@ -271,13 +304,7 @@ impl Bench {
     async fn raw(&self, http: &Arc<Http>, at: usize) {
         let name = format!("raw{at}");
         let run = async |method: Method, path: String, body: Value| {
-            let body = Bytes::from(body.to_string());
-            let answer = http.send(&method, &path, &[], &body).await.unwrap();
-            let answer: Value = serde_json::from_slice(&answer.body).unwrap();
-            let path = format!("{}/wait", answer["operation"].as_str().unwrap());
-            let done = http.send(&Method::GET, &path, &[], &Bytes::new()).await.unwrap();
-            let done: Value = serde_json::from_slice(&done.body).unwrap();
-            assert_eq!(done["metadata"]["status_code"], 200, "{done}");
+            done(http, method, &path, body).await;
         };
         let source = json!({"type": "copy", "source": "b/s", "instance_only": true});
         let body = json!({"name": name, "source": source, "start": true});
