@@ -612,7 +612,7 @@ sub unpack_tree {
 # meanwhile, another one lets them go on.
 sub stand_still {
     my (%seen, @stopped);
-    my $pause = 0.001;
+    my $pause = 0.0002;
     for my $round (1 .. 100) {
         my $moving = 0;
         opendir my $folder, '/proc' or return failed();
@@ -633,7 +633,7 @@ sub stand_still {
         }
         last unless $moving;
         select undef, undef, undef, $pause;
-        $pause *= 1.3 if $pause < 0.01;
+        $pause *= 1.4 if $pause < 0.01;
     }
     pipe(my $told, my $tell) or return failed();
     my $watcher = fork // return failed();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde_json::{Map, Value, json};
-use tokio::sync::RwLockWriteGuard;
+use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::client::Fail;
 use super::cluster::Ready;
@@ -58,7 +58,7 @@ impl Inner {
         guarded(cancel, move |_| async move { inner.take(&name, &spec).await }).await
     }
 
-    async fn take(&self, name: &str, spec: &SnapshotSpec) -> Result<Snapshot> {
+    async fn take(self: &Arc<Self>, name: &str, spec: &SnapshotSpec) -> Result<Snapshot> {
         let mut body = json!({"name": spec.label, "stateful": false});
         if let Some(expires) = spec.expires {
             let stamp = jiff::Timestamp::try_from(expires).map_err(|error| {
@@ -71,7 +71,7 @@ impl Inner {
         // Where a session is kept, it is ours and runs as far as we know: it is looked at while it comes to
         // a stand.
         if plain && self.sessions.has(name) && !self.capabilities.has(Capability::Freeze) {
-            let still = turn.write().await;
+            let still = Arc::clone(&turn).write_owned().await;
             let started = Instant::now();
             let (found, standing) = tokio::join!(self.instance(name), self.stand_still(name));
             let fits = |instance: &Value| {
@@ -107,7 +107,7 @@ impl Inner {
         if !config.is_empty() {
             self.set(name, json!({"config": config})).await?;
         }
-        let still = turn.write().await;
+        let still = Arc::clone(&turn).write_owned().await;
         let started = Instant::now();
         // Without this it is not of one moment, on btrfs either: what is not on disk yet comes late.
         let standing = match record::state(&instance) == State::Running {
@@ -121,22 +121,34 @@ impl Inner {
     /// Lets a guest go on, and says what was taken of it. The server is not asked for it again: it would count what
     /// the snapshot holds alone, which is nothing as yet.
     async fn taken(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         spec: &SnapshotSpec,
         taken: Result<Value>,
         standing: Option<Standing>,
         started: Instant,
-        still: RwLockWriteGuard<'_, ()>,
+        still: OwnedRwLockWriteGuard<()>,
     ) -> Result<Snapshot> {
         let frozen = match standing {
-            Some(standing) => {
-                self.go_on(name, standing).await;
+            Some(Standing::Stopped(mut session)) => {
+                let told = session.send(&frame(["go"])).await.is_ok();
+                let frozen = started.elapsed();
+                // Who wants something of it meanwhile waits for its answer; the snapshot's taker need not.
+                let (inner, name) = (Arc::clone(self), name.to_owned());
+                tokio::spawn(async move {
+                    if told {
+                        inner.has_gone_on(&name, session).await;
+                    }
+                    drop(still);
+                });
+                frozen
+            }
+            Some(frozen) => {
+                self.go_on(name, frozen).await;
                 started.elapsed()
             }
             None => Duration::ZERO,
         };
-        drop(still);
         Ok(Snapshot {
             label: spec.label.clone(),
             created: record::time(&taken?["created_at"]).unwrap_or_else(crate::sandbox::wall_clock),
@@ -173,10 +185,17 @@ impl Inner {
             Standing::Frozen => self.thaw_again(name).await,
             Standing::Stopped(mut session) => {
                 // They go on when the session ends, too.
-                if session.send(&frame(["go"])).await.is_ok() && session.answer().await.is_ok() {
-                    self.sessions.keep(name, session);
+                if session.send(&frame(["go"])).await.is_ok() {
+                    self.has_gone_on(name, session).await;
                 }
             }
+        }
+    }
+
+    /// Keeps a session whose guest has gone on.
+    async fn has_gone_on(&self, name: &str, mut session: Session) {
+        if session.answer().await.is_ok() {
+            self.sessions.keep(name, session);
         }
     }
 
