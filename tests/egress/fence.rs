@@ -4,13 +4,22 @@
 use sandscript::sandbox::{Backend, Cancel, CloneSpec, Command, Policy, exec};
 
 use crate::rig::{Rig, Sandbox, eventually};
-use crate::{Test, attacks};
+use crate::{Test, attacks, names};
 
 /// Those of others that are run here, too.
 pub fn tests() -> Vec<Test> {
-    let wanted = ["attack_another_sandbox", "attack_udp"];
-    let all = attacks::TESTS.iter().filter(|(name, _)| wanted.contains(name));
-    all.chain(OWN).copied().collect()
+    let wanted = [
+        "networks_ports_and_order",
+        "live_changes",
+        "attack_another_dns_server",
+        "attack_ipv6_literals",
+        "attack_a_connection_held_open",
+        "attack_the_hosts_own_services",
+        "attack_another_sandbox",
+        "attack_udp",
+    ];
+    let all = [names::TESTS, attacks::TESTS].into_iter().flatten();
+    all.filter(|(name, _)| wanted.contains(name)).chain(OWN).copied().collect()
 }
 
 const OWN: &[Test] = &[

@@ -40,6 +40,11 @@ const OWN: &[Test] = &[
     ("attack_kill_of_the_guard", kill_of_the_guard),
 ];
 
+/// What only those can be made to do who may speak to the server.
+pub fn by_the_server() -> Vec<Test> {
+    vec![("attack_a_copy_by_another_client", copied_by_another)]
+}
+
 const DNS: &str = "9.9.9.9:53";
 const ALLOWED: [&str; 3] = ["get", "203.0.113.10:80", "allowed.test"];
 const OTHER: [&str; 3] = ["get", "203.0.113.20:80", "x"];
@@ -238,6 +243,25 @@ fn first_packets(rig: &Rig) {
     sandbox.restore("eager");
     let said = tried(&sandbox);
     assert!(said.contains("refused") && !said.contains("I am"), "{said}");
+}
+
+/// One that somebody else copies and starts, with the source's interface and what was written for the source, boots
+/// closed: it is another machine.
+fn copied_by_another(rig: &Rig) {
+    let sandbox = rig.sandbox(&["203.0.113.20"]);
+    sandbox.reaches(&OTHER, "203.0.113.20");
+    try_at_boot(&sandbox);
+    let copy = rig.name();
+    rig.incus(&["copy", &sandbox.name, &copy]);
+    rig.incus(&["start", &copy]);
+    let inside = |line: &str| rig.incus(&["exec", &copy, "--", "sh", "-c", line]);
+    eventually("it has tried", || inside("cat /root/boot 2>&1 || true").contains("over"));
+    let (said, cards) = (inside("cat /root/boot"), inside("ls /sys/class/net; hostname"));
+    rig.incus(&["delete", "--force", &copy]);
+    assert!(cards.contains("eth0") && cards.contains(&copy), "{cards}");
+    assert!(said.contains("refused") && !said.contains("I am"), "{said}");
+    // The source's is still its own.
+    sandbox.reaches(&OTHER, "203.0.113.20");
 }
 
 /// A guest that restarts by itself keeps to what it has from its first process on.

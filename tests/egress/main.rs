@@ -285,7 +285,7 @@ fn on_incus() -> Result<Vec<Server>, String> {
             let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
             let all = [
                 ("incus_", By::Host, incus::tests()),
-                ("guest_", By::Guest, guest::tests()),
+                ("guest_", By::Guest, [guest::tests(), guest::by_the_server()].concat()),
                 ("fence_", By::Server, fence::tests()),
             ];
             let all = all.into_iter().filter(|(prefix, _, _)| {

@@ -117,6 +117,21 @@ impl Rig {
         }
     }
 
+    /// What Incus's own client says on the server.
+    #[track_caller]
+    pub fn incus(&self, args: &[&str]) -> String {
+        let Some(Server::Incus(incus)) = &self.server else { panic!("it is no Incus server") };
+        let output = std::process::Command::new("/usr/bin/incus")
+            .args(args)
+            .env("INCUS_SOCKET", &incus.socket)
+            .env("INCUS_CONF", self.temp.path().join("client"))
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     fn with(server: Option<Server>) -> Result<Rig> {
         // Left-overs of sandboxes become children of this process.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sandscript::backend::incus::{IncusBackend, IncusConfig};
 use sandscript::sandbox::{
-    Backend, Cancel, CloneSpec, Command, Error, Exit, Kind, Policy, SnapshotSpec, Spec, State,
-    WriteOptions, exec,
+    Backend, Cancel, CloneSpec, Command, Error, Exit, Kind, Policy, Restore, SnapshotSpec, Spec,
+    State, StopOptions, WriteOptions, exec,
 };
 
 use crate::proxy::Proxy;
@@ -20,24 +20,26 @@ pub fn a_daemon_that_dies_mid_copy(daemon: &mut Daemon) {
         backend.create(&Spec::new("origin"), &cancel).await.unwrap();
         sh(backend.as_ref(), "origin", "echo kept > /root/f; sync").await;
         backend.snapshot("origin", &SnapshotSpec::new("s"), &cancel).await.unwrap();
-        let copying = {
+        let copy = || {
             let backend = Arc::clone(&backend);
+            let spec = CloneSpec::of("s", "copy");
             tokio::spawn(async move {
-                Backend::clone(
-                    backend.as_ref(),
-                    "origin",
-                    &CloneSpec::of("s", "copy"),
-                    &Cancel::new(),
-                )
-                .await
+                Backend::clone(backend.as_ref(), "origin", &spec, &Cancel::new()).await
             })
         };
-        // As soon as the server works on it, or is done.
+        let mut copying = copy();
+        // As soon as the server works on it: it may be done before it is asked.
         let until = std::time::Instant::now() + SOON;
-        while !copying.is_finished() && std::time::Instant::now() < until {
+        loop {
+            assert!(std::time::Instant::now() < until, "the copy was always done before");
             let all = daemon.incus(&["query", "/1.0/operations?recursion=1"]).unwrap_or_default();
-            if all.contains("instances/copy") {
+            if !copying.is_finished() && all.contains("instances/copy") {
                 break;
+            }
+            if copying.is_finished() {
+                copying.await.unwrap().unwrap();
+                backend.delete("copy", &cancel).await.unwrap();
+                copying = copy();
             }
         }
         daemon.kill().unwrap();
@@ -243,6 +245,35 @@ pub fn events_that_break_off(daemon: &mut Daemon) {
         breaking.abort();
         let opened = proxy.opened.load(std::sync::atomic::Ordering::Relaxed);
         assert!(opened > 2, "the stream was opened {opened} times: nothing was tested");
+    });
+}
+
+/// Nothing is asked for again and again: whatever ends is told by one stream.
+pub fn one_stream_tells_of_all(daemon: &mut Daemon) {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let proxy = Proxy::new(folder.path(), daemon.socket());
+        let (backend, cancel) = (open_at(&proxy.socket, "small").await, Cancel::new());
+        backend.create(&Spec::new("told"), &cancel).await.unwrap();
+        assert_eq!(sh(&backend, "told", "sleep 1; echo here").await, "here");
+        backend.snapshot("told", &SnapshotSpec::new("s"), &cancel).await.unwrap();
+        let spec = CloneSpec::of("s", "told-too");
+        Backend::clone(&backend, "told", &spec, &cancel).await.unwrap();
+        backend.restore("told", "s", Restore::default(), &cancel).await.unwrap();
+        backend
+            .stop("told", StopOptions { force: true, ..Default::default() }, &cancel)
+            .await
+            .unwrap();
+        backend.delete("told", &cancel).await.unwrap();
+        backend.delete("told-too", &cancel).await.unwrap();
+        let seen = proxy.seen.lock().unwrap().clone();
+        let of =
+            |start: &str| seen.iter().filter(|line| line.starts_with(start)).collect::<Vec<_>>();
+        assert_eq!(of("GET /1.0/events").len(), 1, "{seen:#?}");
+        assert!(of("POST /1.0/instances").len() >= 4, "{seen:#?}");
+        let asked =
+            of("GET /1.0/operations").into_iter().filter(|line| !line.contains("/websocket"));
+        assert_eq!(asked.collect::<Vec<_>>(), [""; 0]);
     });
 }
 

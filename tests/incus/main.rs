@@ -67,7 +67,7 @@ fn all(daemon: &Shared, cluster: &cluster::Lazy) -> Vec<Trial> {
 }
 
 fn trials(daemon: &Shared) -> Vec<Trial> {
-    let tests: [Test; 35] = [
+    let tests: [Test; 36] = [
         ("the_command_line", the_command_line),
         ("commands_share_a_process", session::commands_share_a_process),
         ("a_run_leaves_some_for_the_next", session::a_run_leaves_some_for_the_next),
@@ -101,6 +101,7 @@ fn trials(daemon: &Shared) -> Vec<Trial> {
         ("a_restore_that_is_killed", faults::a_restore_that_is_killed),
         ("an_answer_that_is_cut_off", faults::an_answer_that_is_cut_off),
         ("events_that_break_off", faults::events_that_break_off),
+        ("one_stream_tells_of_all", faults::one_stream_tells_of_all),
         ("an_operation_that_fails_later", faults::an_operation_that_fails_later),
         ("a_pool_that_is_full", faults::a_pool_that_is_full),
     ];

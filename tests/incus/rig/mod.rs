@@ -197,6 +197,19 @@ impl Daemon {
         client(&self.socket(), &self.client(), args)
     }
 
+    /// Runs a line of a shell where the daemon's files are.
+    pub fn inside(&self, line: &str) -> Result<(), String> {
+        let pid = self.pid.to_string();
+        let output = Command::new("nsenter")
+            .args(["--mount", "--target", &pid, "sh", "-c", line])
+            .output()
+            .map_err(|error| error.to_string())?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(format!("{line}: {}", String::from_utf8_lossy(&output.stderr))),
+        }
+    }
+
     fn ready(&self) -> Result<(), String> {
         let until = Instant::now() + Duration::from_secs(60);
         while let Err(error) = self.incus(&["query", "/1.0"]) {
