@@ -42,8 +42,8 @@ pub(super) async fn open(
     {
         match Place::of(name, config.host.as_deref(), &digest, &settings.sessions) {
             Ok(place) => {
-                let handed =
-                    Handed { name: name.to_owned(), digest: digest.clone(), config, place };
+                let (name, idle) = (name.to_owned(), settings.session_idle);
+                let handed = Handed { name, digest: digest.clone(), config, place, idle };
                 let way = Arc::new(Way(handed));
                 return Ok(Arc::new(SessionBackend::open(way, digest, PATIENCE).await?));
             }
@@ -78,6 +78,8 @@ pub(super) struct Handed {
     pub digest: String,
     /// Where it listens.
     pub place: Place,
+    /// After how long without a command it ends.
+    pub idle: Duration,
 }
 
 /// Where the session of a backend listens.

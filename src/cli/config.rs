@@ -23,6 +23,9 @@ use crate::workflow::{BASES_EXPIRE, KeepPolicy, SecretSource};
 /// How often a call looks for what may go, when nothing else is said.
 const GC_EVERY: Duration = Duration::from_secs(600);
 
+/// After how long without a command what is kept open between commands ends, when nothing else is said.
+const SESSION_IDLE: Duration = Duration::from_secs(600);
+
 /// Every variable that is read, in one place.
 #[derive(Debug, Default)]
 pub struct Environment {
@@ -54,6 +57,8 @@ pub struct Environment {
     pub no_color: bool,
     /// `SANDSCRIPT_NO_SESSION`: as `--no-session`.
     pub no_session: bool,
+    /// `SANDSCRIPT_SESSION_IDLE`: after how long without a command what is kept open between commands ends.
+    pub session_idle: Option<String>,
     /// `GITHUB_STEP_SUMMARY`: the file of what GitHub shows of a step.
     pub step_summary: Option<PathBuf>,
     /// `SANDSCRIPT_PROFILE`: as `--profile`.
@@ -104,6 +109,7 @@ impl Environment {
             no_color: var("NO_COLOR").is_some(),
             no_session: on("SANDSCRIPT_NO_SESSION"),
             profile: text("SANDSCRIPT_PROFILE"),
+            session_idle: text("SANDSCRIPT_SESSION_IDLE"),
             ssh_agent: var("SSH_AUTH_SOCK").map(PathBuf::from),
             step_summary: var("GITHUB_STEP_SUMMARY").map(PathBuf::from),
             store: var("SANDSCRIPT_STORE").map(PathBuf::from),
@@ -234,6 +240,8 @@ pub struct Settings {
     pub no_session: bool,
     /// The folder of the sockets of this user's sessions.
     pub sessions: PathBuf,
+    /// After how long without a command such a process ends.
+    pub session_idle: Duration,
     /// After how long without use bases expire; never without it.
     pub bases_expire: Option<Duration>,
     /// How often a call looks for what may go; never without it.
@@ -307,6 +315,13 @@ impl Settings {
             })?),
             None => config.gc.every,
         };
+        let session_idle = match &environment.session_idle {
+            Some(text) => crate::sandbox::parse_duration(text).map_err(|_| {
+                let message = format!("SANDSCRIPT_SESSION_IDLE: '{text}' is not a time");
+                CommandError::usage(message).hint("use one such as 10m")
+            })?,
+            None => SESSION_IDLE,
+        };
         let store = global.store.clone().or_else(|| environment.store.clone()).or(config.store);
         #[cfg(all(feature = "nspawn", feature = "ssh"))]
         let far = environment.far(global.store.as_ref().or(environment.store.as_ref()));
@@ -349,6 +364,7 @@ impl Settings {
             nspawn_store,
             no_session: global.no_session || environment.no_session,
             sessions: environment.runtime(),
+            session_idle,
             #[cfg(feature = "truenas")]
             nas: crate::backend::truenas::Access {
                 user: environment.truenas_user.clone(),

@@ -3,16 +3,12 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
 
 use clap::Args;
 
 use super::background::Handed;
 use super::{CommandError, Result};
 use crate::backend::{self, local, session};
-
-/// After how long without a command it ends.
-const IDLE: Duration = Duration::from_secs(600);
 
 /// Keep a backend open for other commands, which connect to the socket that standard input is
 #[derive(Args)]
@@ -37,7 +33,7 @@ impl Serve {
         // Of its own, so that Ctrl-C in the terminal of the first command does not end it; and it holds no folder.
         let _ = rustix::process::setsid();
         std::env::set_current_dir("/").map_err(lost)?;
-        let Handed { name, config, digest, place } =
+        let Handed { name, config, digest, place, idle } =
             serde_json::from_reader(told).map_err(|error| lost(error.into()))?;
         let own = fs::symlink_metadata(&place.socket).map(|meta| (meta.dev(), meta.ino())).ok();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -63,7 +59,7 @@ impl Serve {
                     let _ = fs::remove_file(&place.socket);
                 }
             };
-            let kept = session::Session { digest, backend, idle: IDLE };
+            let kept = session::Session { digest, backend, idle };
             session::serve_with(listener, early, kept, leave).await;
             Ok::<_, CommandError>(())
         })?;

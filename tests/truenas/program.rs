@@ -1,5 +1,6 @@
 //! The program itself against a NAS.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use libtest_mimic::Trial;
@@ -40,7 +41,17 @@ impl Said {
 
 /// The program with a home of its own; `NAME=` unsets a variable.
 pub fn program(nas: &Small, change: &[(&str, &str)], args: &[&str]) -> tokio::process::Command {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sandscript"));
+    program_at(Path::new(env!("CARGO_BIN_EXE_sandscript")), nas, change, args)
+}
+
+/// The same where the program is elsewhere.
+pub fn program_at(
+    program: &Path,
+    nas: &Small,
+    change: &[(&str, &str)],
+    args: &[&str],
+) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(program);
     let home = nas.folder.path().join("home");
     std::fs::create_dir_all(&home).unwrap();
     command

@@ -1,7 +1,8 @@
 //! The process that keeps a NAS open between commands.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
@@ -31,16 +32,16 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The sessions of one user, which end with it.
-struct Sessions(PathBuf);
+pub struct Sessions(pub PathBuf);
 
 impl Sessions {
-    fn of(nas: &Small, name: &str) -> Sessions {
+    pub fn of(nas: &Small, name: &str) -> Sessions {
         let folder = nas.folder.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         Sessions(folder)
     }
 
-    async fn call(&self, nas: &Small, change: &[(&str, &str)], args: &[&str]) -> Said {
+    pub async fn call(&self, nas: &Small, change: &[(&str, &str)], args: &[&str]) -> Said {
         let mut all = vec![
             ("SANDSCRIPT_NO_SESSION", ""),
             ("SANDSCRIPT_GC_EVERY", "never"),
@@ -50,11 +51,16 @@ impl Sessions {
         call(nas, &all, args).await
     }
 
+    /// What there is in the folder of the sockets: these, and a lock.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let all = std::fs::read_dir(self.0.join("sandscript")).into_iter().flatten();
+        let paths = all.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_none()).collect()
+    }
+
     /// The processes there are.
-    fn processes(&self) -> Vec<Pid> {
-        let sockets = std::fs::read_dir(self.0.join("sandscript")).into_iter().flatten();
-        let paths = sockets.map(|entry| entry.unwrap().path());
-        let found = paths.filter(|path| path.extension().is_none()).filter_map(|socket| {
+    pub fn processes(&self) -> Vec<Pid> {
+        let found = self.sockets().into_iter().filter_map(|socket| {
             let stream = UnixStream::connect(socket).ok()?;
             Some(rustix::net::sockopt::socket_peercred(&stream).unwrap().pid)
         });
@@ -68,7 +74,7 @@ impl Sessions {
         all.first().copied()
     }
 
-    fn running(&self) -> Pid {
+    pub fn running(&self) -> Pid {
         self.process().expect("there is a session")
     }
 }
@@ -81,7 +87,7 @@ impl Drop for Sessions {
     }
 }
 
-async fn gone(process: Pid) {
+pub async fn gone(process: Pid) {
     let begin = Instant::now();
     while rustix::process::test_kill_process(process).is_ok() {
         // One that was killed is there until its parent has looked.
@@ -106,14 +112,10 @@ async fn once(release: Release) {
         assert_eq!((said.out.as_str(), said.code), ("[]\n", 0), "{}", said.err);
     }
     assert_eq!(own.running(), process);
-    let socket = std::fs::read_dir(own.0.join("sandscript")).unwrap();
-    for entry in socket {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = entry.unwrap().metadata().unwrap().permissions().mode() & 0o077;
-        assert!(mode == 0 || mode == 0o044, "{mode:o}");
-    }
-    let folder = std::fs::metadata(own.0.join("sandscript")).unwrap();
-    assert_eq!(std::os::unix::fs::MetadataExt::mode(&folder) & 0o777, 0o700);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let sockets = own.sockets();
+    assert_eq!((sockets.len(), mode(&sockets[0])), (1, 0o600));
+    assert_eq!(mode(&own.0.join("sandscript")), 0o700);
     // An error is the same one as without it.
     let by = own.call(&nas, &[], &["show", "nobody"]).await;
     let without = call(&nas, &[], &["show", "nobody"]).await;

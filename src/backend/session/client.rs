@@ -33,7 +33,7 @@ pub trait Connect: Send + Sync {
 }
 
 /// Tells whoever listens there that another session was started for the same machine: it ends when nobody
-/// has had use for it for a minute.
+/// has had use for it for a tenth of the time that it else waits.
 pub fn retire(socket: &Path) {
     if let Ok(stream) = std::os::unix::net::UnixStream::connect(socket) {
         let nobody = Request { digest: "", call: Call::Open };

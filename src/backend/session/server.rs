@@ -22,8 +22,8 @@ use crate::sandbox::{
 use crate::transport::mux::Group;
 use crate::transport::{Link, frames};
 
-/// How long a session whose time is over waits for those that still have use for it.
-const RETIRED: Duration = Duration::from_secs(60);
+/// A session whose time is over waits this part of its time for those that still have use for it.
+const RETIRED: u32 = 10;
 /// How long what a command printed may take to its reader before the command's end is told.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -40,7 +40,7 @@ pub struct Session {
 
 struct Shared {
     session: Session,
-    /// Whether somebody wants another one for the same: then it waits no longer than [`RETIRED`].
+    /// Whether somebody wants another one for the same: then it does not wait as long; see [`RETIRED`].
     retired: AtomicBool,
     /// Cancelled when it is not to be called any more.
     spent: Cancel,
@@ -97,7 +97,7 @@ pub async fn serve_with(
     let mut last = Instant::now();
     loop {
         let idle = match shared.retired.load(Ordering::Relaxed) {
-            true => shared.session.idle.min(RETIRED),
+            true => shared.session.idle / RETIRED,
             false => shared.session.idle,
         };
         tokio::select! {
