@@ -7,7 +7,7 @@ use nas_sim::Release;
 use sandscript::sandbox;
 use sandscript::transport::jsonrpc::{Address, Client, Login, NasConfig, RpcError};
 use sandscript::transport::{Fingerprint, Trust};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::rig::{each, small, until};
 
@@ -27,7 +27,8 @@ pub fn trials() -> Vec<Trial> {
         each("plain_text_only_here", ONE, |release| Box::pin(plain_text_only_here(release))),
         each("refusals", ALL, |release| Box::pin(refusals(release))),
         each("many_calls_at_once", ALL, |release| Box::pin(many_calls_at_once(release))),
-        each("too_long", ONE, |release| Box::pin(too_long(release))),
+        each("too_long", ALL, |release| Box::pin(too_long(release))),
+        each("large_answer", ALL, |release| Box::pin(large_answer(release))),
         each("silence", ONE, |release| Box::pin(silence(release))),
         each("restart", ALL, |release| Box::pin(restart(release))),
         each("deadline", ONE, |release| Box::pin(deadline(release))),
@@ -120,8 +121,20 @@ async fn who_may_not(release: Release) {
              (Credentials > Users > API Keys)"
         ),
     }
-    if !release.is_26() {
-        assert_eq!(nas.refuses(key("shut", 2)).await, unknown("shut"));
+    // 25.x does not say that it is the account; 26 does.
+    match release.is_26() {
+        true => {
+            let password = Login::Password {
+                user: "shut".into(),
+                password: "shut".into(),
+                otp: Some("none".into()),
+            };
+            assert_eq!(
+                nas.refuses(password).await,
+                "NAS does not let this account use its API: give it a role (Credentials > Groups > Privileges)"
+            );
+        }
+        false => assert_eq!(nas.refuses(key("shut", 2)).await, unknown("shut")),
     }
     assert_eq!(nas.refuses(key("root", 1)).await, unknown("root"));
     let config = nas.config(key("root", 1));
@@ -236,12 +249,61 @@ async fn many_calls_at_once(release: Release) {
     }
 }
 
+/// What the server would cut the line for is never sent: as many characters as it takes are, one more is not.
 async fn too_long(release: Release) {
+    let nas = small(release, |o| o.transcript = Some(o.state.with_extension("said"))).await;
+    let client = nas.client().await;
+    let query: fn(String) -> Value = |text| json!([[["command", "=", text]]]);
+    let file: fn(String) -> Value = |text| json!(["/mnt/tank/f", text, {}]);
+    for (method, limit, params) in
+        [("cronjob.query", 65_536, query), ("filesystem.file_receive", 2_097_152, file)]
+    {
+        // Characters count, not bytes.
+        let call = async |count: usize| client.call(method, params("ü".repeat(count))).await;
+        let error = call(limit).await.unwrap_err();
+        let RpcError::TooLong { size, most, .. } = error else { panic!("{error:?}") };
+        assert_eq!(most, limit);
+        let fits = limit - (size - limit);
+        let done = call(fits).await;
+        assert!(matches!(done, Ok(_) | Err(RpcError::Refused(_))), "{method}: {done:?}");
+        let error = call(fits + 1).await.unwrap_err();
+        assert!(matches!(error, RpcError::TooLong { size, .. } if size == limit + 1), "{error:?}");
+        let error = sandbox::Error::from(error);
+        assert!(matches!(error, sandbox::Error::InvalidInput { .. }), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{method}: a call of {method} has {} characters, and the server takes {limit}",
+                limit + 1
+            )
+        );
+        assert_eq!(client.call("core.ping", json!([])).await.unwrap(), "pong");
+    }
+    // Before the login it is less.
+    let user = "x".repeat(9000);
+    let login = Login::ApiKey { user: user.clone(), key: nas.sim.keys[0].clone() };
+    let error = Client::open(nas.config(login)).await.err().unwrap();
+    assert!(matches!(error, RpcError::TooLong { most: 8192, .. }), "{error:?}");
+    for entry in std::fs::read_dir(nas.folder.path().join("state.said")).unwrap() {
+        let said = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        assert!(!said.contains(&user));
+    }
+}
+
+/// An answer has no limit: this one is longer than any message that the server itself would take.
+async fn large_answer(release: Release) {
+    const COUNT: usize = 10_000;
     let nas = small(release, |_| {}).await;
     let client = nas.client().await;
-    let error = client.call("core.ping", json!(["x".repeat(70_000)])).await.unwrap_err();
-    assert!(matches!(error, RpcError::TooLong { most: 65_536, .. }), "{error:?}");
-    assert_eq!(client.call("core.ping", json!([])).await.unwrap(), "pong");
+    let folder = nas.sim.root().join("mnt/tank/many");
+    std::fs::create_dir(&folder).unwrap();
+    for number in 0..COUNT {
+        std::fs::File::create(folder.join(format!("{number:0>240}"))).unwrap();
+    }
+    let all = client.read("filesystem.listdir", json!(["/mnt/tank/many"])).await.unwrap();
+    assert_eq!(all.as_array().unwrap().len(), COUNT);
+    let size = all.to_string().len();
+    assert!(size > 4 << 20, "{size}");
 }
 
 /// What is silent is cut, and what asks for signs of life is not.

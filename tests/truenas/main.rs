@@ -6,6 +6,7 @@ mod daemon;
 
 mod calls;
 mod client;
+mod cold;
 mod cuts;
 mod faults;
 mod forks;
@@ -15,6 +16,7 @@ mod life;
 mod program;
 mod rig;
 mod session;
+mod session_end;
 #[cfg(feature = "ssh")]
 mod ssh;
 mod walk;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         calls::trials(),
         client::trials(),
+        cold::trials(),
         cuts::trials(),
         faults::trials(),
         forks::trials(),
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         life::trials(),
         program::trials(),
         session::trials(),
+        session_end::trials(),
         #[cfg(feature = "ssh")]
         ssh::trials(),
         walk::trials(),

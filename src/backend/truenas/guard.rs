@@ -99,9 +99,9 @@ impl Inner {
     }
 
     /// Keeps a machine that has never run off the network until its policy is in force, as far as the key may use the
-    /// NAS's shell as its root, and the image boots with systemd. One that is not started now may be cloned before.
+    /// NAS's shell as its root, and the image boots with systemd.
     pub(super) async fn close_first(self: &Arc<Self>, row: &Row, bare: bool) -> Result<()> {
-        if row.record.egress == Policy::Unrestricted && !bare {
+        if !closes_first(&row.record, bare) {
             return Ok(());
         }
         let what = format!("closing sandbox '{}'", row.name);
@@ -143,6 +143,12 @@ impl Inner {
             _ => Err(Error::NotRunning { name: name.to_owned() }),
         }
     }
+}
+
+/// Whether a machine is kept off the network before it runs for the first time. One that is not started now may be
+/// cloned before.
+pub(super) fn closes_first(record: &Record, bare: bool) -> bool {
+    record.egress != Policy::Unrestricted || bare
 }
 
 /// Where 26 has a machine's files.

@@ -17,6 +17,12 @@ pub(super) const HOST: &str = "@nas";
 const MOST: usize = 64 << 20;
 
 impl Inner {
+    /// Opens its shell meanwhile, for what will need it soon. Whoever needs it is told what is wrong with it.
+    pub(super) fn open_host(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        tokio::spawn(async move { drop(inner.agent(HOST).await) });
+    }
+
     /// Runs a command as the NAS's root, for what is told when that can't be: what it wrote, or what it says
     /// when it failed.
     pub(super) async fn host(

@@ -7,6 +7,7 @@ use super::super::guest::{Ask, Record, guarded};
 use serde_json::json;
 
 use super::api::{Api, doing};
+use super::guard::closes_first;
 use super::row::{Found, Row};
 use super::{Inner, Ways};
 use crate::sandbox::{
@@ -69,10 +70,14 @@ impl Inner {
             biased;
             () = cancel.cancelled() => return Err(Error::Cancelled),
             found = async {
-                let (found, nic, ()) = tokio::try_join!(
+                let (found, nic, (), ()) = tokio::try_join!(
                     self.fingerprint(image),
                     self.nic(),
-                    self.look_at_mounts(&spec.mounts)
+                    self.look_at_mounts(&spec.mounts),
+                    async {
+                        self.client.expect_jobs().await;
+                        Ok(())
+                    }
                 )?;
                 self.check_address(&spec.hardware, nic.as_ref()).await?;
                 Ok::<_, Error>((found, nic))
@@ -83,6 +88,9 @@ impl Inner {
         let (inner, name) = (Arc::clone(self), spec.name.clone());
         let spec = spec.clone();
         guarded(cancel, move |cancel| async move {
+            if closes_first(&record, spec.bare) {
+                inner.open_host();
+            }
             let made = match inner.api_create(&name, &record, nic.as_ref()).await {
                 // The server did somebody else's call of the same name in place of this one.
                 Ok(Some(row)) if row.record.token != record.token => {
@@ -389,7 +397,7 @@ impl Inner {
                 self.zfs_free(&row).await?;
             }
             #[cfg(feature = "ssh")]
-            self.forget_keys(&row.record.token);
+            self.forget_keys(name, &row.record.token);
             match self.api_delete(&row).await {
                 Ok(()) => return Ok(()),
                 Err(RpcError::Refused(refusal)) if refusal.is(NOT_EMPTY) => {

@@ -10,6 +10,7 @@ use super::api::Api;
 use super::host::HOST;
 use super::way::{Way, Ways};
 use crate::sandbox::{Policy, State};
+use crate::transport::jsonrpc::ShellLine;
 
 /// What is kept of each guest. One at a time opens a line to it.
 #[derive(Default)]
@@ -25,6 +26,8 @@ type Slot = Arc<tokio::sync::Mutex<Option<Open>>>;
 pub(super) struct Open {
     pub at: Where,
     pub record: Arc<Record>,
+    /// What the NAS's shell can be opened on, or why not: asked for together with what is kept of the sandbox.
+    line: Option<Result<ShellLine, Fail>>,
     /// By the NAS's shell.
     pub shell: Option<Arc<Agent>>,
     /// By SSH.
@@ -46,6 +49,7 @@ impl Open {
         Open {
             at,
             record: Arc::new(record),
+            line: None,
             shell: None,
             #[cfg(feature = "ssh")]
             ssh: None,
@@ -151,7 +155,7 @@ impl Inner {
         }
         // What is known of it may be another's by now.
         if !slot.as_ref().is_some_and(Open::is_alive) {
-            *slot = Some(self.meet(name).await?);
+            *slot = Some(self.meet(name, settling).await?);
         }
         let Some(open) = slot.as_mut() else { return Err(super::agent::gone()) };
         if settling {
@@ -163,17 +167,28 @@ impl Inner {
     }
 
     /// Where a guest is, and what is kept of it.
-    async fn meet(&self, name: &str) -> Result<Open, Fail> {
+    async fn meet(&self, name: &str, settling: bool) -> Result<Open, Fail> {
         if name == HOST {
             let sudo = self.user.as_deref().is_some_and(|user| user != "root");
             return Ok(Open::new(Where::Host { sudo }, Record::default()));
         }
-        let row = self.row(name).await.map_err(|error| Fail::Lost(error.to_string()))?;
+        let row = async {
+            let row = self.row(name).await;
+            row.map_err(|error| Fail::Lost(error.to_string()))
+        };
+        // One that is known by SSH needs no shell.
+        let line = async {
+            Ok(match settling || !self.remembers(name) {
+                true => Some(agent::line(&self.client).await),
+                false => None,
+            })
+        };
+        let (row, line) = tokio::try_join!(row, line)?;
         let at = match self.api {
             Api::Virt => Where::Instance(name.to_owned()),
             Api::Container => Where::Container(row.id),
         };
-        Ok(Open::new(at, row.record))
+        Ok(Open { line, ..Open::new(at, row.record) })
     }
 
     /// The line by the NAS's shell.
@@ -181,7 +196,11 @@ impl Inner {
         if let Some(shell) = open.shell.as_ref().filter(|shell| !shell.is_over()) {
             return Ok(Arc::clone(shell));
         }
-        let shell = Arc::new(agent::start(&self.client, &open.at).await?);
+        let line = match open.line.take() {
+            Some(line) => line?,
+            None => agent::line(&self.client).await?,
+        };
+        let shell = Arc::new(agent::start(line, &open.at).await?);
         open.shell = Some(Arc::clone(&shell));
         Ok(shell)
     }
@@ -204,7 +223,7 @@ impl Inner {
         }
         let mut why = None;
         if self.may_ssh(&open.record) {
-            match self.by_ssh(open).await {
+            match self.by_ssh(name, open).await {
                 Ok(place) => {
                     // Those that are kept go the other way.
                     self.sessions.end(name);
@@ -224,7 +243,12 @@ impl Inner {
     }
 
     #[cfg(not(feature = "ssh"))]
-    async fn by_ssh(&self, _open: &mut Open) -> Result<String, Fail> {
+    fn remembers(&self, _name: &str) -> bool {
+        false
+    }
+
+    #[cfg(not(feature = "ssh"))]
+    async fn by_ssh(&self, _name: &str, _open: &mut Open) -> Result<String, Fail> {
         Err(Fail::NoWay("this sandscript was built without SSH".into()))
     }
 

@@ -148,10 +148,10 @@ impl Inner {
     }
 
     /// Opens the line by SSH; gives where it leads.
-    pub(super) async fn by_ssh(&self, open: &mut Open) -> Result<String, Fail> {
+    pub(super) async fn by_ssh(&self, name: &str, open: &mut Open) -> Result<String, Fail> {
         let (wait, patience) = if self.ways == Ways::Ssh { LONG } else { SHORT };
         let token = open.record.token.clone();
-        let known = self.remembered(&token);
+        let known = self.remembered(name, &token);
         let line = match &known {
             Some(met) => {
                 let patience = patience.min(LONG.1 / 4);
@@ -170,7 +170,7 @@ impl Inner {
                 let line = self.dial(*port, keys, addresses, Some(proof), patience).await;
                 let (line, met) = line.map_err(of_ssh)?;
                 if known.as_ref() != Some(&met) {
-                    self.remember(&token, &met);
+                    self.remember(name, &token, &met);
                 }
                 line
             }
@@ -294,18 +294,30 @@ impl Inner {
         Ok(line)
     }
 
-    fn place(&self, token: &str) -> Option<PathBuf> {
+    fn place(&self, name: &str, token: &str) -> Option<PathBuf> {
         let plain = !token.is_empty() && token.chars().all(|c| c.is_ascii_alphanumeric());
-        Some(self.ssh.as_ref()?.known.as_ref().filter(|_| plain)?.join(token))
+        let folder = self.ssh.as_ref()?.known.as_ref().filter(|_| plain)?;
+        Some(folder.join(format!("{name}.{token}")))
     }
 
-    fn remembered(&self, token: &str) -> Option<Met> {
-        serde_json::from_slice(&std::fs::read(self.place(token)?).ok()?).ok()
+    /// Whether a sandbox of this name was met by SSH, and is to be reached so.
+    pub(super) fn remembers(&self, name: &str) -> bool {
+        let folder = self.ssh.as_ref().and_then(|ssh| ssh.known.as_ref());
+        let Some(folder) = folder.filter(|_| self.ways != Ways::Shell) else { return false };
+        let all = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let of = |file: std::ffi::OsString| {
+            file.to_string_lossy().rsplit_once('.').is_some_and(|(of, _)| of == name)
+        };
+        all.into_iter().any(|entry| of(entry.file_name()))
+    }
+
+    fn remembered(&self, name: &str, token: &str) -> Option<Met> {
+        serde_json::from_slice(&std::fs::read(self.place(name, token)?).ok()?).ok()
     }
 
     /// Keeps what was found out. Without it, it is asked for the next time, too.
-    fn remember(&self, token: &str, met: &Met) {
-        let Some(place) = self.place(token) else { return };
+    fn remember(&self, name: &str, token: &str, met: &Met) {
+        let Some(place) = self.place(name, token) else { return };
         let Some(folder) = place.parent() else { return };
         let keep = || -> std::io::Result<()> {
             std::fs::create_dir_all(folder)?;
@@ -317,8 +329,8 @@ impl Inner {
     }
 
     /// Forgets a sandbox that is deleted.
-    pub(super) fn forget_keys(&self, token: &str) {
-        if let Some(place) = self.place(token) {
+    pub(super) fn forget_keys(&self, name: &str, token: &str) {
+        if let Some(place) = self.place(name, token) {
             let _ = std::fs::remove_file(place);
         }
     }

@@ -28,7 +28,7 @@ pub use address::Address;
 pub use connection::{Event, Socket};
 pub use error::{Refusal, RpcError};
 pub use login::Login;
-pub use shell::Shell;
+pub use shell::{Shell, ShellLine};
 
 /// How long an answer may take when nothing else is said.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -266,6 +266,13 @@ impl Client {
         }
     }
 
+    /// Sees to it that the ends of jobs are told before the first one is begun, as far as that can be now.
+    pub async fn expect_jobs(&self) {
+        if let Ok(connection) = self.connection(PATIENCE).await {
+            let _ = connection.listen_to_jobs().await;
+        }
+    }
+
     /// The end of a job that was begun by a call whose answer was lost: the newest of this method whose
     /// parameters are as `ours` has them. Nothing when there is none.
     pub async fn lost_job(
@@ -420,7 +427,10 @@ impl From<RpcError> for sandbox::Error {
                 "truenas",
                 "it is too old: update it to 25.04, 25.10 or 26",
             ),
-            RpcError::Refused(_) | RpcError::TooLong { .. } => sandbox::Error::internal(message),
+            RpcError::Refused(_) => sandbox::Error::internal(message),
+            RpcError::TooLong { method, .. } => {
+                sandbox::Error::invalid_hint(method, message, "nothing was sent: say less in it")
+            }
             RpcError::Deadline { method, after } => sandbox::Error::Timeout { what: method, after },
             RpcError::Broken { .. }
             | RpcError::Forgotten { .. }

@@ -1,11 +1,16 @@
 //! A terminal on the server, or in one of its containers.
 
+use std::sync::Arc;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::connection::Socket;
 use super::{Client, RpcError};
+
+/// Where terminals are.
+const PATH: &str = "/websocket/shell";
 
 /// A terminal: what is typed goes out as binary messages, what is written comes in as such.
 pub struct Shell {
@@ -15,13 +20,18 @@ pub struct Shell {
     pub id: String,
 }
 
-impl Client {
-    /// Opens a terminal. The options say where, and which program.
-    pub async fn shell(&self, options: Value) -> Result<Shell, RpcError> {
-        let token = self.read("auth.generate_token", json!([300, {}, true, true])).await?;
-        let dialer = self.dialer();
-        let mut socket = dialer.socket("/websocket/shell").await?;
-        let broken = |why: String| RpcError::Broken { place: dialer.address.to_string(), why };
+/// A connection that a terminal can be opened on, once.
+pub struct ShellLine {
+    socket: Socket,
+    token: Value,
+    place: String,
+}
+
+impl ShellLine {
+    /// Opens a terminal on it. The options say where, and which program.
+    pub async fn open(self, options: Value) -> Result<Shell, RpcError> {
+        let ShellLine { mut socket, token, place } = self;
+        let broken = |why: String| RpcError::Broken { place: place.clone(), why };
         let hello = json!({"token": token, "options": options}).to_string();
         let work = async {
             socket.send(Message::text(hello)).await.map_err(|error| broken(error.to_string()))?;
@@ -42,12 +52,28 @@ impl Client {
         };
         if answer["msg"] != "connected" {
             let reason = answer["error"]["reason"].as_str().unwrap_or("no reason");
-            let place = &dialer.address;
             return Err(RpcError::Auth(format!(
                 "{place} opens no shell: {reason}; the user's privilege needs \"Web Shell Access\""
             )));
         }
         Ok(Shell { socket, id: answer["id"].as_str().unwrap_or_default().to_owned() })
+    }
+}
+
+impl Client {
+    /// A connection that a terminal can be opened on: it is made while the right to do so is asked for.
+    pub async fn shell_line(&self) -> Result<ShellLine, RpcError> {
+        let before = self.dialer();
+        let token = self.read("auth.generate_token", json!([300, {}, true, true]));
+        let (token, opened) = tokio::join!(token, before.socket(PATH));
+        let token = token?;
+        let dialer = self.dialer();
+        let socket = match opened {
+            Ok(socket) if Arc::ptr_eq(&before, &dialer) => socket,
+            // The server came back only now, or another one is in its place.
+            _ => dialer.socket(PATH).await?,
+        };
+        Ok(ShellLine { socket, token, place: dialer.address.to_string() })
     }
 
     /// Changes a terminal's size.
